@@ -1,0 +1,342 @@
+//! A shared cluster, as the platform team describes it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{InvalidField, check_label};
+
+/// A shared cluster: the settings file's `[clusters.NAME]`, and the spec of a `PostgresqlCluster`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ClusterSpec {
+    /// What it is for.
+    #[serde(default)]
+    pub environment: Environment,
+    /// How its primary is found: exactly one kind.
+    pub topology: Topology,
+    /// What tenants are given to connect to; default: from the topology.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<Endpoint>,
+    /// The login that makes databases and roles.
+    pub provisioner: Provisioner,
+    /// How connections are secured.
+    #[serde(default)]
+    pub tls: TlsSpec,
+    /// Where credentials are written: every one of them holds every credential.
+    pub stores: Vec<StoreSpec>,
+    /// Namespaces that may have databases here; `*` at the end of an entry stands for anything.
+    #[serde(default = "everything")]
+    pub allowed_namespaces: Vec<String>,
+    /// Extensions that claims may ask for.
+    #[serde(default)]
+    pub allowed_extensions: Vec<String>,
+    /// Upper bounds.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+fn everything() -> Vec<String> {
+    vec!["*".to_owned()]
+}
+
+/// What a cluster is for; snapshots of the first two are kept 35 days, of the others 7.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Environment {
+    /// Serves customers.
+    Production,
+    /// The rehearsal for production.
+    Staging,
+    /// Automated and manual tests.
+    Test,
+    /// Development.
+    #[default]
+    Dev,
+}
+
+/// The kind of high availability under a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Topology {
+    /// A primary and streaming standbys; the writable host is found by asking each.
+    Streaming(StreamingTopology),
+}
+
+/// Hosts of which one is writable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StreamingTopology {
+    /// `host:port` of every member, primary and standbys in any order.
+    #[schema(value_type = Vec<String>)]
+    pub hosts: Vec<HostPort>,
+}
+
+/// `host:port`; an IPv6 address stands in brackets.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HostPort {
+    /// A DNS name or an address.
+    pub host: String,
+    /// 1 to 65535; 5432 where none is given.
+    pub port: u16,
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl FromStr for HostPort {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let fault = || format!("{text:?} is not HOST:PORT, as db1.example:5432 or [::1]:5432");
+        let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+            let (host, rest) = rest.split_once(']').ok_or_else(fault)?;
+            (host, rest.strip_prefix(':'))
+        } else {
+            match text.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (text, None),
+            }
+        };
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._:%".contains(&b);
+        if host.is_empty() || !host.bytes().all(plain) {
+            return Err(fault());
+        }
+        let port = port.map_or(Ok(5432), |p| p.parse().map_err(|_| fault()))?;
+        if port == 0 {
+            return Err(fault());
+        }
+        Ok(Self { host: host.to_owned(), port })
+    }
+}
+
+impl Serialize for HostPort {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for HostPort {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Where tenants connect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Endpoint {
+    /// For reading and writing.
+    pub host: String,
+    /// Port of `host`.
+    #[serde(default = "postgres_port")]
+    pub port: u16,
+    /// For reading only, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_host: Option<String>,
+    /// Port of `readHost`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_port: Option<u16>,
+}
+
+fn postgres_port() -> u16 {
+    5432
+}
+
+/// The login that makes databases and roles: CREATEDB and CREATEROLE, not superuser.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Provisioner {
+    /// The login's name.
+    pub username: String,
+    /// A file on the control plane's machine whose first line is the password.
+    #[schema(value_type = String)]
+    pub password_file: PathBuf,
+    /// The database in which it works when it is in no tenant's.
+    #[serde(default = "maintenance_database")]
+    pub database: String,
+}
+
+fn maintenance_database() -> String {
+    "postgres".to_owned()
+}
+
+/// How connections are secured, by the control plane and by tenants.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TlsSpec {
+    /// As libpq's `sslmode`.
+    #[serde(default)]
+    pub sslmode: SslMode,
+    /// The certificate authority, PEM; none: the machine's own trust store, and no `ca.crt` for tenants.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// libpq's `sslmode`, without the modes that allow clear text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SslMode {
+    /// Encrypted, not authenticated.
+    Require,
+    /// The certificate's issuer is checked.
+    VerifyCa,
+    /// The certificate's issuer and host name are checked.
+    #[default]
+    VerifyFull,
+}
+
+impl SslMode {
+    /// As libpq spells it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Require => "require",
+            Self::VerifyCa => "verify-ca",
+            Self::VerifyFull => "verify-full",
+        }
+    }
+}
+
+/// A place where credentials are written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum StoreSpec {
+    /// JSON files, mode 0600.
+    File(FileStore),
+}
+
+/// JSON files below a directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FileStore {
+    /// An absolute path on the control plane's machine.
+    #[schema(value_type = String)]
+    pub directory: PathBuf,
+    /// The file's path below `directory`, without `.json`; `{namespace}` and `{role}` are filled in.
+    #[serde(default = "credential_name")]
+    pub name: String,
+}
+
+fn credential_name() -> String {
+    "customer/{namespace}/{role}".to_owned()
+}
+
+/// Upper bounds of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Limits {
+    /// Claims that a namespace may have.
+    #[serde(default = "default_databases_per_namespace")]
+    pub databases_per_namespace: u32,
+    /// Connections that the claims' `connectionLimit` may add up to; no value: not checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u32>,
+}
+
+fn default_databases_per_namespace() -> u32 {
+    20
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { databases_per_namespace: default_databases_per_namespace(), connections: None }
+    }
+}
+
+impl ClusterSpec {
+    /// Checks every rule that needs no connection.
+    #[must_use]
+    pub fn problems(&self) -> Vec<InvalidField> {
+        let mut problems = Vec::new();
+        let Topology::Streaming(StreamingTopology { hosts }) = &self.topology;
+        if hosts.is_empty() || hosts.len() > 32 {
+            problems.push(InvalidField::new("topology.streaming.hosts", "list 1 to 32 hosts"));
+        }
+        if self.stores.is_empty() {
+            problems.push(InvalidField::new("stores", "name at least one store"));
+        }
+        for (index, StoreSpec::File(file)) in self.stores.iter().enumerate() {
+            if !file.directory.is_absolute() {
+                problems.push(InvalidField::new(
+                    format!("stores[{index}].file.directory"),
+                    format!("{} is not an absolute path", file.directory.display()),
+                ));
+            }
+            if !file.name.contains("{role}") || file.name.split('/').any(|part| part == "..") {
+                problems.push(InvalidField::new(
+                    format!("stores[{index}].file.name"),
+                    "must contain {role} and no `..`",
+                ));
+            }
+        }
+        for (index, pattern) in self.allowed_namespaces.iter().enumerate() {
+            let stem = pattern.strip_suffix('*').unwrap_or(pattern);
+            if !stem.is_empty() && check_label("namespace", stem.trim_end_matches('-')).is_err() {
+                problems.push(InvalidField::new(
+                    format!("allowedNamespaces[{index}]"),
+                    format!("{pattern:?} is not a namespace, nor the beginning of one and `*`"),
+                ));
+            }
+        }
+        problems
+    }
+
+    /// Whether `namespace` may have databases here.
+    #[must_use]
+    pub fn allows_namespace(&self, namespace: &str) -> bool {
+        self.allowed_namespaces.iter().any(|pattern| match pattern.strip_suffix('*') {
+            Some(stem) => namespace.starts_with(stem),
+            None => namespace == pattern,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_read_and_written_alike() {
+        for (text, host, port) in [
+            ("db1:5433", "db1", 5433),
+            ("db1", "db1", 5432),
+            ("[::1]:5432", "::1", 5432),
+            ("127.0.0.1:1", "127.0.0.1", 1),
+        ] {
+            let parsed: HostPort = text.parse().unwrap();
+            assert_eq!((parsed.host.as_str(), parsed.port), (host, port), "{text}");
+            assert_eq!(parsed.to_string().parse::<HostPort>().unwrap(), parsed);
+        }
+        for text in ["", ":1", "a:0", "a:65536", "a:b", "a b:1", "a/b:1", "a,b:1", "::1", "[::1"] {
+            assert!(text.parse::<HostPort>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_contract_parses() {
+        let spec: ClusterSpec = serde_json::from_value(serde_json::json!({
+            "environment": "production",
+            "topology": {"streaming": {"hosts": ["db1:5432", "db2:5432"]}},
+            "provisioner": {"username": "prov_a", "passwordFile": "/run/secrets/prov"},
+            "tls": {"sslmode": "verify-full", "caFile": "/etc/ca.crt"},
+            "stores": [{"file": {"directory": "/var/lib/pgtenant/secrets"}}],
+            "allowedNamespaces": ["idp-*", "shop"],
+            "limits": {"databasesPerNamespace": 20, "connections": 400},
+        }))
+        .unwrap();
+        assert!(spec.problems().is_empty(), "{:?}", spec.problems());
+        assert!(spec.allows_namespace("idp-dev") && spec.allows_namespace("shop"));
+        assert!(!spec.allows_namespace("shop2") && !spec.allows_namespace("other"));
+    }
+}

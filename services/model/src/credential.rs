@@ -1,0 +1,43 @@
+//! What an application needs to log in.
+
+use secrecy::SecretString;
+
+use crate::{ClaimKey, SslMode, Tier};
+
+/// Whose credential it is: enough to name it in any store.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CredentialTarget {
+    /// The claim.
+    pub key: ClaimKey,
+    /// The tier.
+    pub tier: Tier,
+}
+
+impl CredentialTarget {
+    /// `{namespace}-{name}-{tier}`.
+    #[must_use]
+    pub fn role(&self) -> String {
+        self.key.role(self.tier)
+    }
+}
+
+/// The secret document of one role. `Debug` shows no password.
+#[derive(Debug, Clone)]
+pub struct Credential {
+    /// The login.
+    pub username: String,
+    /// Its password.
+    pub password: SecretString,
+    /// Host for reading and writing.
+    pub endpoint: String,
+    /// Port of `endpoint`.
+    pub port: u16,
+    /// The database.
+    pub database: String,
+    /// As libpq's `sslmode`.
+    pub sslmode: SslMode,
+    /// A libpq connection URI with user, password and every host.
+    pub uri: SecretString,
+    /// The certificate authority, PEM, where one is known.
+    pub ca_crt: Option<String>,
+}

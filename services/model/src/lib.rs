@@ -1,0 +1,27 @@
+//! The language of pgtenant: names, tiers, modes, claims, clusters, and what is said of them.
+//!
+//! No I/O and no async: every other crate speaks in these words.
+
+mod claim;
+mod cluster;
+mod credential;
+mod event;
+mod name;
+mod plan;
+mod status;
+
+pub use claim::{ClaimPatch, ClaimSpec, InvalidField, Mode, Source};
+pub use cluster::{
+    ClusterSpec, Endpoint, Environment, FileStore, HostPort, Limits, Provisioner, SslMode,
+    StoreSpec, StreamingTopology, TlsSpec, Topology,
+};
+pub use credential::{Credential, CredentialTarget};
+pub use event::{Event, EventKind, Operation, OperationKind, OperationState};
+pub use name::{
+    ClaimKey, InvalidName, MAX_DATABASE_BYTES, MAX_IDENTIFIER_BYTES, NameRule, Tier, check_label,
+};
+pub use plan::{ChangeReport, ClaimPlan, PlanAction, PlanReport, PlannedClaim};
+pub use status::{
+    ClusterStatus, Condition, ConditionStatus, Database, DatabaseState, Member, MemberRole,
+    RoleStatus, Roles, StoreLocation, set_condition,
+};

@@ -1,0 +1,227 @@
+//! What is true of a claim and of a cluster, for people and machines to read.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::{ClaimSpec, Endpoint, InvalidField, Mode, Source};
+
+/// The state of a database in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+pub enum DatabaseState {
+    /// Written down; nobody has begun.
+    Pending,
+    /// Being made.
+    Provisioning,
+    /// Every tier can log in and do what it may.
+    Ready,
+    /// It was Ready; a part of it is not as it should be, and is being put right.
+    Degraded,
+    /// It could not be made; the `Ready` condition says why and when the next try is.
+    Failed,
+    /// Being removed.
+    Deleting,
+    /// Kept, and not managed by any claim.
+    Retained,
+}
+
+impl DatabaseState {
+    /// As it is written in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Provisioning => "Provisioning",
+            Self::Ready => "Ready",
+            Self::Degraded => "Degraded",
+            Self::Failed => "Failed",
+            Self::Deleting => "Deleting",
+            Self::Retained => "Retained",
+        }
+    }
+}
+
+/// Whether a condition holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub enum ConditionStatus {
+    /// It holds.
+    True,
+    /// It does not hold.
+    False,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// As Kubernetes' conditions: one fact, its reason, and since when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// `Ready`, or the part that it speaks of: `Database`, `Credentials`, `Login`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Whether it holds.
+    pub status: ConditionStatus,
+    /// One word in CamelCase, for machines.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// When `status` last changed.
+    pub last_transition_time: DateTime<Utc>,
+}
+
+/// Sets a condition; its transition time moves only when its status changes.
+pub fn set_condition(
+    conditions: &mut Vec<Condition>,
+    kind: &str,
+    status: ConditionStatus,
+    reason: &str,
+    message: impl Into<String>,
+    now: DateTime<Utc>,
+) {
+    let fresh = Condition {
+        kind: kind.to_owned(),
+        status,
+        reason: reason.to_owned(),
+        message: message.into(),
+        last_transition_time: now,
+    };
+    match conditions.iter_mut().find(|c| c.kind == kind) {
+        Some(old) if old.status == status => {
+            *old = Condition { last_transition_time: old.last_transition_time, ..fresh };
+        }
+        Some(old) => *old = fresh,
+        None => conditions.push(fresh),
+    }
+}
+
+/// Where a credential lies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreLocation {
+    /// The kind of store: `file`.
+    pub store: String,
+    /// The credential's name in the store.
+    pub location: String,
+}
+
+/// A role and where its credential is; never what it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RoleStatus {
+    /// The role that owns and is granted.
+    pub role: String,
+    /// The login that the stored credential names.
+    pub login: String,
+    /// When its password was set; none while that has not happened.
+    pub set_at: Option<DateTime<Utc>>,
+    /// Every place that holds the credential.
+    pub stores: Vec<StoreLocation>,
+}
+
+/// The three roles of a database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Roles {
+    /// SELECT.
+    pub read: RoleStatus,
+    /// Changes rows.
+    pub write: RoleStatus,
+    /// Owns.
+    pub admin: RoleStatus,
+}
+
+/// A claim and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Database {
+    /// The tenant.
+    pub namespace: String,
+    /// The claim's name.
+    pub name: String,
+    /// What removing the claim does.
+    pub mode: Mode,
+    /// The shared cluster.
+    pub cluster: String,
+    /// Schemas beside `public`.
+    pub schemas: Vec<String>,
+    /// Extensions.
+    pub extensions: Vec<String>,
+    /// Connections that each role may have at once.
+    pub connection_limit: Option<i32>,
+    /// Grows with every change of the spec.
+    pub generation: i64,
+    /// The generation that was last made true.
+    pub observed_generation: i64,
+    /// In one word.
+    pub state: DatabaseState,
+    /// The door that made it.
+    pub source: Source,
+    /// `Ready`, and one for each part.
+    pub conditions: Vec<Condition>,
+    /// The database's name on the cluster.
+    pub database: String,
+    /// Where to connect; none until the cluster was seen.
+    pub endpoint: Option<Endpoint>,
+    /// The roles.
+    pub roles: Roles,
+    /// When the claim was made.
+    pub created_at: DateTime<Utc>,
+    /// When the next try or look is.
+    pub next_look_at: Option<DateTime<Utc>>,
+}
+
+impl Database {
+    /// The wish within this database.
+    #[must_use]
+    pub fn spec(&self) -> ClaimSpec {
+        ClaimSpec {
+            mode: self.mode,
+            cluster: self.cluster.clone(),
+            schemas: self.schemas.clone(),
+            extensions: self.extensions.clone(),
+            connection_limit: self.connection_limit,
+        }
+    }
+}
+
+/// What a member of a cluster does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MemberRole {
+    /// Accepts writes.
+    Primary,
+    /// Follows a primary.
+    Standby,
+    /// Did not answer.
+    Unreachable,
+}
+
+/// A server of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Member {
+    /// `host:port`.
+    pub host: String,
+    /// What it does.
+    pub role: MemberRole,
+    /// Its timeline; grows with each promotion.
+    pub timeline: Option<i32>,
+    /// Bytes that a standby is behind what it has received, or the reason why it did not answer.
+    pub message: Option<String>,
+}
+
+/// What was last seen of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterStatus {
+    /// The writable host, `host:port`.
+    pub primary: Option<String>,
+    /// PostgreSQL's version, as `15.18`.
+    pub version: Option<String>,
+    /// Every server.
+    pub members: Vec<Member>,
+    /// Why no claim can be served, if so.
+    pub problem: Option<String>,
+    /// What would bite later, and how to mend it.
+    pub preflight: Vec<InvalidField>,
+    /// When it was seen.
+    pub observed_at: Option<DateTime<Utc>>,
+}
