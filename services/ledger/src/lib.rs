@@ -1,1 +1,161 @@
-//! placeholder
+//! The control plane's own database: claims, who owns which database name on which cluster, operations, audit.
+//!
+//! Every change of state and the work that it asks for are one transaction. Functions take a `&mut PgConnection`,
+//! so that a door can put several of them into one; [`Ledger`] holds the pool.
+
+mod audit;
+mod claim;
+mod cluster;
+mod event;
+mod idempotency;
+mod operation;
+mod problem;
+mod token;
+mod wish;
+mod work;
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions};
+use sqlx::{PgConnection, Postgres, Transaction};
+
+pub use audit::{Actor, AuditEntry, audit_page, write_audit};
+pub use claim::{Claim, ClaimFilter, CredentialState, Wish, claim, claims, count_by_state};
+pub use cluster::{Cluster, cluster, clusters, put_clusters, set_cluster_status};
+pub use event::{NewEvent, append_event, event_high_water, events_after};
+pub use idempotency::{Idempotency, begin_idempotent, finish_idempotent};
+pub use operation::{operation, operations_of};
+pub use problem::{AppsProblem, apps_problems, replace_apps_problems};
+pub use token::{NewToken, Token, TokenRole, create_token, find_token, revoke_token, tokens};
+pub use wish::{Refused, Written, adopt, create, release, remove, rotate, update, withdraw};
+pub use work::{Finished, Take, Work, finish, forget, look_soon, next_due, postpone, renew, take};
+
+/// The channel on which new work is announced.
+pub const WORK_CHANNEL: &str = "pgtenant_work";
+/// The channel on which new events are announced.
+pub const EVENTS_CHANNEL: &str = "pgtenant_events";
+
+/// What can go wrong with the ledger.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The database did not answer, or answered with an error.
+    #[error("the ledger did not answer")]
+    Database(#[from] sqlx::Error),
+    /// The schema could not be brought up to date.
+    #[error("the ledger's schema could not be brought up to date")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// A row that this version does not understand, as after a downgrade.
+    #[error("the ledger holds {what} {value:?}, which this version does not know")]
+    Unknown {
+        /// The column.
+        what: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// Another replica has taken the claim: what this one did is void.
+    #[error("another replica has taken {0}")]
+    Fenced(String),
+}
+
+/// `Result` with [`LedgerError`].
+pub type Result<T, E = LedgerError> = std::result::Result<T, E>;
+
+/// A pool of connections to the ledger.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    pool: PgPool,
+}
+
+impl Ledger {
+    /// Connections are made when they are first needed, so that the control plane starts while its ledger is down.
+    /// `max` bounds them; idle ones but one are closed after a minute.
+    #[must_use]
+    pub fn new(options: PgConnectOptions, max: u32) -> Self {
+        let pool = PgPoolOptions::new()
+            .max_connections(max)
+            .acquire_timeout(Duration::from_secs(5))
+            .idle_timeout(Duration::from_secs(60))
+            .test_before_acquire(true)
+            .connect_lazy_with(
+                options.options([("statement_timeout", "20s"), ("lock_timeout", "10s")]),
+            );
+        Self { pool }
+    }
+
+    /// Brings the schema up to date. Safe to call from several replicas at once.
+    ///
+    /// # Errors
+    /// The database can not be reached, or is newer than this version.
+    pub async fn migrate(&self) -> Result<()> {
+        Ok(sqlx::migrate!("../../migrations").run(&self.pool).await?)
+    }
+
+    /// A connection for reading.
+    ///
+    /// # Errors
+    /// None came free within 5 s.
+    pub async fn acquire(&self) -> Result<sqlx::pool::PoolConnection<Postgres>> {
+        Ok(self.pool.acquire().await?)
+    }
+
+    /// A transaction; dropping it rolls it back.
+    ///
+    /// # Errors
+    /// No connection came free within 5 s.
+    pub async fn begin(&self) -> Result<Transaction<'static, Postgres>> {
+        Ok(self.pool.begin().await?)
+    }
+
+    /// A connection of its own that hears `channels`, and connects again by itself.
+    ///
+    /// # Errors
+    /// The database can not be reached now.
+    pub async fn listen(&self, channels: &[&str]) -> Result<PgListener> {
+        let mut listener = PgListener::connect_with(&self.pool).await?;
+        // The listener must not hold back a pool that is being closed.
+        listener.ignore_pool_close_event(true);
+        listener.listen_all(channels.iter().copied()).await?;
+        Ok(listener)
+    }
+
+    /// Whether the ledger answers within a second.
+    pub async fn answers(&self) -> bool {
+        let ask = async { sqlx::query("select 1").execute(&self.pool).await.is_ok() };
+        tokio::time::timeout(Duration::from_secs(1), ask).await.unwrap_or(false)
+    }
+
+    /// Open connections.
+    #[must_use]
+    pub fn connections(&self) -> u32 {
+        self.pool.size()
+    }
+
+    /// Deletes what has been kept long enough: idempotency keys of a day, events of a week, finished operations of a
+    /// month, audit of 400 days. Returns the number of rows.
+    ///
+    /// # Errors
+    /// The database did not answer.
+    pub async fn prune(&self) -> Result<u64> {
+        let mut rows = 0;
+        for statement in [
+            "delete from idempotency_keys where created_at < now() - interval '1 day'",
+            "delete from events where at < now() - interval '7 days'",
+            "delete from operations where finished_at < now() - interval '30 days'",
+            "delete from audit where at < now() - interval '400 days'",
+        ] {
+            rows += sqlx::query(statement).execute(&self.pool).await?.rows_affected();
+        }
+        Ok(rows)
+    }
+
+    /// Waits for connections in use and closes all.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// Wakes every replica's engine when the transaction commits.
+async fn announce_work(db: &mut PgConnection) -> Result<()> {
+    sqlx::query("select pg_notify($1, '')").bind(WORK_CHANNEL).execute(db).await?;
+    Ok(())
+}

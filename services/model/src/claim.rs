@@ -36,10 +36,13 @@ impl fmt::Display for Mode {
 }
 
 /// The door that made a claim. Another door may read the claim; it changes it only after a release.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
     /// REST, and the command line that speaks it.
+    #[default]
     Api,
     /// The apps folder.
     Apps,

@@ -20,7 +20,7 @@ pub use event::{Event, EventKind, Operation, OperationKind, OperationState};
 pub use name::{
     ClaimKey, InvalidName, MAX_DATABASE_BYTES, MAX_IDENTIFIER_BYTES, NameRule, Tier, check_label,
 };
-pub use plan::{ChangeReport, ClaimPlan, PlanAction, PlanReport, PlannedClaim};
+pub use plan::{ChangeReport, ClaimPlan, PlanAction, PlanReport, PlanRequest, PlannedClaim};
 pub use status::{
     ClusterStatus, Condition, ConditionStatus, Database, DatabaseState, Member, MemberRole,
     RoleStatus, Roles, StoreLocation, set_condition,

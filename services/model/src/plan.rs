@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClaimSpec, InvalidField, Mode};
+use crate::{ClaimSpec, InvalidField, Mode, Source};
 
 /// A claim whose plan is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -42,6 +42,32 @@ impl PlannedClaim {
             connection_limit: self.connection_limit,
         }
     }
+}
+
+/// A question: what would change?
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PlanRequest {
+    /// Claims as they are wished.
+    #[schema(max_items = 1000)]
+    pub claims: Vec<PlannedClaim>,
+    /// The door for which is asked. Claims of another door are refused, as that door would be.
+    #[serde(default = "api", skip_serializing_if = "is_api")]
+    pub source: Source,
+    /// `claims` are all that this door has: those that it made and that are not among them would be removed.
+    #[serde(default)]
+    pub complete: bool,
+    /// Databases that exist and are not ours may be taken over.
+    #[serde(default)]
+    pub adopt: bool,
+}
+
+fn api() -> Source {
+    Source::Api
+}
+
+fn is_api(source: &Source) -> bool {
+    *source == Source::Api
 }
 
 /// What a plan would do with a claim.

@@ -1,0 +1,569 @@
+//! Wishes: what doors write down. Each is checked, stored, audited and announced in the caller's transaction.
+
+use pgtenant_model::{
+    ClaimKey, ClaimSpec, ClusterSpec, DatabaseState, EventKind, InvalidField, Mode, Operation,
+    OperationKind, Source, Tier,
+};
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::claim::{ClaimRow, claim_columns};
+use crate::event::json_name;
+use crate::operation::begin_operation;
+use crate::{Actor, Claim, LedgerError, NewEvent, Wish, announce_work, append_event, write_audit};
+
+/// A wish that was written down, and the claim as it is now.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// The claim after the wish.
+    pub claim: Claim,
+    /// The request; none where the claim was like that already.
+    pub operation: Option<Operation>,
+}
+
+/// Why a wish was not written down. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// There is no such claim.
+    #[error("there is no database {0}")]
+    NotFound(ClaimKey),
+    /// It is there with another spec.
+    #[error("database {0} exists with another spec; change it with PATCH")]
+    Exists(ClaimKey),
+    /// `{namespace}-{name}` means a database that another claim owns.
+    #[error(
+        "the name {database:?} on cluster {cluster:?} belongs to another claim; choose another name"
+    )]
+    NameTaken {
+        /// The database.
+        database: String,
+        /// The cluster.
+        cluster: String,
+        /// Its owner: for the log and the platform team, not for other tenants.
+        owner: String,
+    },
+    /// Another door made the claim.
+    #[error("database {key} is managed by {}; release it there first", .source_door.as_str())]
+    OtherDoor {
+        /// The claim.
+        key: ClaimKey,
+        /// The door that made it.
+        source_door: Source,
+    },
+    /// It is being removed.
+    #[error("database {0} is being removed; try again when it is gone")]
+    Deleting(ClaimKey),
+    /// It is kept without a claim.
+    #[error("database {0} is Retained; define it again or adopt it first")]
+    Retained(ClaimKey),
+    /// Protected databases are not removed.
+    #[error(
+        "database {0} is protected; switch its mode to standard first, or release it to keep the database"
+    )]
+    Protected(ClaimKey),
+    /// The claim has changed since it was read.
+    #[error("database {key} is at generation {found}; read it again")]
+    Changed {
+        /// The claim.
+        key: ClaimKey,
+        /// Its generation now.
+        found: i64,
+    },
+    /// A field that can not be used.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Invalid(Vec<InvalidField>),
+    /// The namespace has as many as it may have.
+    #[error(
+        "namespace {namespace:?} has {limit} databases on cluster {cluster:?}, which is its limit"
+    )]
+    Quota {
+        /// The tenant.
+        namespace: String,
+        /// The cluster.
+        cluster: String,
+        /// `limits.databasesPerNamespace`.
+        limit: u32,
+    },
+    /// The ledger did not answer.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl From<sqlx::Error> for Refused {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Ledger(error.into())
+    }
+}
+
+type Result<T, E = Refused> = std::result::Result<T, E>;
+
+/// Asks for a database. The same wish again changes nothing; a Retained one is taken back with its passwords.
+///
+/// # Errors
+/// See [`Refused`].
+pub async fn create(
+    db: &mut PgConnection,
+    key: &ClaimKey,
+    spec: &ClaimSpec,
+    source: (Source, Option<&str>),
+    actor: &Actor,
+) -> Result<Written> {
+    match locked(db, key).await? {
+        None => insert(db, key, spec, source, false, actor).await,
+        Some(claim) if claim.wish == Wish::Retained => {
+            take_back(db, claim, spec, source, false, actor).await
+        }
+        Some(claim) if claim.wish == Wish::Absent => Err(Refused::Deleting(claim.key)),
+        Some(claim) if claim.source != source.0 => other_door(claim),
+        Some(claim) if claim.spec != *spec => Err(Refused::Exists(claim.key)),
+        Some(claim) => Ok(Written { claim, operation: None }),
+    }
+}
+
+/// Takes over an existing database, or a Retained one.
+///
+/// # Errors
+/// See [`Refused`].
+pub async fn adopt(
+    db: &mut PgConnection,
+    key: &ClaimKey,
+    spec: &ClaimSpec,
+    source: Source,
+    actor: &Actor,
+) -> Result<Written> {
+    match locked(db, key).await? {
+        None => insert(db, key, spec, (source, None), true, actor).await,
+        Some(claim) if claim.wish == Wish::Absent => Err(Refused::Deleting(claim.key)),
+        Some(claim) if claim.wish == Wish::Retained => {
+            take_back(db, claim, spec, (source, None), true, actor).await
+        }
+        Some(claim) if claim.source != source => other_door(claim),
+        // A claim that failed because the database is not ours is allowed to take it now.
+        Some(claim) => {
+            check_cluster(db, key, spec).await?;
+            check_immutable(&claim, spec)?;
+            let before = claim.clone();
+            let claim = store_spec(db, claim, spec, true).await?;
+            record(db, &before, claim, OperationKind::Adopt, actor).await
+        }
+    }
+}
+
+/// Changes a claim's spec. `expected` is the generation that the caller has read.
+///
+/// # Errors
+/// See [`Refused`].
+pub async fn update(
+    db: &mut PgConnection,
+    key: &ClaimKey,
+    change: impl FnOnce(&ClaimSpec) -> ClaimSpec,
+    source: Source,
+    expected: Option<i64>,
+    actor: &Actor,
+) -> Result<Written> {
+    let claim = managed(db, key, source, expected).await?;
+    let spec = change(&claim.spec);
+    if claim.spec == spec {
+        return Ok(Written { claim, operation: None });
+    }
+    check_cluster(db, key, &spec).await?;
+    check_immutable(&claim, &spec)?;
+    let before = claim.clone();
+    let adopt = claim.adopt;
+    let claim = store_spec(db, claim, &spec, adopt).await?;
+    record(db, &before, claim, OperationKind::Update, actor).await
+}
+
+/// Removes a standard claim with its database, roles and credentials.
+///
+/// # Errors
+/// [`Refused::Protected`], and the others.
+pub async fn remove(
+    db: &mut PgConnection,
+    key: &ClaimKey,
+    source: Source,
+    expected: Option<i64>,
+    actor: &Actor,
+) -> Result<Written> {
+    let claim = match managed(db, key, source, expected).await {
+        Err(Refused::Deleting(_)) => {
+            let claim = locked(db, key).await?.ok_or_else(|| Refused::NotFound(key.clone()))?;
+            return Ok(Written { claim, operation: None });
+        }
+        other => other?,
+    };
+    if claim.spec.mode == Mode::Protected {
+        return Err(Refused::Protected(claim.key));
+    }
+    let before = claim.clone();
+    let claim = set_wish(db, claim, Wish::Absent, false).await?;
+    record(db, &before, claim, OperationKind::Delete, actor).await
+}
+
+/// The definition is gone: a standard claim is removed, a protected one becomes Retained.
+///
+/// # Errors
+/// See [`Refused`].
+pub async fn withdraw(
+    db: &mut PgConnection,
+    key: &ClaimKey,
+    source: Source,
+    actor: &Actor,
+) -> Result<Written> {
+    match remove(db, key, source, None, actor).await {
+        Err(Refused::Protected(_)) => {
+            let claim = managed(db, key, source, None).await?;
+            let before = claim.clone();
+            let claim = set_wish(db, claim, Wish::Retained, false).await?;
+            record(db, &before, claim, OperationKind::Release, actor).await
+        }
+        other => other,
+    }
+}
+
+/// Keeps the database, its roles and credentials, and stops managing them. Any door may ask for it.
+///
+/// # Errors
+/// See [`Refused`].
+pub async fn release(
+    db: &mut PgConnection,
+    key: &ClaimKey,
+    expected: Option<i64>,
+    actor: &Actor,
+) -> Result<Written> {
+    let claim = locked(db, key).await?.ok_or_else(|| Refused::NotFound(key.clone()))?;
+    check_generation(&claim, expected)?;
+    match claim.wish {
+        Wish::Retained => Ok(Written { claim, operation: None }),
+        Wish::Absent => Err(Refused::Deleting(claim.key)),
+        Wish::Present => {
+            let before = claim.clone();
+            let claim = set_wish(db, claim, Wish::Retained, true).await?;
+            record(db, &before, claim, OperationKind::Release, actor).await
+        }
+    }
+}
+
+/// Asks for new passwords of `tiers`.
+///
+/// # Errors
+/// See [`Refused`].
+pub async fn rotate(
+    db: &mut PgConnection,
+    key: &ClaimKey,
+    tiers: &[Tier],
+    actor: &Actor,
+) -> Result<Written> {
+    let claim = locked(db, key).await?.ok_or_else(|| Refused::NotFound(key.clone()))?;
+    match claim.wish {
+        Wish::Present => {}
+        Wish::Retained => return Err(Refused::Retained(claim.key)),
+        Wish::Absent => return Err(Refused::Deleting(claim.key)),
+    }
+    let names: Vec<&str> = tiers.iter().map(|tier| tier.as_str()).collect();
+    let before = claim.clone();
+    let row: ClaimRow = sqlx::query_as(concat!(
+        "update claims set rotate = (select array_agg(distinct tier) from unnest(rotate || $2) tier),
+                generation = generation + 1, urgent = true, due_at = now(), attempts = 0, wished_at = now()
+         where id = $1 returning ",
+        claim_columns!()
+    ))
+    .bind(claim.id)
+    .bind(&names)
+    .fetch_one(&mut *db)
+    .await?;
+    record(db, &before, Claim::try_from(row)?, OperationKind::Rotate, actor).await
+}
+
+async fn locked(db: &mut PgConnection, key: &ClaimKey) -> Result<Option<Claim>> {
+    let row: Option<ClaimRow> = sqlx::query_as(concat!(
+        "select ",
+        claim_columns!(),
+        " from claims where namespace = $1 and name = $2 for update"
+    ))
+    .bind(key.namespace())
+    .bind(key.name())
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(Claim::try_from).transpose()?)
+}
+
+/// The claim, locked, if this door may change it.
+async fn managed(
+    db: &mut PgConnection,
+    key: &ClaimKey,
+    source: Source,
+    expected: Option<i64>,
+) -> Result<Claim> {
+    let claim = locked(db, key).await?.ok_or_else(|| Refused::NotFound(key.clone()))?;
+    match claim.wish {
+        Wish::Retained => Err(Refused::Retained(claim.key)),
+        Wish::Absent => Err(Refused::Deleting(claim.key)),
+        Wish::Present if claim.source != source => other_door(claim),
+        Wish::Present => check_generation(&claim, expected).map(|()| claim),
+    }
+}
+
+fn other_door<T>(claim: Claim) -> Result<T> {
+    Err(Refused::OtherDoor { key: claim.key, source_door: claim.source })
+}
+
+fn check_generation(claim: &Claim, expected: Option<i64>) -> Result<()> {
+    match expected {
+        Some(generation) if generation != claim.generation => {
+            Err(Refused::Changed { key: claim.key.clone(), found: claim.generation })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_immutable(claim: &Claim, spec: &ClaimSpec) -> Result<()> {
+    if claim.spec.cluster == spec.cluster {
+        return Ok(());
+    }
+    Err(Refused::Invalid(vec![InvalidField::new(
+        "cluster",
+        format!("can not be changed from {:?} to {:?}", claim.spec.cluster, spec.cluster),
+    )]))
+}
+
+/// Checks what the cluster has to say; returns its spec.
+async fn check_cluster(
+    db: &mut PgConnection,
+    key: &ClaimKey,
+    spec: &ClaimSpec,
+) -> Result<ClusterSpec> {
+    let mut problems = spec.problems();
+    let Some(cluster) = crate::cluster(db, &spec.cluster).await? else {
+        problems
+            .push(InvalidField::new("cluster", format!("there is no cluster {:?}", spec.cluster)));
+        return Err(Refused::Invalid(problems));
+    };
+    let cluster = cluster.spec.0;
+    if !cluster.allows_namespace(key.namespace()) {
+        problems.push(InvalidField::new(
+            "cluster",
+            format!("cluster {:?} does not serve namespace {:?}", spec.cluster, key.namespace()),
+        ));
+    }
+    for (index, extension) in spec.extensions.iter().enumerate() {
+        if !cluster.allowed_extensions.contains(extension) {
+            problems.push(InvalidField::new(
+                format!("extensions[{index}]"),
+                format!(
+                    "{extension:?} is not allowed; allowed: {}",
+                    cluster.allowed_extensions.join(", ")
+                ),
+            ));
+        }
+    }
+    if problems.is_empty() { Ok(cluster) } else { Err(Refused::Invalid(problems)) }
+}
+
+async fn insert(
+    db: &mut PgConnection,
+    key: &ClaimKey,
+    spec: &ClaimSpec,
+    (source, source_ref): (Source, Option<&str>),
+    adopt: bool,
+    actor: &Actor,
+) -> Result<Written> {
+    let cluster = check_cluster(db, key, spec).await?;
+    check_quota(db, key, spec, &cluster).await?;
+    let row: Option<ClaimRow> = sqlx::query_as(concat!(
+        "insert into claims (id, namespace, name, cluster, database, source, source_ref, mode, schemas, extensions,
+                             connection_limit, adopt)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+         on conflict do nothing returning ",
+        claim_columns!()
+    ))
+    .bind(Uuid::now_v7())
+    .bind(key.namespace())
+    .bind(key.name())
+    .bind(&spec.cluster)
+    .bind(key.database())
+    .bind(source.as_str())
+    .bind(source_ref)
+    .bind(spec.mode.as_str())
+    .bind(&spec.schemas)
+    .bind(&spec.extensions)
+    .bind(spec.connection_limit)
+    .bind(adopt)
+    .fetch_optional(&mut *db)
+    .await?;
+    let Some(row) = row else { return Err(taken(db, key, spec).await?) };
+    let claim = Claim::try_from(row)?;
+    let kind = if adopt { OperationKind::Adopt } else { OperationKind::Create };
+    record_new(db, Value::Null, claim, kind, actor).await
+}
+
+/// Who holds the name that could not be inserted: this claim, made at the same moment, or another.
+async fn taken(db: &mut PgConnection, key: &ClaimKey, spec: &ClaimSpec) -> Result<Refused> {
+    let owner: Option<(String, String)> =
+        sqlx::query_as("select namespace, name from claims where cluster = $1 and database = $2")
+            .bind(&spec.cluster)
+            .bind(key.database())
+            .fetch_optional(db)
+            .await?;
+    Ok(match owner {
+        Some((namespace, name)) if (&*namespace, &*name) != (key.namespace(), key.name()) => {
+            Refused::NameTaken {
+                database: key.database(),
+                cluster: spec.cluster.clone(),
+                owner: format!("{namespace}/{name}"),
+            }
+        }
+        _ => Refused::Exists(key.clone()),
+    })
+}
+
+/// Claims of one namespace are counted one insert after another, so that two at once do not both take the last place.
+async fn check_quota(
+    db: &mut PgConnection,
+    key: &ClaimKey,
+    spec: &ClaimSpec,
+    cluster: &ClusterSpec,
+) -> Result<()> {
+    let limit = cluster.limits.databases_per_namespace;
+    let count: i64 = sqlx::query_scalar(
+        "with turn as materialized (select pg_advisory_xact_lock(hashtextextended($1 || '/' || $2, 7)))
+         select count(claims.id) from turn left join claims on namespace = $1 and cluster = $2",
+    )
+    .bind(key.namespace())
+    .bind(&spec.cluster)
+    .fetch_one(db)
+    .await?;
+    if count < i64::from(limit) {
+        return Ok(());
+    }
+    Err(Refused::Quota {
+        namespace: key.namespace().to_owned(),
+        cluster: spec.cluster.clone(),
+        limit,
+    })
+}
+
+async fn take_back(
+    db: &mut PgConnection,
+    claim: Claim,
+    spec: &ClaimSpec,
+    (source, source_ref): (Source, Option<&str>),
+    adopt: bool,
+    actor: &Actor,
+) -> Result<Written> {
+    check_cluster(db, &claim.key, spec).await?;
+    check_immutable(&claim, spec)?;
+    let before = claim.clone();
+    sqlx::query(
+        "update claims set source = $2, source_ref = $3, wish = 'present', released = false, state = 'Pending'
+         where id = $1",
+    )
+    .bind(claim.id)
+    .bind(source.as_str())
+    .bind(source_ref)
+    .execute(&mut *db)
+    .await?;
+    let claim = store_spec(db, claim, spec, adopt).await?;
+    record(db, &before, claim, OperationKind::Adopt, actor).await
+}
+
+async fn store_spec(
+    db: &mut PgConnection,
+    claim: Claim,
+    spec: &ClaimSpec,
+    adopt: bool,
+) -> Result<Claim> {
+    let row: ClaimRow = sqlx::query_as(concat!(
+        "update claims set mode = $2, schemas = $3, extensions = $4, connection_limit = $5, adopt = $6,
+                generation = generation + 1, urgent = true, due_at = now(), attempts = 0, wished_at = now()
+         where id = $1 returning ",
+        claim_columns!()
+    ))
+    .bind(claim.id)
+    .bind(spec.mode.as_str())
+    .bind(&spec.schemas)
+    .bind(&spec.extensions)
+    .bind(spec.connection_limit)
+    .bind(adopt)
+    .fetch_one(db)
+    .await?;
+    Ok(row.try_into()?)
+}
+
+async fn set_wish(
+    db: &mut PgConnection,
+    claim: Claim,
+    wish: Wish,
+    released: bool,
+) -> Result<Claim> {
+    let state = match wish {
+        Wish::Present => DatabaseState::Pending,
+        Wish::Retained => DatabaseState::Retained,
+        Wish::Absent => DatabaseState::Deleting,
+    };
+    let row: ClaimRow = sqlx::query_as(concat!(
+        "update claims set wish = $2, released = $3, state = $4, generation = generation + 1,
+                observed_generation = case when $2 = 'retained' then generation + 1 else observed_generation end,
+                urgent = true, due_at = now(), attempts = 0, wished_at = now()
+         where id = $1 returning ",
+        claim_columns!()
+    ))
+    .bind(claim.id)
+    .bind(json_name(wish))
+    .bind(released)
+    .bind(state.as_str())
+    .fetch_one(db)
+    .await?;
+    Ok(row.try_into()?)
+}
+
+async fn record(
+    db: &mut PgConnection,
+    before: &Claim,
+    claim: Claim,
+    kind: OperationKind,
+    actor: &Actor,
+) -> Result<Written> {
+    record_new(db, json!(before.spec), claim, kind, actor).await
+}
+
+/// The operation, the audit and the event of a wish.
+async fn record_new(
+    db: &mut PgConnection,
+    before: Value,
+    claim: Claim,
+    kind: OperationKind,
+    actor: &Actor,
+) -> Result<Written> {
+    let key = &claim.key;
+    let done = claim.wish == Wish::Retained;
+    let operation = begin_operation(db, kind, key, claim.id, claim.generation, actor, done).await?;
+    let action = format!("database.{}", json_name(kind));
+    let detail = json!({
+        "before": before, "after": claim.spec, "source": claim.source, "operation": operation.id,
+        "rotate": claim.rotate,
+    });
+    let target = (Some(key.namespace()), Some(key.name()));
+    write_audit(db, actor, &action, target, &detail).await?;
+    if claim.wish != Wish::Retained {
+        announce_work(db).await?;
+    }
+    let (event, message) = match kind {
+        OperationKind::Create => (EventKind::Created, "claimed"),
+        OperationKind::Delete => (EventKind::Deleting, "is being removed"),
+        OperationKind::Release => (EventKind::Retained, "is kept, and not managed any more"),
+        OperationKind::Adopt => (EventKind::Updated, "is being taken over"),
+        OperationKind::Rotate => (EventKind::Updated, "gets new passwords"),
+        OperationKind::Update => (EventKind::Updated, "was changed"),
+    };
+    let event = NewEvent {
+        kind: event,
+        namespace: Some(key.namespace()),
+        name: key.name(),
+        message: format!("{key} {message}, by {}", actor.name),
+        detail: json!({"operation": operation.id, "generation": claim.generation}),
+    };
+    append_event(db, event).await?;
+    Ok(Written { claim, operation: Some(operation) })
+}

@@ -1,0 +1,277 @@
+//! Work: which claims are due, who looks at them, and what came of it.
+//!
+//! A claim is taken with `FOR UPDATE SKIP LOCKED` under a lease. Its `fence` grows with each take, and every later
+//! write names the fence: a replica that stalled and comes back finds that it has nothing to say any more.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use pgtenant_model::{Condition, DatabaseState, Endpoint, EventKind, Roles, Tier};
+use serde_json::Value;
+use sqlx::types::Json;
+use sqlx::{PgConnection, Row as _};
+use uuid::Uuid;
+
+use crate::claim::{ClaimRow, claim_columns};
+use crate::event::json_name;
+use crate::{Claim, CredentialState, LedgerError, NewEvent, Result, append_event};
+
+/// A claim that this replica looks at.
+#[derive(Debug, Clone)]
+pub struct Work {
+    /// The claim as it was when it was taken.
+    pub claim: Claim,
+    /// The fencing token.
+    pub fence: i64,
+    /// Somebody waits for it: a wish or a retry. Otherwise it is the periodic look.
+    pub urgent: bool,
+}
+
+/// How much to take, and of what.
+#[derive(Debug, Clone, Copy)]
+pub struct Take {
+    /// This replica.
+    pub holder: Uuid,
+    /// At most so many claims.
+    pub limit: i64,
+    /// Wishes and retries, or periodic looks.
+    pub urgent: bool,
+    /// How long the lease holds without a renewal.
+    pub lease: Duration,
+}
+
+/// Takes claims of `cluster` that are due and that nobody holds.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn take(db: &mut PgConnection, cluster: &str, take: Take) -> Result<Vec<Work>> {
+    let rows = sqlx::query(concat!(
+        "with due as (
+             select id as due_id from claims
+             where cluster = $1 and wish <> 'retained' and urgent = $2 and due_at <= now()
+               and (lease_until is null or lease_until < now())
+             order by due_at limit $3 for update skip locked)
+         update claims set lease_holder = $4, lease_until = now() + $5 * interval '1 second', fence = fence + 1
+         from due where id = due_id returning fence, urgent, ",
+        claim_columns!()
+    ))
+    .bind(cluster)
+    .bind(take.urgent)
+    .bind(take.limit)
+    .bind(take.holder)
+    .bind(take.lease.as_secs_f64())
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let claim: ClaimRow = sqlx::FromRow::from_row(row)?;
+            Ok(Work {
+                claim: claim.try_into()?,
+                fence: row.try_get("fence")?,
+                urgent: row.try_get("urgent")?,
+            })
+        })
+        .collect()
+}
+
+/// When a claim of `cluster` is next due: `(urgent, looks)`. Claims under a lease count from its end.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn next_due(
+    db: &mut PgConnection,
+    cluster: &str,
+) -> Result<(Option<Duration>, Option<Duration>)> {
+    let (urgent, look): (Option<f64>, Option<f64>) = sqlx::query_as(
+        "select extract(epoch from (select min(greatest(due_at, lease_until)) from claims
+                    where cluster = $1 and urgent and wish <> 'retained') - now())::float8,
+                extract(epoch from (select due_at from claims
+                    where cluster = $1 and not urgent and wish <> 'retained'
+                      and (lease_until is null or lease_until < now())
+                    order by due_at limit 1) - now())::float8",
+    )
+    .bind(cluster)
+    .fetch_one(db)
+    .await?;
+    let wait = |seconds: f64| Duration::from_secs_f64(seconds.max(0.0));
+    Ok((urgent.map(wait), look.map(wait)))
+}
+
+/// Holds the lease for longer.
+///
+/// # Errors
+/// [`LedgerError::Fenced`] when another replica has taken the claim.
+pub async fn renew(db: &mut PgConnection, work: &Work, lease: Duration) -> Result<()> {
+    let done = sqlx::query(
+        "update claims set lease_until = now() + $3 * interval '1 second' where id = $1 and fence = $2",
+    )
+    .bind(work.claim.id)
+    .bind(work.fence)
+    .bind(lease.as_secs_f64())
+    .execute(db)
+    .await?;
+    fenced_unless(done.rows_affected(), work)
+}
+
+fn fenced_unless(rows: u64, work: &Work) -> Result<()> {
+    if rows == 1 { Ok(()) } else { Err(LedgerError::Fenced(work.claim.key.to_string())) }
+}
+
+/// What came of a look.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// In one word.
+    pub state: DatabaseState,
+    /// In many.
+    pub conditions: Vec<Condition>,
+    /// Whether what was wished is true now; otherwise the claim is tried again at `next`.
+    pub done: bool,
+    /// The step at which a try failed.
+    pub step: Option<&'static str>,
+    /// For the open operations.
+    pub message: Option<String>,
+    /// When to look next.
+    pub next: Duration,
+    /// Where tenants connect.
+    pub endpoint: Option<Endpoint>,
+    /// The roles.
+    pub roles: Option<Roles>,
+    /// What is known of the stored credentials.
+    pub credentials: BTreeMap<Tier, CredentialState>,
+    /// Events to append, in their order.
+    pub events: Vec<(EventKind, String, Value)>,
+}
+
+/// Writes down what came of a look and gives the claim back. A wish that changed in the meantime is due at once.
+///
+/// # Errors
+/// [`LedgerError::Fenced`] when another replica has taken the claim: nothing is written.
+pub async fn finish(db: &mut PgConnection, work: &Work, finished: &Finished) -> Result<()> {
+    let claim = &work.claim;
+    let done = sqlx::query(
+        "update claims set
+             conditions = $4, endpoint = coalesce($5, endpoint), roles = coalesce($6, roles), credentials = $7,
+             lease_holder = null, lease_until = null,
+             observed_generation = case when $8 then $3 else observed_generation end,
+             rotate = case when $8 then (select coalesce(array_agg(tier), '{}') from unnest(rotate) tier
+                                         where generation <> $3 or tier <> all($11)) else rotate end,
+             state = case when generation = $3 then $9 else state end,
+             adopt = case when $8 and generation = $3 then false else adopt end,
+             urgent = case when generation = $3 then not $8 else true end,
+             attempts = case when $8 then 0 else attempts + 1 end,
+             due_at = case when generation = $3 then now() + $10 * interval '1 second' else now() end
+         where id = $1 and fence = $2",
+    )
+    .bind(claim.id)
+    .bind(work.fence)
+    .bind(claim.generation)
+    .bind(Json(&finished.conditions))
+    .bind(finished.endpoint.as_ref().map(Json))
+    .bind(finished.roles.as_ref().map(Json))
+    .bind(Json(&finished.credentials))
+    .bind(finished.done)
+    .bind(finished.state.as_str())
+    .bind(finished.next.as_secs_f64())
+    .bind(claim.rotate.iter().map(|tier| tier.as_str()).collect::<Vec<_>>())
+    .execute(&mut *db)
+    .await?;
+    fenced_unless(done.rows_affected(), work)?;
+    if work.urgent || claim.attempts > 0 || !finished.done {
+        finish_operations(db, work, finished.done, finished.step, finished.message.as_deref())
+            .await?;
+    }
+    append_all(db, claim, &finished.events).await
+}
+
+/// Removes a claim of which nothing is left; its name is free.
+///
+/// # Errors
+/// [`LedgerError::Fenced`] when another replica has taken the claim: nothing is written.
+pub async fn forget(db: &mut PgConnection, work: &Work, message: &str) -> Result<()> {
+    let done = sqlx::query("delete from claims where id = $1 and fence = $2 and wish = 'absent'")
+        .bind(work.claim.id)
+        .bind(work.fence)
+        .execute(&mut *db)
+        .await?;
+    fenced_unless(done.rows_affected(), work)?;
+    finish_operations(db, work, true, None, Some(message)).await?;
+    let event = (EventKind::Deleted, message.to_owned(), Value::Object(serde_json::Map::new()));
+    append_all(db, &work.claim, &[event]).await
+}
+
+/// Gives a claim back as it is, to be looked at after `wait`: nothing was tried.
+///
+/// # Errors
+/// [`LedgerError::Fenced`] when another replica has taken the claim.
+pub async fn postpone(db: &mut PgConnection, work: &Work, wait: Duration) -> Result<()> {
+    let done = sqlx::query(
+        "update claims set lease_holder = null, lease_until = null, due_at = now() + $3 * interval '1 second'
+         where id = $1 and fence = $2",
+    )
+    .bind(work.claim.id)
+    .bind(work.fence)
+    .bind(wait.as_secs_f64())
+    .execute(db)
+    .await?;
+    fenced_unless(done.rows_affected(), work)
+}
+
+/// Looks at every claim of a cluster within `spread` from now, as after a change of the primary. Claims that wait for
+/// a retry are due at once.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn look_soon(db: &mut PgConnection, cluster: &str, spread: Duration) -> Result<u64> {
+    let done = sqlx::query(
+        "update claims set due_at = least(due_at, now() + case when urgent then 0 else random() end * $2
+                                                     * interval '1 second')
+         where cluster = $1 and wish <> 'retained'",
+    )
+    .bind(cluster)
+    .bind(spread.as_secs_f64())
+    .execute(&mut *db)
+    .await?;
+    crate::announce_work(db).await?;
+    Ok(done.rows_affected())
+}
+
+async fn finish_operations(
+    db: &mut PgConnection,
+    work: &Work,
+    done: bool,
+    step: Option<&str>,
+    message: Option<&str>,
+) -> Result<()> {
+    sqlx::query(
+        "update operations set state = case when $3 then 'Succeeded' else 'Running' end, step = $4, message = $5,
+                finished_at = case when $3 then now() end
+         where claim = $1 and generation <= $2 and finished_at is null",
+    )
+    .bind(work.claim.id)
+    .bind(work.claim.generation)
+    .bind(done)
+    .bind(step)
+    .bind(message)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+async fn append_all(
+    db: &mut PgConnection,
+    claim: &Claim,
+    events: &[(EventKind, String, Value)],
+) -> Result<()> {
+    for (kind, message, detail) in events {
+        let event = NewEvent {
+            kind: *kind,
+            namespace: Some(claim.key.namespace()),
+            name: claim.key.name(),
+            message: message.clone(),
+            detail: detail.clone(),
+        };
+        tracing::info!(claim = %claim.key, kind = json_name(*kind), "{message}");
+        append_event(db, event).await?;
+    }
+    Ok(())
+}
