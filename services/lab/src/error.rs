@@ -1,0 +1,177 @@
+//! What can go wrong with local servers, and what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+/// The result of this crate's functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Says what happened and what a user can do; sources are not repeated in the message.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A program is not on this machine.
+    #[error("`{name}` was not found: install it (`apt-get install {package}`), or set PGTENANT_PG_BIN to the folder that has it")]
+    MissingBinary {
+        /// The program.
+        name: &'static str,
+        /// The Debian package that has it.
+        package: String,
+    },
+    /// The versions script has not been run, or not for this version.
+    #[error("PostgreSQL {major} is not in {dir}: fetch it with `.ci/postgres-versions {major}`")]
+    NotCached {
+        /// Major version asked for.
+        major: u32,
+        /// Where it was looked for.
+        dir: PathBuf,
+    },
+    /// The server found is too old or too new.
+    #[error("PostgreSQL {found} in {dir} is not supported: install one of 14 to 18, or set PGTENANT_PG_BIN to its bin folder")]
+    UnsupportedVersion {
+        /// Version as the server says it.
+        found: String,
+        /// The folder with the binaries.
+        dir: PathBuf,
+    },
+    /// The data folder was made by another major version.
+    #[error(
+        "{dir} holds data of PostgreSQL {data}, but the server found is PostgreSQL {server}: \
+         install postgresql-{data}, or choose another --dir"
+    )]
+    VersionMismatch {
+        /// The folder.
+        dir: PathBuf,
+        /// Its major version.
+        data: u32,
+        /// The binaries' major version.
+        server: u32,
+    },
+    /// Something listens on the port.
+    #[error("port {port} for PostgreSQL {node} is in use: stop the program that listens there, or choose another port")]
+    PortInUse {
+        /// The port, on 127.0.0.1 or ::1.
+        port: u16,
+        /// Which server wanted it.
+        node: String,
+    },
+    /// Another process has this folder open.
+    #[error("{dir} is in use by another running pgtenant: stop that one, or choose another --dir")]
+    Busy {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// An earlier server on the same data did not end.
+    #[error("an earlier PostgreSQL (process {pid}) still runs on {dir} and does not stop: end it with `kill -QUIT {pid}`")]
+    StillRunning {
+        /// Its postmaster.
+        pid: i32,
+        /// The data folder.
+        dir: PathBuf,
+    },
+    /// Started as root, and there is no user to run the servers as.
+    #[error("PostgreSQL refuses to run as root, and /etc/passwd has neither a user postgres nor nobody: create one, or start as another user")]
+    NoAccount,
+    /// The servers' user may not enter a folder on the way to the binaries.
+    #[error("user {user} can not enter {blocked}, which leads to the PostgreSQL binaries in {dir}: `chmod a+x {blocked}`, or install them elsewhere")]
+    Unreachable {
+        /// The servers' user.
+        user: String,
+        /// The folder that may not be entered.
+        blocked: PathBuf,
+        /// The folder that was to be reached.
+        dir: PathBuf,
+    },
+    /// Data that had been put aside (see [`crate::Cluster::relocated`]) is gone.
+    #[error("{link} points to {target}, which is gone: bring it back, or delete {dir} to begin anew")]
+    Lost {
+        /// The symbolic link.
+        link: PathBuf,
+        /// Where it points.
+        target: PathBuf,
+        /// The cluster's folder.
+        dir: PathBuf,
+    },
+    /// The cluster's own file can not be read.
+    #[error("{path} is damaged: restore it, or delete its folder to begin anew")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A setting's name would be more than a name in a configuration file.
+    #[error("`{name}` is not the name of a PostgreSQL setting")]
+    BadSetting {
+        /// As it was given.
+        name: String,
+    },
+    /// A file or folder could not be read, written, or changed.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A program failed.
+    #[error("`{program}` failed: {output}")]
+    Command {
+        /// The program's name.
+        program: String,
+        /// Its last lines, or why it could not run.
+        output: String,
+    },
+    /// A server did not come up.
+    #[error("PostgreSQL {node} did not start: {reason}; its log ends with:\n{log}")]
+    Start {
+        /// Which server.
+        node: String,
+        /// Ended, or too slow.
+        reason: String,
+        /// Last lines of its log.
+        log: String,
+    },
+    /// A standby runs but gets nothing from its primary.
+    #[error("standby {node} did not begin to stream from the primary within {seconds} s; its log ends with:\n{log}")]
+    NotStreaming {
+        /// Which server.
+        node: String,
+        /// How long it was waited for.
+        seconds: u64,
+        /// Last lines of its log.
+        log: String,
+    },
+    /// An operation needs a standby and there is none.
+    #[error("the cluster in {dir} has no running standby")]
+    NoStandby {
+        /// The cluster's folder.
+        dir: PathBuf,
+    },
+    /// Certificates could not be made.
+    #[error("cannot make a certificate in {dir}: if its ca.key is damaged, delete ca.crt and ca.key there")]
+    Certificate {
+        /// The authority's folder.
+        dir: PathBuf,
+        /// Why.
+        source: rcgen::Error,
+    },
+    /// The server answered with an error.
+    #[error("PostgreSQL {node} refused what the lab asked of it")]
+    Sql {
+        /// Which server.
+        node: String,
+        /// Its answer.
+        source: sqlx::Error,
+    },
+}
+
+impl Error {
+    /// For `map_err` on file operations.
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source }
+    }
+}

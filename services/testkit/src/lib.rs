@@ -1,0 +1,87 @@
+//! Real PostgreSQL servers for tests: TLS, SCRAM, any supported version. Servers and files go when the test process ends, however
+//! it ends.
+//!
+//! ```no_run
+//! # async fn example() -> sqlx::Result<()> {
+//! use sqlx::ConnectOptions;
+//! let login = pgtenant_testkit::cluster().await.fresh_provisioner().await;
+//! let connection = login.options.connect().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! What goes wrong here panics: a test can do nothing about it.
+#![expect(clippy::panic, reason = "a test that gets no server has failed")]
+
+mod server;
+mod tempdir;
+
+use pgtenant_lab::{Binaries, Cluster, ClusterOptions};
+use rand::RngExt;
+use sqlx::postgres::PgConnectOptions;
+use tokio::sync::OnceCell;
+
+pub use pgtenant_lab::{Node, SUPPORTED_VERSIONS, free_port};
+pub use server::{Login, Server};
+
+/// By major version, from 14.
+static SERVERS: [OnceCell<Server>; 5] = [const { OnceCell::const_new() }; 5];
+
+/// The server that the tests of this process share, of the version that is installed. It has tenants of other tests: take unique
+/// names, and do not stop it.
+pub async fn cluster() -> &'static Server {
+    shared(binaries()).await
+}
+
+/// As [`cluster`], of a major version from 14 to 18: the distribution's, or else the one that `.ci/postgres-versions` fetched.
+pub async fn cluster_of(major: u32) -> &'static Server {
+    match Binaries::of_major(major) {
+        Ok(binaries) => shared(binaries).await,
+        Err(error) => panic!("{error}; run `.ci/postgres-versions {major}`"),
+    }
+}
+
+/// A primary and a standby of one's own, to kill and promote. They end when this is dropped.
+pub async fn pair() -> Cluster {
+    let options = ClusterOptions { fsync: false, ..ClusterOptions::new(tempdir::until_exit(), binaries()) };
+    started(options).await
+}
+
+/// A new, empty database on [`cluster`], owned by the superuser that the options log in.
+pub async fn fresh_database(prefix: &str) -> PgConnectOptions {
+    cluster().await.fresh_database(prefix).await
+}
+
+/// `{prefix}-{8 letters and digits}`: no other test has it. Good as a name in Kubernetes, and quoted as one in SQL.
+pub fn unique(prefix: &str) -> String {
+    const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+    let mut random = rand::rng();
+    let letters = std::iter::repeat_with(|| char::from(LETTERS[random.random_range(0..LETTERS.len())]));
+    format!("{prefix}-{}", letters.take(8).collect::<String>())
+}
+
+fn binaries() -> Binaries {
+    Binaries::locate(None).unwrap_or_else(|error| panic!("{error}; run `.ci/postgres`"))
+}
+
+async fn shared(binaries: Binaries) -> &'static Server {
+    let slot = (binaries.major() - SUPPORTED_VERSIONS.start()) as usize;
+    SERVERS[slot]
+        .get_or_init(|| async {
+            let (standby, major) = (false, binaries.major());
+            let options = ClusterOptions { fsync: false, standby, ..ClusterOptions::new(tempdir::until_exit(), binaries) };
+            Server::new(started(options).await, major)
+        })
+        .await
+}
+
+/// Other test processes look for free ports at the same time: tries again with another.
+async fn started(options: ClusterOptions) -> Cluster {
+    for ports in [options.ports, [Some(free_port()), Some(free_port())], [Some(free_port()), Some(free_port())]] {
+        match Cluster::open_or_create(ClusterOptions { ports, ..options.clone() }, |_| {}).await {
+            Ok(cluster) => return cluster,
+            Err(pgtenant_lab::Error::PortInUse { .. }) => {}
+            Err(error) => panic!("no PostgreSQL for tests: {error} {:?}", std::error::Error::source(&error)),
+        }
+    }
+    panic!("no free port for PostgreSQL was found, in three tries");
+}
