@@ -1,1 +1,18 @@
-//! placeholder
+//! Where credentials go.
+//!
+//! A [`SecretStore`] keeps the document of one role; [`Stores`] is the list of a cluster, in which every store holds every
+//! credential. Order matters to whoever calls: a credential is stored in all of them before PostgreSQL knows it.
+//!
+//! Stores know nothing of leases and fences: the caller checks its own just before it writes. No error and no `Debug` of this
+//! crate shows a password.
+
+mod credential;
+mod document;
+mod file;
+mod store;
+mod stores;
+
+pub use credential::{Login, credential, fingerprint, same, uri};
+pub use file::FileSecrets;
+pub use store::{Action, BoxFuture, Fault, SecretStore, StoreError};
+pub use stores::{Found, Held, Stores, Verdict};

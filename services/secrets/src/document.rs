@@ -1,0 +1,189 @@
+//! A credential as a JSON object.
+//!
+//! Every value is a string, `port` too, as in the Kubernetes Secrets and AWS secrets that tenants have today; a number is read
+//! as well. Keys that are not ours are ignored in reading.
+
+use std::borrow::Cow;
+
+use pgtenant_model::{Credential, SslMode};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+/// No credential comes near it: certificates have a few KiB.
+pub(crate) const MAX_BYTES: usize = 64 * 1024;
+
+#[derive(Serialize)]
+struct Written<'a> {
+    username: &'a str,
+    password: &'a str,
+    endpoint: &'a str,
+    port: &'a str,
+    database: &'a str,
+    sslmode: SslMode,
+    uri: &'a str,
+    #[serde(rename = "ca.crt", skip_serializing_if = "Option::is_none")]
+    ca_crt: Option<&'a str>,
+}
+
+#[derive(Deserialize)]
+struct Read<'a> {
+    #[serde(borrow)]
+    username: Cow<'a, str>,
+    #[serde(borrow)]
+    password: Cow<'a, str>,
+    #[serde(borrow)]
+    endpoint: Cow<'a, str>,
+    #[serde(borrow)]
+    port: Port<'a>,
+    #[serde(borrow)]
+    database: Cow<'a, str>,
+    #[serde(borrow)]
+    sslmode: Cow<'a, str>,
+    #[serde(borrow)]
+    uri: Cow<'a, str>,
+    #[serde(borrow, rename = "ca.crt", default)]
+    ca_crt: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Port<'a> {
+    Number(u16),
+    Text(#[serde(borrow)] Cow<'a, str>),
+}
+
+/// The document's text, in a buffer that is wiped.
+pub(crate) fn encode(credential: &Credential) -> Result<Zeroizing<Vec<u8>>, String> {
+    let Credential { username, password, endpoint, port, database, sslmode, uri, ca_crt } =
+        credential;
+    let (password, uri) = (password.expose_secret(), uri.expose_secret());
+    let ca_bytes = ca_crt.as_ref().map_or(0, String::len);
+    let values = [username.len(), password.len(), endpoint.len(), database.len(), uri.len()];
+    // Six bytes are the longest escape; allocated once, since a buffer that grows leaves copies behind.
+    let bytes = 6 * (values.iter().sum::<usize>() + ca_bytes) + 256;
+    let mut text = Zeroizing::new(Vec::with_capacity(bytes));
+    let document = Written {
+        username,
+        password,
+        endpoint,
+        port: &port.to_string(),
+        database,
+        sslmode: *sslmode,
+        uri,
+        ca_crt: ca_crt.as_deref(),
+    };
+    serde_json::to_writer_pretty(&mut *text, &document).map_err(|error| place(&error))?;
+    text.push(b'\n');
+    if text.len() > MAX_BYTES {
+        return Err(format!("it has {} bytes; at most {MAX_BYTES} are allowed", text.len()));
+    }
+    Ok(text)
+}
+
+/// Reads a document; the fault quotes nothing of it.
+pub(crate) fn decode(text: &[u8]) -> Result<Credential, String> {
+    let read: Read<'_> = serde_json::from_slice(text).map_err(|error| place(&error))?;
+    let port = match read.port {
+        Port::Number(port) => Some(port),
+        Port::Text(text) => text.parse().ok(),
+    };
+    let sslmode = [SslMode::Require, SslMode::VerifyCa, SslMode::VerifyFull]
+        .into_iter()
+        .find(|mode| mode.as_str() == read.sslmode);
+    Ok(Credential {
+        username: read.username.into_owned(),
+        password: secret(read.password),
+        endpoint: read.endpoint.into_owned(),
+        port: port.filter(|p| *p > 0).ok_or("`port` is not a port")?,
+        database: read.database.into_owned(),
+        sslmode: sslmode.ok_or("`sslmode` is none of require, verify-ca and verify-full")?,
+        uri: secret(read.uri),
+        ca_crt: read.ca_crt.map(Cow::into_owned),
+    })
+}
+
+fn secret(text: Cow<'_, str>) -> SecretString {
+    match text {
+        Cow::Borrowed(text) => SecretString::from(text),
+        Cow::Owned(text) => SecretString::from(Zeroizing::new(text).as_str()),
+    }
+}
+
+/// Where it went wrong. `serde_json`'s own text quotes values, and those are secrets here.
+fn place(error: &serde_json::Error) -> String {
+    use serde_json::error::Category;
+    let what = match error.classify() {
+        Category::Syntax => "not JSON",
+        Category::Eof => "JSON that ends too early",
+        Category::Data => "a key is missing, there twice or no string",
+        Category::Io => "not encodable",
+    };
+    format!("{what} (line {}, column {})", error.line(), error.column())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn any_credential() -> impl Strategy<Value = Credential> {
+        let text = ".{0,40}";
+        let modes = prop::sample::select(vec![SslMode::Require, SslMode::VerifyFull]);
+        (text, text, text, 1..=u16::MAX, text, modes, text, prop::option::of(text)).prop_map(
+            |(username, password, endpoint, port, database, sslmode, uri, ca_crt)| Credential {
+                username,
+                password: SecretString::from(password),
+                endpoint,
+                port,
+                database,
+                sslmode,
+                uri: SecretString::from(uri),
+                ca_crt,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(credential in any_credential()) {
+            let text = encode(&credential).unwrap();
+            prop_assert!(crate::same(&credential, &decode(&text).unwrap()));
+        }
+
+        #[test]
+        fn anything_can_be_read(text in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode(&text);
+        }
+    }
+
+    #[test]
+    fn ports_are_read_as_strings_and_numbers() {
+        let document = |port: &str| {
+            format!(
+                r#"{{"username":"u","password":"p","endpoint":"e","port":{port},"database":"d","sslmode":"require","uri":"x","mine":1}}"#
+            )
+        };
+        assert_eq!(decode(document("\"5432\"").as_bytes()).unwrap().port, 5432);
+        assert_eq!(decode(document("5432").as_bytes()).unwrap().port, 5432);
+        for port in ["0", "\"0\"", "70000", "-1", "null", "\"x\"", "[]"] {
+            assert!(decode(document(port).as_bytes()).is_err(), "{port}");
+        }
+    }
+
+    #[test]
+    fn faults_quote_nothing() {
+        for text in [
+            r#"{"username": "hunter2""#,
+            r#"{"username": {"hunter2": 1}}"#,
+            r#"{"password": "hunter2", "password": "hunter2"}"#,
+            r#"{"username":"u","password":"p","endpoint":"e","port":"hunter2","database":"d","sslmode":"hunter2","uri":"x"}"#,
+            r#""hunter2""#,
+            "hunter2",
+            "",
+        ] {
+            let fault = decode(text.as_bytes()).unwrap_err();
+            assert!(!fault.contains("hunter2"), "{fault}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! One place that keeps credentials, and what can go wrong with it.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+
+use pgtenant_model::{Credential, CredentialTarget};
+
+/// A future of a trait that is used as `dyn`.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A place that keeps credentials.
+///
+/// Every call can be repeated: putting what is there already changes nothing, deleting what is not there is done. Dropping a
+/// future does not undo what it has begun, and may leave it half way: call again.
+pub trait SecretStore: Send + Sync + fmt::Debug {
+    /// The kind in one word, as in a cluster's spec: `file`.
+    fn kind(&self) -> &'static str;
+
+    /// The credential's name in this store, as `customer/idp-dev/idp-dev-my-db-read.json`. It is no secret.
+    fn location(&self, target: &CredentialTarget) -> String;
+
+    /// Writes all of `entries`, each completely or not at all. When it returns `Ok` they outlive a power failure.
+    ///
+    /// # Errors
+    /// The first that could not be written; others may have been.
+    fn put_many<'a>(
+        &'a self,
+        entries: &'a [(CredentialTarget, Credential)],
+    ) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// Reads one; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`Fault::Broken`] when something is there that is no credential; any other fault says that the store did not answer, and
+    /// nothing of what it holds.
+    fn get<'a>(
+        &'a self,
+        target: &'a CredentialTarget,
+    ) -> BoxFuture<'a, Result<Option<Credential>, StoreError>>;
+
+    /// Removes all of `targets`, durably.
+    ///
+    /// # Errors
+    /// The first that could not be removed; others may have been.
+    fn delete_many<'a>(
+        &'a self,
+        targets: &'a [CredentialTarget],
+    ) -> BoxFuture<'a, Result<(), StoreError>>;
+}
+
+/// What a store was asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Write a credential.
+    Write,
+    /// Read one.
+    Read,
+    /// Remove one.
+    Delete,
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Write => "write",
+            Self::Read => "read",
+            Self::Delete => "delete",
+        })
+    }
+}
+
+/// A store that could not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+#[error("store {store:?} can not {action} {location}")]
+pub struct StoreError {
+    /// The store's kind.
+    pub store: &'static str,
+    /// What it was asked to do.
+    pub action: Action,
+    /// The credential's name in the store.
+    pub location: String,
+    /// Why.
+    #[source]
+    pub fault: Fault,
+}
+
+/// Why a store could not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// Something is there that is no credential. The text quotes nothing of it.
+    #[error("it is not a credential: {0}")]
+    Broken(String),
+    /// The operating system refused.
+    #[error("{step}")]
+    Io {
+        /// At which step.
+        step: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+impl Fault {
+    pub(crate) fn io(step: &'static str) -> impl Fn(rustix::io::Errno) -> Self {
+        move |errno| Self::Io { step, source: errno.into() }
+    }
+
+    pub(crate) fn at(self, store: &'static str, action: Action, location: String) -> StoreError {
+        StoreError { store, action, location, fault: self }
+    }
+}
+
+impl StoreError {
+    /// Whether the store answered, with something that is no credential.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        matches!(self.fault, Fault::Broken(_))
+    }
+
+    /// What a person can do about it.
+    #[must_use]
+    pub fn advice(&self) -> &'static str {
+        let Fault::Io { source, .. } = &self.fault else {
+            return "a new password replaces it";
+        };
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                "free space where the store's directory is"
+            }
+            io::ErrorKind::PermissionDenied => {
+                "give the user that runs pgtenant read, write and search permission on the store's directories"
+            }
+            io::ErrorKind::ReadOnlyFilesystem => "mount the store's file system for writing",
+            io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
+                "move away what is in the place of the store's file or directory; symbolic links are not followed"
+            }
+            _ => "look at the store's directory and its file system",
+        }
+    }
+
+    /// The whole of it in one line, for a condition's message: what, why, and what to do.
+    #[must_use]
+    pub fn explain(&self) -> String {
+        let why = match &self.fault {
+            Fault::Broken(_) => self.fault.to_string(),
+            Fault::Io { step, source } => format!("{step}: {source}"),
+        };
+        format!("{self}: {why}; {}", self.advice())
+    }
+}
