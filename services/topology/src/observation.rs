@@ -1,0 +1,240 @@
+//! What the members' answers mean.
+
+use chrono::{DateTime, Utc};
+use pgtenant_model::{ClusterStatus, HostPort, Member, MemberRole};
+
+/// What was seen of a cluster at one time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observation {
+    /// Every member, in the order of the cluster's spec.
+    pub members: Vec<Member>,
+    /// The one writable member. None where there is none, and where there are two.
+    pub primary: Option<HostPort>,
+    /// PostgreSQL's version, as `15.18`; the primary's where there is one.
+    pub version: Option<String>,
+    /// Why there is no primary, and what to do; none where there is one.
+    pub problem: Option<String>,
+    /// When the last member had answered.
+    pub observed_at: DateTime<Utc>,
+}
+
+/// What one server says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) in_recovery: bool,
+    /// Transactions are read-only: in recovery, or by `default_transaction_read_only`.
+    pub(crate) read_only: bool,
+    pub(crate) timeline: Option<i32>,
+    /// On a primary what it has written, on a standby what it has replayed, in bytes from the beginning of the log.
+    pub(crate) position: Option<i64>,
+    /// What a standby has received.
+    pub(crate) received: Option<i64>,
+    /// Whether a standby has a receiver at work.
+    pub(crate) streaming: bool,
+    /// Of the cluster's `initdb`; the same on a primary and its standbys.
+    pub(crate) system: i64,
+    /// When the server started, in microseconds: together with `system` it tells one server from another.
+    pub(crate) started: i64,
+    pub(crate) version: String,
+}
+
+/// A member, and its answer or why there is none.
+pub(crate) type Asked = (HostPort, Result<Answer, String>);
+
+impl Answer {
+    fn writable(&self) -> bool {
+        !self.in_recovery && !self.read_only
+    }
+}
+
+impl Observation {
+    /// Draws the conclusions. With two writable servers there is no primary: what is written to either may be lost.
+    pub(crate) fn of(asked: &[Asked], observed_at: DateTime<Utc>) -> Self {
+        let answers = || asked.iter().filter_map(|(host, a)| Some((host, a.as_ref().ok()?)));
+        // One server may be listed under two names.
+        let mut writable: Vec<(&HostPort, &Answer)> = Vec::new();
+        for (host, answer) in answers().filter(|(_, answer)| answer.writable()) {
+            let same = |other: &Answer| (other.system, other.started) == (answer.system, answer.started);
+            if !writable.iter().any(|(_, other)| same(other)) {
+                writable.push((host, answer));
+            }
+        }
+        let (primary, problem) = match writable[..] {
+            [one] => (Some(one), None),
+            [] => (None, Some(nobody(asked))),
+            _ => (None, Some(split_brain(&writable))),
+        };
+        let leader = primary.map(|(_, answer)| answer);
+        let version = leader.or_else(|| answers().map(|(_, answer)| answer).next());
+        Self {
+            members: asked.iter().map(|(host, answer)| member(host, answer, leader)).collect(),
+            primary: primary.map(|(host, _)| host.clone()),
+            version: version.map(|answer| answer.version.clone()),
+            problem,
+            observed_at,
+        }
+    }
+
+    /// As a cluster's status, without a preflight.
+    #[must_use]
+    pub fn status(&self) -> ClusterStatus {
+        ClusterStatus {
+            primary: self.primary.as_ref().map(ToString::to_string),
+            version: self.version.clone(),
+            members: self.members.clone(),
+            problem: self.problem.clone(),
+            preflight: Vec::new(),
+            observed_at: Some(self.observed_at),
+        }
+    }
+}
+
+fn member(host: &HostPort, answer: &Result<Answer, String>, primary: Option<&Answer>) -> Member {
+    let (role, timeline, message) = match answer {
+        Err(why) => (MemberRole::Unreachable, None, Some(why.clone())),
+        Ok(answer) if answer.in_recovery => (MemberRole::Standby, answer.timeline, Some(standby(answer, primary))),
+        Ok(answer) => {
+            let message = answer.read_only.then(|| READ_ONLY.to_owned());
+            (MemberRole::Primary, answer.timeline, message)
+        }
+    };
+    Member { host: host.to_string(), role, timeline, message }
+}
+
+const READ_ONLY: &str = "no standby, but default_transaction_read_only is on";
+
+fn standby(answer: &Answer, primary: Option<&Answer>) -> String {
+    if primary.is_some_and(|primary| primary.system != answer.system) {
+        return "a standby of another cluster: its system identifier is not the primary's".to_owned();
+    }
+    let behind = |of: Option<i64>| Some((of? - answer.position?).max(0));
+    let mut parts = Vec::new();
+    if let Some(bytes) = behind(answer.received) {
+        parts.push(format!("{bytes} bytes behind what it has received"));
+    }
+    if let Some(bytes) = behind(primary.and_then(|primary| primary.position)) {
+        parts.push(format!("{bytes} bytes behind the primary"));
+    }
+    if !answer.streaming {
+        parts.push("not streaming".to_owned());
+    }
+    parts.join(", ")
+}
+
+fn nobody(asked: &[Asked]) -> String {
+    if asked.is_empty() {
+        return "the cluster has no hosts; name them in its spec".to_owned();
+    }
+    let says = |(host, answer): &Asked| match answer {
+        Err(why) => format!("{host} did not answer: {why}"),
+        Ok(answer) if answer.in_recovery => format!("{host} is a standby"),
+        Ok(_) => format!("{host} is {READ_ONLY}"),
+    };
+    let said: Vec<String> = asked.iter().map(says).collect();
+    format!("no host is writable: {}; start the primary or promote a standby", said.join("; "))
+}
+
+fn split_brain(writable: &[(&HostPort, &Answer)]) -> String {
+    let describe = |(host, answer): &(&HostPort, &Answer)| match answer.timeline {
+        Some(timeline) => format!("{host} (timeline {timeline})"),
+        None => host.to_string(),
+    };
+    let hosts: Vec<String> = writable.iter().map(describe).collect();
+    let strangers = writable.iter().any(|(_, answer)| answer.system != writable[0].1.system);
+    let strangers = if strangers { "; they are not even of one cluster" } else { "" };
+    format!(
+        "split brain: {} all accept writes{strangers}; nothing is written until all but one are stopped",
+        hosts.join(" and ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn primary(started: i64) -> Answer {
+        Answer {
+            in_recovery: false,
+            read_only: false,
+            timeline: Some(1),
+            position: Some(1000),
+            received: None,
+            streaming: false,
+            system: 7,
+            started,
+            version: "15.18".to_owned(),
+        }
+    }
+
+    fn standby() -> Answer {
+        Answer {
+            in_recovery: true,
+            read_only: true,
+            position: Some(900),
+            received: Some(950),
+            streaming: true,
+            ..primary(50)
+        }
+    }
+
+    fn see(answers: Vec<Result<Answer, String>>) -> Observation {
+        let hosts = ["db1:5432", "db2:5432", "db3:5432"].map(|h| h.parse().unwrap());
+        let asked: Vec<Asked> = hosts.into_iter().zip(answers).collect();
+        Observation::of(&asked, Utc::now())
+    }
+
+    #[test]
+    fn one_writable_host_is_the_primary() {
+        let seen = see(vec![Ok(standby()), Ok(primary(1)), Err("connection refused".to_owned())]);
+        assert_eq!(seen.primary.unwrap().to_string(), "db2:5432");
+        assert_eq!((seen.problem, seen.version.as_deref()), (None, Some("15.18")));
+        let roles: Vec<MemberRole> = seen.members.iter().map(|m| m.role).collect();
+        assert_eq!(roles, [MemberRole::Standby, MemberRole::Primary, MemberRole::Unreachable]);
+        assert_eq!(
+            seen.members[0].message.as_deref(),
+            Some("50 bytes behind what it has received, 100 bytes behind the primary")
+        );
+        assert_eq!(seen.members[2].message.as_deref(), Some("connection refused"));
+    }
+
+    #[test]
+    fn two_writable_hosts_are_none() {
+        let promoted = Answer { timeline: Some(2), ..primary(2) };
+        let seen = see(vec![Ok(primary(1)), Ok(promoted)]);
+        assert_eq!(seen.primary, None);
+        assert_eq!(
+            seen.problem.unwrap(),
+            "split brain: db1:5432 (timeline 1) and db2:5432 (timeline 2) all accept writes; nothing is written until all but one are stopped"
+        );
+        let stranger = Answer { system: 8, ..primary(2) };
+        let problem = see(vec![Ok(primary(1)), Ok(stranger)]).problem.unwrap();
+        assert!(problem.contains("not even of one cluster"), "{problem}");
+    }
+
+    #[test]
+    fn one_server_under_two_names_is_one() {
+        let seen = see(vec![Ok(primary(1)), Ok(primary(1))]);
+        assert_eq!(seen.primary.unwrap().to_string(), "db1:5432");
+    }
+
+    #[test]
+    fn without_a_writable_host_everybody_is_quoted() {
+        let fenced = Answer { read_only: true, ..primary(1) };
+        let seen = see(vec![Err("no answer within 3s".to_owned()), Ok(standby()), Ok(fenced)]);
+        assert_eq!(seen.primary, None);
+        assert_eq!(
+            seen.problem.unwrap(),
+            "no host is writable: db1:5432 did not answer: no answer within 3s; db2:5432 is a standby; db3:5432 is no standby, but default_transaction_read_only is on; start the primary or promote a standby"
+        );
+        assert_eq!(seen.members[2].message.as_deref(), Some(READ_ONLY));
+    }
+
+    #[test]
+    fn a_standby_of_another_cluster_is_shown() {
+        let stranger = Answer { system: 8, streaming: false, ..standby() };
+        let seen =
+            see(vec![Ok(primary(1)), Ok(stranger), Ok(Answer { streaming: false, received: None, ..standby() })]);
+        assert!(seen.members[1].message.as_ref().unwrap().contains("another cluster"));
+        assert_eq!(seen.members[2].message.as_deref(), Some("100 bytes behind the primary, not streaming"));
+    }
+}

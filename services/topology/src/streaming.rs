@@ -1,0 +1,157 @@
+//! A primary and streaming standbys: every host is asked what it is.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chrono::Utc;
+use futures::future::join_all;
+use pgtenant_model::{HostPort, SslMode};
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::postgres::{PgConnectOptions, PgRow, PgSslMode};
+use sqlx::{ConnectOptions, Connection, Row};
+
+use crate::Observation;
+use crate::observation::{Answer, Asked};
+
+/// How members are asked.
+#[derive(Debug, Clone)]
+pub struct ProbeOptions {
+    /// The login; it needs no privilege beyond CONNECT.
+    pub username: String,
+    /// Its password.
+    pub password: SecretString,
+    /// The database to connect to.
+    pub database: String,
+    /// As libpq's `sslmode`.
+    pub sslmode: SslMode,
+    /// The certificate authority; none: the machine's own trust store.
+    pub ca_file: Option<PathBuf>,
+    /// How long one host may take to connect and answer; see [`ProbeOptions::CONNECT_TIMEOUT`].
+    pub connect_timeout: Duration,
+}
+
+impl ProbeOptions {
+    /// Long enough for a busy host on a far network, short enough to find another one soon.
+    pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+}
+
+/// Hosts of which one is writable.
+#[derive(Debug, Clone)]
+pub struct StreamingProbe {
+    hosts: Vec<HostPort>,
+    options: ProbeOptions,
+}
+
+/// For a goodbye, so that the server logs no lost connection.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// One round trip, and nothing in it that a login without privileges may not ask (14 to 18).
+///
+/// A primary's timeline is in the name of its log file; the control file has it only after the checkpoint that follows a
+/// promotion.
+const QUESTION: &str = "\
+SELECT in_recovery,
+       current_setting('transaction_read_only') = 'on' AS read_only,
+       CASE WHEN in_recovery
+            THEN (SELECT greatest(c.timeline_id, r.min_recovery_end_timeline)
+                    FROM pg_control_checkpoint() c, pg_control_recovery() r)
+            ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int
+       END AS timeline,
+       CASE WHEN in_recovery
+            THEN pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')
+            ELSE pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')
+       END::bigint AS position,
+       CASE WHEN in_recovery
+            THEN pg_wal_lsn_diff(pg_last_wal_receive_lsn(), '0/0')
+       END::bigint AS received,
+       EXISTS (SELECT FROM pg_stat_wal_receiver) AS streaming,
+       (SELECT system_identifier FROM pg_control_system()) AS system,
+       (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint AS started,
+       current_setting('server_version') AS version
+  FROM (SELECT pg_is_in_recovery() AS in_recovery) AS state";
+
+impl StreamingProbe {
+    /// Nothing is connected yet.
+    #[must_use]
+    pub fn new(hosts: Vec<HostPort>, options: ProbeOptions) -> Self {
+        Self { hosts, options }
+    }
+
+    /// Every member.
+    #[must_use]
+    pub fn hosts(&self) -> &[HostPort] {
+        &self.hosts
+    }
+
+    /// Asks every host at once. All of them are waited for, up to the timeout: whether there are two primaries is known only
+    /// then.
+    pub async fn observe(&self) -> Observation {
+        let asked: Vec<Asked> = join_all(self.hosts.iter().map(|host| async {
+            let limit = self.options.connect_timeout;
+            let answer = tokio::time::timeout(limit, self.ask(host)).await;
+            let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")));
+            (host.clone(), answer)
+        }))
+        .await;
+        Observation::of(&asked, Utc::now())
+    }
+
+    async fn ask(&self, host: &HostPort) -> Result<Answer, String> {
+        let mut connection = self.connect_options(host).connect().await.map_err(|e| reason(&e))?;
+        let row = sqlx::raw_sql(QUESTION).fetch_one(&mut connection).await;
+        let answer = row.and_then(|row| answer(&row)).map_err(|e| reason(&e));
+        tokio::spawn(async move {
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close()).await;
+        });
+        answer
+    }
+
+    fn connect_options(&self, host: &HostPort) -> PgConnectOptions {
+        let ProbeOptions { username, password, database, sslmode, ca_file, connect_timeout: _ } = &self.options;
+        let options = PgConnectOptions::new_without_pgpass()
+            .host(&host.host)
+            .port(host.port)
+            .username(username)
+            .password(password.expose_secret())
+            .database(database)
+            .ssl_mode(match sslmode {
+                SslMode::Require => PgSslMode::Require,
+                SslMode::VerifyCa => PgSslMode::VerifyCa,
+                SslMode::VerifyFull => PgSslMode::VerifyFull,
+            })
+            .application_name("pgtenant topology")
+            .disable_statement_logging();
+        match ca_file {
+            Some(file) => options.ssl_root_cert(file),
+            None => options,
+        }
+    }
+}
+
+fn answer(row: &PgRow) -> Result<Answer, sqlx::Error> {
+    let version: String = row.try_get("version")?;
+    Ok(Answer {
+        in_recovery: row.try_get("in_recovery")?,
+        read_only: row.try_get("read_only")?,
+        timeline: row.try_get("timeline")?,
+        position: row.try_get("position")?,
+        received: row.try_get("received")?,
+        streaming: row.try_get("streaming")?,
+        system: row.try_get("system")?,
+        started: row.try_get("started")?,
+        // Distributions add their own, as in `15.18 (Debian 15.18-0+deb12u1)`.
+        version: version.split(' ').next().unwrap_or_default().to_owned(),
+    })
+}
+
+/// For people, in one line.
+fn reason(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Io(error) => error.to_string(),
+        sqlx::Error::Database(error) => match error.code() {
+            Some(code) => format!("{} ({code})", error.message()),
+            None => error.message().to_owned(),
+        },
+        other => other.to_string(),
+    }
+}

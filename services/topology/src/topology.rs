@@ -1,0 +1,243 @@
+//! The remembered primary, and when to ask again.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chrono::Utc;
+use pgtenant_model::{HostPort, StreamingTopology};
+use tokio::sync::{OwnedMutexGuard, watch};
+use tokio::time::Instant;
+
+use crate::{Observation, ProbeOptions, StreamingProbe};
+
+/// A shared cluster's members. Clones are the same topology.
+#[derive(Debug, Clone)]
+pub struct Topology {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    kind: Kind,
+    state: Mutex<State>,
+    /// Whoever holds it asks the members; the others wait, and take what was found.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    seen: watch::Sender<Option<Arc<Observation>>>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Streaming(StreamingProbe),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    primary: Option<HostPort>,
+    /// Grows when the remembered primary is called wrong: what was asked before that is not remembered.
+    epoch: u64,
+    /// How many probes were begun, and which of them was the last to end.
+    begun: u64,
+    ended: u64,
+    ended_at: Option<Instant>,
+    /// Probes without a primary, since the last one with.
+    failures: u32,
+}
+
+/// No member takes writes, or more than one does.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{}", .observation.problem.as_deref().unwrap_or("no primary"))]
+pub struct NoPrimary {
+    /// What was seen.
+    pub observation: Arc<Observation>,
+}
+
+const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+impl Topology {
+    /// A topology as a cluster's spec has it. Nothing is connected yet.
+    #[must_use]
+    pub fn new(spec: &pgtenant_model::Topology, options: ProbeOptions) -> Self {
+        let pgtenant_model::Topology::Streaming(StreamingTopology { hosts }) = spec;
+        let kind = Kind::Streaming(StreamingProbe::new(hosts.clone(), options));
+        let (state, turn) = (Mutex::default(), Arc::default());
+        let (seen, _) = watch::channel(None);
+        Self { inner: Arc::new(Inner { kind, state, turn, seen }) }
+    }
+
+    /// Every member that takes connections of tenants: what a connection URI lists.
+    #[must_use]
+    pub fn hosts(&self) -> &[HostPort] {
+        match &self.inner.kind {
+            Kind::Streaming(probe) => probe.hosts(),
+        }
+    }
+
+    /// The writable host: the remembered one, or else whoever says so now.
+    ///
+    /// Callers at the same time share one probe. Probes are paced, 250 ms growing to 2 s while there is no primary, so calling
+    /// in a loop is fine. A primary is remembered until [`Topology::invalidate`] or an [`Topology::observe`] that finds another.
+    ///
+    /// # Errors
+    /// What was seen instead, after one probe.
+    pub async fn primary(&self) -> Result<HostPort, NoPrimary> {
+        let asked = {
+            let state = self.inner.state();
+            if let Some(primary) = &state.primary {
+                return Ok(primary.clone());
+            }
+            state.begun
+        };
+        let turn = Arc::clone(&self.inner.turn).lock_owned().await;
+        let pause = {
+            let state = self.inner.state();
+            if let Some(primary) = &state.primary {
+                return Ok(primary.clone());
+            }
+            if let Some(observation) = self.last().filter(|o| state.ended > asked && o.primary.is_none()) {
+                return Err(NoPrimary { observation });
+            }
+            let since = state.ended_at.map(|at| at.elapsed());
+            let pause = pause(state.failures, rand::random_range(0.75..1.25));
+            since.map_or(Duration::ZERO, |since| pause.saturating_sub(since))
+        };
+        tokio::time::sleep(pause).await;
+        let observation = self.probe(turn).await;
+        observation.primary.clone().ok_or(NoPrimary { observation })
+    }
+
+    /// As [`Topology::primary`], again and again for at most `limit`.
+    ///
+    /// # Errors
+    /// What was seen last.
+    pub async fn wait(&self, limit: Duration) -> Result<HostPort, NoPrimary> {
+        let until = Instant::now() + limit;
+        loop {
+            match tokio::time::timeout_at(until, self.primary()).await {
+                Ok(Ok(primary)) => return Ok(primary),
+                Ok(Err(error)) if Instant::now() >= until => return Err(error),
+                Ok(Err(_)) => {}
+                Err(_) => {
+                    let observation = self.last().unwrap_or_else(|| unknown("not yet asked"));
+                    return Err(NoPrimary { observation });
+                }
+            }
+        }
+    }
+
+    /// Forgets the primary if it is `host`: call this when it answered 25006 or closed the connection.
+    pub fn invalidate(&self, host: &HostPort) {
+        let mut state = self.inner.state();
+        if state.primary.as_ref() == Some(host) {
+            state.primary = None;
+            state.epoch += 1;
+        }
+    }
+
+    /// Asks every member, whatever is remembered. It is the only way in which a split brain is noticed while the remembered
+    /// primary works, so a periodic look should call it.
+    pub async fn observe(&self) -> Arc<Observation> {
+        let asked = self.inner.state().begun;
+        let turn = Arc::clone(&self.inner.turn).lock_owned().await;
+        let shared = self.inner.state().ended > asked;
+        match self.last().filter(|_| shared) {
+            Some(observation) => observation,
+            None => self.probe(turn).await,
+        }
+    }
+
+    /// What was seen last.
+    #[must_use]
+    pub fn last(&self) -> Option<Arc<Observation>> {
+        self.inner.seen.borrow().clone()
+    }
+
+    /// Follows what is seen, for a status or to wait.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Option<Arc<Observation>>> {
+        self.inner.seen.subscribe()
+    }
+
+    /// Asks the members on a task of its own: a caller with a short deadline does not stop what others wait for.
+    async fn probe(&self, turn: OwnedMutexGuard<()>) -> Arc<Observation> {
+        let inner = Arc::clone(&self.inner);
+        let task = tokio::spawn(async move {
+            let observation = inner.probe().await;
+            drop(turn);
+            observation
+        });
+        task.await.unwrap_or_else(|error| unknown(&error.to_string()))
+    }
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn probe(&self) -> Arc<Observation> {
+        let (probe, epoch) = {
+            let mut state = self.state();
+            state.begun += 1;
+            (state.begun, state.epoch)
+        };
+        let observation = Arc::new(match &self.kind {
+            Kind::Streaming(streaming) => streaming.observe().await,
+        });
+        let before = self.seen.send_replace(Some(Arc::clone(&observation)));
+        report(before.as_deref(), &observation);
+        let mut state = self.state();
+        state.ended = probe;
+        state.ended_at = Some(Instant::now());
+        match &observation.primary {
+            Some(_) => state.failures = 0,
+            None => state.failures = state.failures.saturating_add(1),
+        }
+        if state.epoch == epoch {
+            state.primary.clone_from(&observation.primary);
+        }
+        observation
+    }
+}
+
+/// One line in the log for each change.
+fn report(before: Option<&Observation>, now: &Observation) {
+    let primary = |o: &Observation| o.primary.as_ref().map(ToString::to_string);
+    let before = before.map(|o| (primary(o), o.problem.is_some()));
+    if before == Some((primary(now), now.problem.is_some())) {
+        return;
+    }
+    match (&now.primary, &now.problem) {
+        (Some(host), _) => tracing::info!(%host, "the cluster's primary"),
+        (None, Some(problem)) => tracing::warn!(problem, "the cluster has no primary"),
+        (None, None) => {}
+    }
+}
+
+fn unknown(why: &str) -> Arc<Observation> {
+    Arc::new(Observation {
+        members: Vec::new(),
+        primary: None,
+        version: None,
+        problem: Some(format!("nothing is known of the cluster's hosts: {why}")),
+        observed_at: Utc::now(),
+    })
+}
+
+/// From the end of a probe to the begin of the next; `jitter` is about 1.
+fn pause(failures: u32, jitter: f64) -> Duration {
+    let doubled = SHORTEST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(10));
+    doubled.min(LONGEST_PAUSE).mul_f64(jitter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_two_seconds() {
+        let pauses: Vec<u128> = (0..7).map(|n| pause(n, 1.0).as_millis()).collect();
+        assert_eq!(pauses, [250, 250, 500, 1000, 2000, 2000, 2000]);
+        assert_eq!(pause(u32::MAX, 0.75).as_millis(), 1500);
+    }
+}
