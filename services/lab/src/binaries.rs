@@ -86,7 +86,9 @@ impl Binaries {
             return Ok(path);
         }
         let package = match name {
-            "psql" | "pg_dump" | "pg_restore" | "pg_basebackup" => format!("postgresql-client-{}", self.major),
+            "psql" | "pg_dump" | "pg_restore" | "pg_basebackup" => {
+                format!("postgresql-client-{}", self.major)
+            }
             _ => format!("postgresql-{}", self.major),
         };
         Err(Error::MissingBinary { name, package })

@@ -69,7 +69,14 @@ pub struct Cluster {
     place: place::Place,
     version: String,
     /// Released by the kernel when the process ends in whatever way.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // Closing is not enough where another thread is forking a child just now: that has a copy for a moment.
+        let _ = self.lock.unlock();
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -85,7 +92,11 @@ impl Cluster {
     pub async fn open_or_create(options: ClusterOptions, mut progress: impl FnMut(&str) + Send) -> Result<Self> {
         let mut cluster = Self::open(options)?;
         if let Some(place) = cluster.relocated() {
-            progress(&format!("the servers' user can not reach {}: their data is in {}", cluster.dir.display(), place.display()));
+            progress(&format!(
+                "the servers' user can not reach {}: their data is in {}",
+                cluster.dir.display(),
+                place.display()
+            ));
         }
         for orphan in &cluster.place.orphans {
             progress(&format!("{} is left of an earlier cluster of this folder and no longer used", orphan.display()));
@@ -214,7 +225,7 @@ impl Cluster {
         };
         let nodes = [node(0)?, node(1)?];
         let standby = options.standby;
-        Ok(Self { dir, nodes, primary: 0, standby, authority, password, place, version, _lock: lock })
+        Ok(Self { dir, nodes, primary: 0, standby, authority, password, place, version, lock })
     }
 }
 
@@ -258,7 +269,9 @@ fn load_or_create(dir: &Path, options: &ClusterOptions) -> Result<(State, Secret
 /// The version that made the data, where that is there and nobody asked for another.
 fn fitting_binaries(given: Binaries, data: &[PathBuf]) -> Result<Binaries> {
     for folder in data {
-        let Some(major) = control::data_version(folder)?.filter(|major| *major != given.major()) else { continue };
+        let Some(major) = control::data_version(folder)?.filter(|major| *major != given.major()) else {
+            continue;
+        };
         let other = if given.chosen() { None } else { Binaries::of_major(major).ok() };
         return match other {
             Some(other) => Ok(other),

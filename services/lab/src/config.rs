@@ -30,6 +30,8 @@ port = {port}
 unix_socket_directories = ''
 cluster_name = {name}
 max_connections = 200
+# What a killed server leaves is under its data folder then, not in /dev/shm for good (which is 64 MB in a container).
+dynamic_shared_memory_type = mmap
 
 ssl = on
 ssl_cert_file = {certificate}
@@ -63,7 +65,8 @@ log_line_prefix = '%m [%p] %q%u@%d '
         log = file("log"),
     );
     if !settings.fsync {
-        text.push_str("\nfsync = off\nfull_page_writes = off\nsynchronous_commit = off\n");
+        // Not synchronous_commit = off: a killed server would lose what it had confirmed, and without fsync that gains nothing.
+        text.push_str("\nfsync = off\nfull_page_writes = off\n");
     }
     if let Some((conninfo, slot)) = &settings.primary {
         let _ = write!(text, "\nprimary_conninfo = {}\nprimary_slot_name = {}\n", quote(conninfo), quote(slot));
@@ -81,10 +84,11 @@ log_line_prefix = '%m [%p] %q%u@%d '
 /// TLS and SCRAM, or nothing. `all` does not include replication.
 pub(crate) fn hba(superuser: &str) -> String {
     let user = format!("\"{}\"", superuser.replace('"', "\"\""));
-    let line = |database: &str, user: &str, address: &str| format!("hostssl {database} {user} {address} scram-sha-256\n");
-    ["127.0.0.1/32", "::1/128"].iter().fold(String::new(), |text, address| {
-        text + &line("all", "all", address) + &line("replication", &user, address)
-    })
+    let line =
+        |database: &str, user: &str, address: &str| format!("hostssl {database} {user} {address} scram-sha-256\n");
+    ["127.0.0.1/32", "::1/128"]
+        .iter()
+        .fold(String::new(), |text, address| text + &line("all", "all", address) + &line("replication", &user, address))
 }
 
 /// A libpq connection string; values may hold anything.

@@ -125,7 +125,9 @@ async fn follow(
         match other.start().await {
             Ok(()) if streams(primary, other, connection, FOLLOW_DEADLINE).await? => return Ok(()),
             Ok(()) => {}
-            Err(Error::Start { log, .. }) => tracing::warn!(node = other.name(), %log, "the standby does not start"),
+            Err(Error::Start { log, .. }) => {
+                tracing::warn!(node = other.name(), %log, "the standby does not start")
+            }
             Err(error) => return Err(error),
         }
     }

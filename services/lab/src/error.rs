@@ -11,7 +11,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A program is not on this machine.
-    #[error("`{name}` was not found: install it (`apt-get install {package}`), or set PGTENANT_PG_BIN to the folder that has it")]
+    #[error(
+        "`{name}` was not found: install it (`apt-get install {package}`), or set PGTENANT_PG_BIN to the folder that has it"
+    )]
     MissingBinary {
         /// The program.
         name: &'static str,
@@ -27,7 +29,9 @@ pub enum Error {
         dir: PathBuf,
     },
     /// The server found is too old or too new.
-    #[error("PostgreSQL {found} in {dir} is not supported: install one of 14 to 18, or set PGTENANT_PG_BIN to its bin folder")]
+    #[error(
+        "PostgreSQL {found} in {dir} is not supported: install one of 14 to 18, or set PGTENANT_PG_BIN to its bin folder"
+    )]
     UnsupportedVersion {
         /// Version as the server says it.
         found: String,
@@ -62,7 +66,9 @@ pub enum Error {
         dir: PathBuf,
     },
     /// An earlier server on the same data did not end.
-    #[error("an earlier PostgreSQL (process {pid}) still runs on {dir} and does not stop: end it with `kill -QUIT {pid}`")]
+    #[error(
+        "an earlier PostgreSQL (process {pid}) still runs on {dir} and does not stop: end it with `kill -QUIT {pid}`"
+    )]
     StillRunning {
         /// Its postmaster.
         pid: i32,
@@ -70,10 +76,14 @@ pub enum Error {
         dir: PathBuf,
     },
     /// Started as root, and there is no user to run the servers as.
-    #[error("PostgreSQL refuses to run as root, and /etc/passwd has neither a user postgres nor nobody: create one, or start as another user")]
+    #[error(
+        "PostgreSQL refuses to run as root, and /etc/passwd has neither a user postgres nor nobody: create one, or start as another user"
+    )]
     NoAccount,
     /// The servers' user may not enter a folder on the way to the binaries.
-    #[error("user {user} can not enter {blocked}, which leads to the PostgreSQL binaries in {dir}: `chmod a+x {blocked}`, or install them elsewhere")]
+    #[error(
+        "user {user} can not enter {blocked}, which leads to the PostgreSQL binaries in {dir}: `chmod a+x {blocked}`, or install them elsewhere"
+    )]
     Unreachable {
         /// The servers' user.
         user: String,

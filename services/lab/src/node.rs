@@ -187,10 +187,17 @@ impl Node {
         loop {
             self.spawn()?;
             match self.wait_until_ready().await {
-                Err(Error::Start { log, .. }) if log.contains("pre-existing shared memory") && Instant::now() < orphans => {
+                Err(Error::Start { log, .. })
+                    if log.contains("pre-existing shared memory") && Instant::now() < orphans =>
+                {
                     sleep(Duration::from_millis(200)).await;
                 }
-                result => return result,
+                Err(error) => {
+                    // Somebody was faster.
+                    ports::require_free(self.options.port, &self.options.name)?;
+                    return Err(error);
+                }
+                Ok(()) => return Ok(()),
             }
         }
     }
@@ -348,7 +355,7 @@ impl Drop for Node {
         if let Some(mut child) = self.child.take() {
             postmaster::send(child.id().cast_signed(), Signal::INT);
             // Only so that no zombie stays; nobody waits for it.
-            std::thread::spawn(move || child.wait());
+            let _ = std::thread::Builder::new().spawn(move || child.wait());
         }
     }
 }

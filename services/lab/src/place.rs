@@ -45,7 +45,6 @@ pub(crate) fn place(dir: &Path, id: &str, account: Option<&Account>) -> Result<P
 }
 
 fn relocate(dir: &Path, link: &Path, id: &str) -> Result<Place> {
-    // Data that was made here while the folder could be reached moves along, if it is on the same disk.
     let mut hasher = DefaultHasher::new();
     fs::canonicalize(dir).map_err(Error::io("find", dir))?.hash(&mut hasher);
     let prefix = format!("{:08x}-", hasher.finish() >> 32);
@@ -55,6 +54,7 @@ fn relocate(dir: &Path, link: &Path, id: &str) -> Result<Place> {
     let entries = fs::read_dir(elsewhere).map_err(Error::io("read", elsewhere))?.flatten();
     let same = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix));
     let orphans = entries.map(|entry| entry.path()).filter(|path| same(path) && *path != target).collect();
+    // Data that was made here while the folder could be reached.
     if link.is_dir() {
         fs::rename(link, &target).map_err(Error::io("move to where the servers' user can reach it:", link))?;
     }

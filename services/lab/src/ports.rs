@@ -1,9 +1,10 @@
 //! Ports on loopback.
 
-use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use rand::RngExt;
+use tokio::net::TcpSocket;
 
 use crate::error::{Error, Result};
 
@@ -21,17 +22,28 @@ pub(crate) fn require_free(port: u16, node: &str) -> Result<()> {
     if is_free(port) { Ok(()) } else { Err(Error::PortInUse { port, node: node.to_owned() }) }
 }
 
+/// Binds without listening: a socket that is only bound keeps no server from its port, should a child that is being forked
+/// just now hold a copy of it for a moment.
 fn is_free(port: u16) -> bool {
     let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-    loopback.into_iter().all(|address| match TcpListener::bind((address, port)) {
-        Ok(_) => true,
+    loopback.into_iter().all(|address| match bind((address, port).into()) {
+        Ok(()) => true,
         // Anything but "in use" (no IPv6 here, …) is for PostgreSQL to judge.
         Err(error) => !matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied),
     })
 }
 
+fn bind(address: SocketAddr) -> io::Result<()> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // As PostgreSQL does it: connections that have just ended are no obstacle.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]

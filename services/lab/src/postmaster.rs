@@ -66,7 +66,9 @@ pub(crate) fn send(pid: i32, signal: Signal) {
 fn earlier(data: &Path) -> Result<Option<i32>> {
     let path = data.join("postmaster.pid");
     let Some(text) = files::read_if_there(&path)? else { return Ok(None) };
-    let Some(pid) = text.lines().next().and_then(|line| line.trim().parse::<i32>().ok()) else { return Ok(None) };
+    let Some(pid) = text.lines().next().and_then(|line| line.trim().parse::<i32>().ok()) else {
+        return Ok(None);
+    };
     // Empty for a zombie.
     let Ok(command) = fs::read(format!("/proc/{pid}/cmdline")) else { return Ok(None) };
     if command.is_empty() {

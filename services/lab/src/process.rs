@@ -26,13 +26,19 @@ pub(crate) struct Runner {
 
 impl Runner {
     /// Runs to the end and returns what was printed.
-    pub(crate) async fn run<A: AsRef<OsStr>>(&self, program: &Path, args: impl IntoIterator<Item = A>) -> Result<String> {
+    pub(crate) async fn run<A: AsRef<OsStr>>(
+        &self,
+        program: &Path,
+        args: impl IntoIterator<Item = A>,
+    ) -> Result<String> {
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut command = tokio::process::Command::from(self.command(program, false)?);
         command.args(args).stdin(Stdio::null()).kill_on_drop(true);
         let failed = |output: String| Error::Command { program: name.clone(), output };
         let output = match tokio::time::timeout(COMMAND_DEADLINE, command.output()).await {
-            Err(_) => return Err(failed(format!("not done after {} s", COMMAND_DEADLINE.as_secs()))),
+            Err(_) => {
+                return Err(failed(format!("not done after {} s", COMMAND_DEADLINE.as_secs())));
+            }
             Ok(Err(error)) => return Err(failed(error.to_string())),
             Ok(Ok(output)) => output,
         };

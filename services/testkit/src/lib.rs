@@ -15,12 +15,12 @@
 mod server;
 mod tempdir;
 
-use pgtenant_lab::{Binaries, Cluster, ClusterOptions};
+use pgtenant_lab::{Binaries, ClusterOptions};
 use rand::RngExt;
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::OnceCell;
 
-pub use pgtenant_lab::{Node, SUPPORTED_VERSIONS, free_port};
+pub use pgtenant_lab::{Cluster, SUPPORTED_VERSIONS, free_port};
 pub use server::{Login, Server};
 
 /// By major version, from 14.
@@ -68,7 +68,8 @@ async fn shared(binaries: Binaries) -> &'static Server {
     SERVERS[slot]
         .get_or_init(|| async {
             let (standby, major) = (false, binaries.major());
-            let options = ClusterOptions { fsync: false, standby, ..ClusterOptions::new(tempdir::until_exit(), binaries) };
+            let options =
+                ClusterOptions { fsync: false, standby, ..ClusterOptions::new(tempdir::until_exit(), binaries) };
             Server::new(started(options).await, major)
         })
         .await
@@ -80,7 +81,9 @@ async fn started(options: ClusterOptions) -> Cluster {
         match Cluster::open_or_create(ClusterOptions { ports, ..options.clone() }, |_| {}).await {
             Ok(cluster) => return cluster,
             Err(pgtenant_lab::Error::PortInUse { .. }) => {}
-            Err(error) => panic!("no PostgreSQL for tests: {error} {:?}", std::error::Error::source(&error)),
+            Err(error) => {
+                panic!("no PostgreSQL for tests: {error} {:?}", std::error::Error::source(&error))
+            }
         }
     }
     panic!("no free port for PostgreSQL was found, in three tries");

@@ -22,7 +22,7 @@ pub struct Server {
 }
 
 /// A role that can log in.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Login {
     /// The role.
     pub username: String,
