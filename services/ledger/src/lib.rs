@@ -17,7 +17,9 @@ mod work;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions};
-use sqlx::{PgConnection, Postgres, Transaction};
+use sqlx::{Postgres, Transaction};
+
+pub use sqlx::PgConnection;
 
 pub use audit::{Actor, AuditEntry, audit_page, write_audit};
 pub use claim::{Claim, ClaimFilter, CredentialState, Wish, claim, claims, count_by_state};
@@ -56,6 +58,33 @@ pub enum LedgerError {
     #[error("another replica has taken {0}")]
     Fenced(String),
 }
+
+impl LedgerError {
+    /// Whether the ledger is down or overloaded, so that the same request may succeed later; otherwise it is a fault
+    /// of this program.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Database(sqlx::Error::Database(error)) => {
+                // Connection, resources, operator intervention, system; locks, deadlocks and serialization.
+                let code = error.code().unwrap_or_default();
+                ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+                    || ["55P03", "40P01", "40001", "25006"].contains(&&*code)
+            }
+            Self::Database(
+                sqlx::Error::Io(_)
+                | sqlx::Error::Tls(_)
+                | sqlx::Error::PoolTimedOut
+                | sqlx::Error::PoolClosed
+                | sqlx::Error::WorkerCrashed,
+            ) => true,
+            _ => false,
+        }
+    }
+}
+
+/// A transaction of the ledger; dropping it rolls it back.
+pub type LedgerTransaction = Transaction<'static, Postgres>;
 
 /// `Result` with [`LedgerError`].
 pub type Result<T, E = LedgerError> = std::result::Result<T, E>;
@@ -102,7 +131,7 @@ impl Ledger {
     ///
     /// # Errors
     /// No connection came free within 5 s.
-    pub async fn begin(&self) -> Result<Transaction<'static, Postgres>> {
+    pub async fn begin(&self) -> Result<LedgerTransaction> {
         Ok(self.pool.begin().await?)
     }
 

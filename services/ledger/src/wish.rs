@@ -109,15 +109,22 @@ pub async fn create(
     source: (Source, Option<&str>),
     actor: &Actor,
 ) -> Result<Written> {
-    match locked(db, key).await? {
-        None => insert(db, key, spec, source, false, actor).await,
-        Some(claim) if claim.wish == Wish::Retained => {
+    let found = match locked(db, key).await? {
+        None => match insert(db, key, spec, source, false, actor).await {
+            // Made by another request between the two statements.
+            Err(refused @ Refused::Exists(_)) => locked(db, key).await?.ok_or(refused)?,
+            other => return other,
+        },
+        Some(claim) => claim,
+    };
+    match found {
+        claim if claim.wish == Wish::Retained => {
             take_back(db, claim, spec, source, false, actor).await
         }
-        Some(claim) if claim.wish == Wish::Absent => Err(Refused::Deleting(claim.key)),
-        Some(claim) if claim.source != source.0 => other_door(claim),
-        Some(claim) if claim.spec != *spec => Err(Refused::Exists(claim.key)),
-        Some(claim) => Ok(Written { claim, operation: None }),
+        claim if claim.wish == Wish::Absent => Err(Refused::Deleting(claim.key)),
+        claim if claim.source != source.0 => other_door(claim),
+        claim if claim.spec != *spec => Err(Refused::Exists(claim.key)),
+        claim => Ok(Written { claim, operation: None }),
     }
 }
 
@@ -426,14 +433,18 @@ async fn check_quota(
     cluster: &ClusterSpec,
 ) -> Result<()> {
     let limit = cluster.limits.databases_per_namespace;
-    let count: i64 = sqlx::query_scalar(
-        "with turn as materialized (select pg_advisory_xact_lock(hashtextextended($1 || '/' || $2, 7)))
-         select count(claims.id) from turn left join claims on namespace = $1 and cluster = $2",
-    )
-    .bind(key.namespace())
-    .bind(&spec.cluster)
-    .fetch_one(db)
-    .await?;
+    // A statement of its own: the count must not use a snapshot from before the wait.
+    sqlx::query("select pg_advisory_xact_lock(hashtextextended($1 || '/' || $2, 7))")
+        .bind(key.namespace())
+        .bind(&spec.cluster)
+        .execute(&mut *db)
+        .await?;
+    let count: i64 =
+        sqlx::query_scalar("select count(*) from claims where namespace = $1 and cluster = $2")
+            .bind(key.namespace())
+            .bind(&spec.cluster)
+            .fetch_one(db)
+            .await?;
     if count < i64::from(limit) {
         return Ok(());
     }
