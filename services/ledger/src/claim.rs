@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use pgtenant_model::{
-    ClaimKey, ClaimSpec, Condition, Database, DatabaseState, Endpoint, Mode, RoleStatus, Roles,
-    Source, Tier,
+    ClaimKey, ClaimSpec, Condition, Database, DatabaseState, Endpoint, Mode, RoleStatus, Roles, Source, Tier,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -128,11 +127,7 @@ impl TryFrom<ClaimRow> for Claim {
         let key = ClaimKey::new(row.namespace, row.name)
             .map_err(|e| LedgerError::Unknown { what: "claim", value: e.value })?;
         let mode: Mode = from_json_name("mode", row.mode)?;
-        let rotate = row
-            .rotate
-            .into_iter()
-            .map(|tier| from_json_name("tier", tier))
-            .collect::<Result<_>>()?;
+        let rotate = row.rotate.into_iter().map(|tier| from_json_name("tier", tier)).collect::<Result<_>>()?;
         Ok(Self {
             id: row.id,
             key,
@@ -206,15 +201,12 @@ impl Claim {
 /// # Errors
 /// The ledger did not answer.
 pub async fn claim(db: &mut PgConnection, key: &ClaimKey) -> Result<Option<Claim>> {
-    let row: Option<ClaimRow> = sqlx::query_as(concat!(
-        "select ",
-        claim_columns!(),
-        " from claims where namespace = $1 and name = $2"
-    ))
-    .bind(key.namespace())
-    .bind(key.name())
-    .fetch_optional(db)
-    .await?;
+    let row: Option<ClaimRow> =
+        sqlx::query_as(concat!("select ", claim_columns!(), " from claims where namespace = $1 and name = $2"))
+            .bind(key.namespace())
+            .bind(key.name())
+            .fetch_optional(db)
+            .await?;
     row.map(Claim::try_from).transpose()
 }
 
@@ -237,11 +229,7 @@ pub struct ClaimFilter<'a> {
 ///
 /// # Errors
 /// The ledger did not answer.
-pub async fn claims(
-    db: &mut PgConnection,
-    filter: &ClaimFilter<'_>,
-    limit: i64,
-) -> Result<Vec<Claim>> {
+pub async fn claims(db: &mut PgConnection, filter: &ClaimFilter<'_>, limit: i64) -> Result<Vec<Claim>> {
     let rows: Vec<ClaimRow> = sqlx::query_as(concat!(
         "select ",
         claim_columns!(),
@@ -265,14 +253,29 @@ pub async fn claims(
     rows.into_iter().map(Claim::try_from).collect()
 }
 
+/// The claim that owns a database's name on a cluster.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn owner_of(db: &mut PgConnection, cluster: &str, database: &str) -> Result<Option<ClaimKey>> {
+    let row: Option<(String, String)> =
+        sqlx::query_as("select namespace, name from claims where cluster = $1 and database = $2")
+            .bind(cluster)
+            .bind(database)
+            .fetch_optional(db)
+            .await?;
+    row.map(|(namespace, name)| {
+        ClaimKey::new(namespace, name).map_err(|e| LedgerError::Unknown { what: "claim", value: e.value })
+    })
+    .transpose()
+}
+
 /// How many claims are in each state, for metrics.
 ///
 /// # Errors
 /// The ledger did not answer.
 pub async fn count_by_state(db: &mut PgConnection) -> Result<Vec<(String, String, i64)>> {
-    Ok(sqlx::query_as(
-        "select cluster, state, count(*) from claims group by cluster, state order by cluster, state",
-    )
-    .fetch_all(db)
-    .await?)
+    Ok(sqlx::query_as("select cluster, state, count(*) from claims group by cluster, state order by cluster, state")
+        .fetch_all(db)
+        .await?)
 }

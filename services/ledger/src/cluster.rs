@@ -36,9 +36,7 @@ pub async fn cluster(db: &mut PgConnection, name: &str) -> Result<Option<Cluster
 /// # Errors
 /// The ledger did not answer.
 pub async fn clusters(db: &mut PgConnection) -> Result<Vec<Cluster>> {
-    Ok(sqlx::query_as("select name, spec, status, updated_at from clusters order by name")
-        .fetch_all(db)
-        .await?)
+    Ok(sqlx::query_as("select name, spec, status, updated_at from clusters order by name").fetch_all(db).await?)
 }
 
 /// Makes the clusters those of the settings. One that is no longer there is forgotten unless it has claims; the
@@ -46,10 +44,7 @@ pub async fn clusters(db: &mut PgConnection) -> Result<Vec<Cluster>> {
 ///
 /// # Errors
 /// The ledger did not answer.
-pub async fn put_clusters(
-    db: &mut PgConnection,
-    specs: &[(String, ClusterSpec)],
-) -> Result<Vec<String>> {
+pub async fn put_clusters(db: &mut PgConnection, specs: &[(String, ClusterSpec)]) -> Result<Vec<String>> {
     for (name, spec) in specs {
         sqlx::query(
             "insert into clusters (name, spec) values ($1, $2)
@@ -75,19 +70,16 @@ pub async fn put_clusters(
         .await?)
 }
 
-/// Writes down what was seen of a cluster.
+/// Writes down what was seen of a cluster; returns what was there before. Of several replicas that see the same change
+/// one gets the earlier status, the others the new one.
 ///
 /// # Errors
-/// The ledger did not answer.
-pub async fn set_cluster_status(
-    db: &mut PgConnection,
-    name: &str,
-    status: &ClusterStatus,
-) -> Result<()> {
-    sqlx::query("update clusters set status = $2 where name = $1")
+/// The ledger did not answer, or there is no such cluster.
+pub async fn set_cluster_status(db: &mut PgConnection, name: &str, status: &ClusterStatus) -> Result<ClusterStatus> {
+    let before: Json<ClusterStatus> = sqlx::query_scalar("select status from clusters where name = $1 for update")
         .bind(name)
-        .bind(Json(status))
-        .execute(db)
+        .fetch_one(&mut *db)
         .await?;
-    Ok(())
+    sqlx::query("update clusters set status = $2 where name = $1").bind(name).bind(Json(status)).execute(db).await?;
+    Ok(before.0)
 }

@@ -101,12 +101,8 @@ pub(crate) fn json_name<T: serde::Serialize>(value: T) -> String {
 }
 
 /// The unit enum variant with this JSON name.
-pub(crate) fn from_json_name<T: serde::de::DeserializeOwned>(
-    what: &'static str,
-    value: String,
-) -> Result<T> {
-    serde_json::from_value(Value::String(value.clone()))
-        .map_err(|_| crate::LedgerError::Unknown { what, value })
+pub(crate) fn from_json_name<T: serde::de::DeserializeOwned>(what: &'static str, value: String) -> Result<T> {
+    serde_json::from_value(Value::String(value.clone())).map_err(|_| crate::LedgerError::Unknown { what, value })
 }
 
 #[cfg(test)]

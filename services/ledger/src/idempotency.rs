@@ -26,30 +26,23 @@ pub enum Idempotency {
 ///
 /// # Errors
 /// The ledger did not answer.
-pub async fn begin_idempotent(
-    db: &mut PgConnection,
-    token: Uuid,
-    key: &str,
-    request: &[u8],
-) -> Result<Idempotency> {
-    let fresh = sqlx::query(
-        "insert into idempotency_keys (token, key, request) values ($1, $2, $3) on conflict do nothing",
-    )
-    .bind(token)
-    .bind(key)
-    .bind(request)
-    .execute(&mut *db)
-    .await?;
+pub async fn begin_idempotent(db: &mut PgConnection, token: Uuid, key: &str, request: &[u8]) -> Result<Idempotency> {
+    let fresh =
+        sqlx::query("insert into idempotency_keys (token, key, request) values ($1, $2, $3) on conflict do nothing")
+            .bind(token)
+            .bind(key)
+            .bind(request)
+            .execute(&mut *db)
+            .await?;
     if fresh.rows_affected() == 1 {
         return Ok(Idempotency::Fresh);
     }
-    let (stored, status, response): (Vec<u8>, Option<i32>, Option<Value>) = sqlx::query_as(
-        "select request, status, response from idempotency_keys where token = $1 and key = $2",
-    )
-    .bind(token)
-    .bind(key)
-    .fetch_one(db)
-    .await?;
+    let (stored, status, response): (Vec<u8>, Option<i32>, Option<Value>) =
+        sqlx::query_as("select request, status, response from idempotency_keys where token = $1 and key = $2")
+            .bind(token)
+            .bind(key)
+            .fetch_one(db)
+            .await?;
     Ok(match (stored == request, status, response) {
         (true, Some(status), Some(response)) => {
             Idempotency::Replay { status: u16::try_from(status).unwrap_or(500), response }
@@ -69,14 +62,12 @@ pub async fn finish_idempotent(
     status: u16,
     response: &Value,
 ) -> Result<()> {
-    sqlx::query(
-        "update idempotency_keys set status = $3, response = $4 where token = $1 and key = $2",
-    )
-    .bind(token)
-    .bind(key)
-    .bind(i32::from(status))
-    .bind(response)
-    .execute(db)
-    .await?;
+    sqlx::query("update idempotency_keys set status = $3, response = $4 where token = $1 and key = $2")
+        .bind(token)
+        .bind(key)
+        .bind(i32::from(status))
+        .bind(response)
+        .execute(db)
+        .await?;
     Ok(())
 }

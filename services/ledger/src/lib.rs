@@ -22,7 +22,7 @@ use sqlx::{Postgres, Transaction};
 pub use sqlx::PgConnection;
 
 pub use audit::{Actor, AuditEntry, audit_page, write_audit};
-pub use claim::{Claim, ClaimFilter, CredentialState, Wish, claim, claims, count_by_state};
+pub use claim::{Claim, ClaimFilter, CredentialState, Wish, claim, claims, count_by_state, owner_of};
 pub use cluster::{Cluster, cluster, clusters, put_clusters, set_cluster_status};
 pub use event::{NewEvent, append_event, event_high_water, events_after};
 pub use idempotency::{Idempotency, begin_idempotent, finish_idempotent};
@@ -105,9 +105,7 @@ impl Ledger {
             .acquire_timeout(Duration::from_secs(5))
             .idle_timeout(Duration::from_secs(60))
             .test_before_acquire(true)
-            .connect_lazy_with(
-                options.options([("statement_timeout", "20s"), ("lock_timeout", "10s")]),
-            );
+            .connect_lazy_with(options.options([("statement_timeout", "20s"), ("lock_timeout", "10s")]));
         Self { pool }
     }
 

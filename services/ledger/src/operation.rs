@@ -26,32 +26,10 @@ impl TryFrom<Row> for Operation {
     type Error = LedgerError;
 
     fn try_from(row: Row) -> Result<Self> {
-        let Row {
-            id,
-            kind,
-            state,
-            namespace,
-            name,
-            step,
-            message,
-            requested_by,
-            created_at,
-            finished_at,
-        } = row;
+        let Row { id, kind, state, namespace, name, step, message, requested_by, created_at, finished_at } = row;
         let kind = from_json_name("operation kind", kind)?;
         let state = from_json_name("operation state", state)?;
-        Ok(Self {
-            id,
-            kind,
-            state,
-            namespace,
-            name,
-            step,
-            message,
-            requested_by,
-            created_at,
-            finished_at,
-        })
+        Ok(Self { id, kind, state, namespace, name, step, message, requested_by, created_at, finished_at })
     }
 }
 

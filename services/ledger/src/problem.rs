@@ -22,11 +22,9 @@ pub struct AppsProblem {
 /// # Errors
 /// The ledger did not answer.
 pub async fn apps_problems(db: &mut PgConnection) -> Result<Vec<AppsProblem>> {
-    Ok(sqlx::query_as(
-        "select file, line, key, message from apps_problems order by file, line, key",
-    )
-    .fetch_all(db)
-    .await?)
+    Ok(sqlx::query_as("select file, line, key, message from apps_problems order by file, line, key")
+        .fetch_all(db)
+        .await?)
 }
 
 /// Replaces the problems by those of a new scan.

@@ -137,10 +137,9 @@ pub async fn tokens(db: &mut PgConnection) -> Result<Vec<Token>> {
 /// # Errors
 /// The ledger did not answer.
 pub async fn revoke_token(db: &mut PgConnection, id: Uuid) -> Result<bool> {
-    let done =
-        sqlx::query("update tokens set revoked_at = coalesce(revoked_at, now()) where id = $1")
-            .bind(id)
-            .execute(db)
-            .await?;
+    let done = sqlx::query("update tokens set revoked_at = coalesce(revoked_at, now()) where id = $1")
+        .bind(id)
+        .execute(db)
+        .await?;
     Ok(done.rows_affected() == 1)
 }

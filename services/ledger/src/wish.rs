@@ -1,8 +1,8 @@
 //! Wishes: what doors write down. Each is checked, stored, audited and announced in the caller's transaction.
 
 use pgtenant_model::{
-    ClaimKey, ClaimSpec, ClusterSpec, DatabaseState, EventKind, InvalidField, Mode, Operation,
-    OperationKind, Source, Tier,
+    ClaimKey, ClaimSpec, ClusterSpec, DatabaseState, EventKind, InvalidField, Mode, Operation, OperationKind, Source,
+    Tier,
 };
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -32,9 +32,7 @@ pub enum Refused {
     #[error("database {0} exists with another spec; change it with PATCH")]
     Exists(ClaimKey),
     /// `{namespace}-{name}` means a database that another claim owns.
-    #[error(
-        "the name {database:?} on cluster {cluster:?} belongs to another claim; choose another name"
-    )]
+    #[error("the name {database:?} on cluster {cluster:?} belongs to another claim; choose another name")]
     NameTaken {
         /// The database.
         database: String,
@@ -58,9 +56,7 @@ pub enum Refused {
     #[error("database {0} is Retained; define it again or adopt it first")]
     Retained(ClaimKey),
     /// Protected databases are not removed.
-    #[error(
-        "database {0} is protected; switch its mode to standard first, or release it to keep the database"
-    )]
+    #[error("database {0} is protected; switch its mode to standard first, or release it to keep the database")]
     Protected(ClaimKey),
     /// The claim has changed since it was read.
     #[error("database {key} is at generation {found}; read it again")]
@@ -74,9 +70,7 @@ pub enum Refused {
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Invalid(Vec<InvalidField>),
     /// The namespace has as many as it may have.
-    #[error(
-        "namespace {namespace:?} has {limit} databases on cluster {cluster:?}, which is its limit"
-    )]
+    #[error("namespace {namespace:?} has {limit} databases on cluster {cluster:?}, which is its limit")]
     Quota {
         /// The tenant.
         namespace: String,
@@ -118,9 +112,7 @@ pub async fn create(
         Some(claim) => claim,
     };
     match found {
-        claim if claim.wish == Wish::Retained => {
-            take_back(db, claim, spec, source, false, actor).await
-        }
+        claim if claim.wish == Wish::Retained => take_back(db, claim, spec, source, false, actor).await,
         claim if claim.wish == Wish::Absent => Err(Refused::Deleting(claim.key)),
         claim if claim.source != source.0 => other_door(claim),
         claim if claim.spec != *spec => Err(Refused::Exists(claim.key)),
@@ -142,9 +134,7 @@ pub async fn adopt(
     match locked(db, key).await? {
         None => insert(db, key, spec, (source, None), true, actor).await,
         Some(claim) if claim.wish == Wish::Absent => Err(Refused::Deleting(claim.key)),
-        Some(claim) if claim.wish == Wish::Retained => {
-            take_back(db, claim, spec, (source, None), true, actor).await
-        }
+        Some(claim) if claim.wish == Wish::Retained => take_back(db, claim, spec, (source, None), true, actor).await,
         Some(claim) if claim.source != source => other_door(claim),
         // A claim that failed because the database is not ours is allowed to take it now.
         Some(claim) => {
@@ -212,12 +202,7 @@ pub async fn remove(
 ///
 /// # Errors
 /// See [`Refused`].
-pub async fn withdraw(
-    db: &mut PgConnection,
-    key: &ClaimKey,
-    source: Source,
-    actor: &Actor,
-) -> Result<Written> {
+pub async fn withdraw(db: &mut PgConnection, key: &ClaimKey, source: Source, actor: &Actor) -> Result<Written> {
     match remove(db, key, source, None, actor).await {
         Err(Refused::Protected(_)) => {
             let claim = managed(db, key, source, None).await?;
@@ -233,12 +218,7 @@ pub async fn withdraw(
 ///
 /// # Errors
 /// See [`Refused`].
-pub async fn release(
-    db: &mut PgConnection,
-    key: &ClaimKey,
-    expected: Option<i64>,
-    actor: &Actor,
-) -> Result<Written> {
+pub async fn release(db: &mut PgConnection, key: &ClaimKey, expected: Option<i64>, actor: &Actor) -> Result<Written> {
     let claim = locked(db, key).await?.ok_or_else(|| Refused::NotFound(key.clone()))?;
     check_generation(&claim, expected)?;
     match claim.wish {
@@ -256,12 +236,7 @@ pub async fn release(
 ///
 /// # Errors
 /// See [`Refused`].
-pub async fn rotate(
-    db: &mut PgConnection,
-    key: &ClaimKey,
-    tiers: &[Tier],
-    actor: &Actor,
-) -> Result<Written> {
+pub async fn rotate(db: &mut PgConnection, key: &ClaimKey, tiers: &[Tier], actor: &Actor) -> Result<Written> {
     let claim = locked(db, key).await?.ok_or_else(|| Refused::NotFound(key.clone()))?;
     match claim.wish {
         Wish::Present => {}
@@ -297,12 +272,7 @@ async fn locked(db: &mut PgConnection, key: &ClaimKey) -> Result<Option<Claim>> 
 }
 
 /// The claim, locked, if this door may change it.
-async fn managed(
-    db: &mut PgConnection,
-    key: &ClaimKey,
-    source: Source,
-    expected: Option<i64>,
-) -> Result<Claim> {
+async fn managed(db: &mut PgConnection, key: &ClaimKey, source: Source, expected: Option<i64>) -> Result<Claim> {
     let claim = locked(db, key).await?.ok_or_else(|| Refused::NotFound(key.clone()))?;
     match claim.wish {
         Wish::Retained => Err(Refused::Retained(claim.key)),
@@ -336,15 +306,10 @@ fn check_immutable(claim: &Claim, spec: &ClaimSpec) -> Result<()> {
 }
 
 /// Checks what the cluster has to say; returns its spec.
-async fn check_cluster(
-    db: &mut PgConnection,
-    key: &ClaimKey,
-    spec: &ClaimSpec,
-) -> Result<ClusterSpec> {
+async fn check_cluster(db: &mut PgConnection, key: &ClaimKey, spec: &ClaimSpec) -> Result<ClusterSpec> {
     let mut problems = spec.problems();
     let Some(cluster) = crate::cluster(db, &spec.cluster).await? else {
-        problems
-            .push(InvalidField::new("cluster", format!("there is no cluster {:?}", spec.cluster)));
+        problems.push(InvalidField::new("cluster", format!("there is no cluster {:?}", spec.cluster)));
         return Err(Refused::Invalid(problems));
     };
     let cluster = cluster.spec.0;
@@ -358,10 +323,7 @@ async fn check_cluster(
         if !cluster.allowed_extensions.contains(extension) {
             problems.push(InvalidField::new(
                 format!("extensions[{index}]"),
-                format!(
-                    "{extension:?} is not allowed; allowed: {}",
-                    cluster.allowed_extensions.join(", ")
-                ),
+                format!("{extension:?} is not allowed; allowed: {}", cluster.allowed_extensions.join(", ")),
             ));
         }
     }
@@ -414,24 +376,17 @@ async fn taken(db: &mut PgConnection, key: &ClaimKey, spec: &ClaimSpec) -> Resul
             .fetch_optional(db)
             .await?;
     Ok(match owner {
-        Some((namespace, name)) if (&*namespace, &*name) != (key.namespace(), key.name()) => {
-            Refused::NameTaken {
-                database: key.database(),
-                cluster: spec.cluster.clone(),
-                owner: format!("{namespace}/{name}"),
-            }
-        }
+        Some((namespace, name)) if (&*namespace, &*name) != (key.namespace(), key.name()) => Refused::NameTaken {
+            database: key.database(),
+            cluster: spec.cluster.clone(),
+            owner: format!("{namespace}/{name}"),
+        },
         _ => Refused::Exists(key.clone()),
     })
 }
 
 /// Claims of one namespace are counted one insert after another, so that two at once do not both take the last place.
-async fn check_quota(
-    db: &mut PgConnection,
-    key: &ClaimKey,
-    spec: &ClaimSpec,
-    cluster: &ClusterSpec,
-) -> Result<()> {
+async fn check_quota(db: &mut PgConnection, key: &ClaimKey, spec: &ClaimSpec, cluster: &ClusterSpec) -> Result<()> {
     let limit = cluster.limits.databases_per_namespace;
     // A statement of its own: the count must not use a snapshot from before the wait.
     sqlx::query("select pg_advisory_xact_lock(hashtextextended($1 || '/' || $2, 7))")
@@ -439,20 +394,15 @@ async fn check_quota(
         .bind(&spec.cluster)
         .execute(&mut *db)
         .await?;
-    let count: i64 =
-        sqlx::query_scalar("select count(*) from claims where namespace = $1 and cluster = $2")
-            .bind(key.namespace())
-            .bind(&spec.cluster)
-            .fetch_one(db)
-            .await?;
+    let count: i64 = sqlx::query_scalar("select count(*) from claims where namespace = $1 and cluster = $2")
+        .bind(key.namespace())
+        .bind(&spec.cluster)
+        .fetch_one(db)
+        .await?;
     if count < i64::from(limit) {
         return Ok(());
     }
-    Err(Refused::Quota {
-        namespace: key.namespace().to_owned(),
-        cluster: spec.cluster.clone(),
-        limit,
-    })
+    Err(Refused::Quota { namespace: key.namespace().to_owned(), cluster: spec.cluster.clone(), limit })
 }
 
 async fn take_back(
@@ -479,12 +429,7 @@ async fn take_back(
     record(db, &before, claim, OperationKind::Adopt, actor).await
 }
 
-async fn store_spec(
-    db: &mut PgConnection,
-    claim: Claim,
-    spec: &ClaimSpec,
-    adopt: bool,
-) -> Result<Claim> {
+async fn store_spec(db: &mut PgConnection, claim: Claim, spec: &ClaimSpec, adopt: bool) -> Result<Claim> {
     let row: ClaimRow = sqlx::query_as(concat!(
         "update claims set mode = $2, schemas = $3, extensions = $4, connection_limit = $5, adopt = $6,
                 generation = generation + 1, urgent = true, due_at = now(), attempts = 0, wished_at = now()
@@ -502,12 +447,7 @@ async fn store_spec(
     Ok(row.try_into()?)
 }
 
-async fn set_wish(
-    db: &mut PgConnection,
-    claim: Claim,
-    wish: Wish,
-    released: bool,
-) -> Result<Claim> {
+async fn set_wish(db: &mut PgConnection, claim: Claim, wish: Wish, released: bool) -> Result<Claim> {
     let state = match wish {
         Wish::Present => DatabaseState::Pending,
         Wish::Retained => DatabaseState::Retained,

@@ -65,11 +65,7 @@ pub async fn take(db: &mut PgConnection, cluster: &str, take: Take) -> Result<Ve
     rows.iter()
         .map(|row| {
             let claim: ClaimRow = sqlx::FromRow::from_row(row)?;
-            Ok(Work {
-                claim: claim.try_into()?,
-                fence: row.try_get("fence")?,
-                urgent: row.try_get("urgent")?,
-            })
+            Ok(Work { claim: claim.try_into()?, fence: row.try_get("fence")?, urgent: row.try_get("urgent")? })
         })
         .collect()
 }
@@ -78,10 +74,7 @@ pub async fn take(db: &mut PgConnection, cluster: &str, take: Take) -> Result<Ve
 ///
 /// # Errors
 /// The ledger did not answer.
-pub async fn next_due(
-    db: &mut PgConnection,
-    cluster: &str,
-) -> Result<(Option<Duration>, Option<Duration>)> {
+pub async fn next_due(db: &mut PgConnection, cluster: &str) -> Result<(Option<Duration>, Option<Duration>)> {
     let (urgent, look): (Option<f64>, Option<f64>) = sqlx::query_as(
         "select extract(epoch from (select min(greatest(due_at, lease_until)) from claims
                     where cluster = $1 and urgent and wish <> 'retained') - now())::float8,
@@ -102,14 +95,13 @@ pub async fn next_due(
 /// # Errors
 /// [`LedgerError::Fenced`] when another replica has taken the claim.
 pub async fn renew(db: &mut PgConnection, work: &Work, lease: Duration) -> Result<()> {
-    let done = sqlx::query(
-        "update claims set lease_until = now() + $3 * interval '1 second' where id = $1 and fence = $2",
-    )
-    .bind(work.claim.id)
-    .bind(work.fence)
-    .bind(lease.as_secs_f64())
-    .execute(db)
-    .await?;
+    let done =
+        sqlx::query("update claims set lease_until = now() + $3 * interval '1 second' where id = $1 and fence = $2")
+            .bind(work.claim.id)
+            .bind(work.fence)
+            .bind(lease.as_secs_f64())
+            .execute(db)
+            .await?;
     fenced_unless(done.rows_affected(), work)
 }
 
@@ -177,8 +169,7 @@ pub async fn finish(db: &mut PgConnection, work: &Work, finished: &Finished) -> 
     .await?;
     fenced_unless(done.rows_affected(), work)?;
     if work.urgent || claim.attempts > 0 || !finished.done {
-        finish_operations(db, work, finished.done, finished.step, finished.message.as_deref())
-            .await?;
+        finish_operations(db, work, finished.done, finished.step, finished.message.as_deref()).await?;
     }
     append_all(db, claim, &finished.events).await
 }
@@ -257,11 +248,7 @@ async fn finish_operations(
     Ok(())
 }
 
-async fn append_all(
-    db: &mut PgConnection,
-    claim: &Claim,
-    events: &[(EventKind, String, Value)],
-) -> Result<()> {
+async fn append_all(db: &mut PgConnection, claim: &Claim, events: &[(EventKind, String, Value)]) -> Result<()> {
     for (kind, message, detail) in events {
         let event = NewEvent {
             kind: *kind,

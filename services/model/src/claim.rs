@@ -6,9 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// What removing the claim does.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, utoipa::ToSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// The database, its roles and its stored credentials are dropped.
@@ -36,9 +34,7 @@ impl fmt::Display for Mode {
 }
 
 /// The door that made a claim. Another door may read the claim; it changes it only after a release.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, utoipa::ToSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
     /// REST, and the command line that speaks it.
@@ -109,9 +105,7 @@ impl Default for ClaimSpec {
 }
 
 /// A field whose value can not be used.
-#[derive(
-    Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error, utoipa::ToSchema,
-)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error, utoipa::ToSchema)]
 #[error("{field}: {message}")]
 pub struct InvalidField {
     /// The field's path, as `schemas[1]`.
@@ -150,17 +144,9 @@ impl ClaimSpec {
     }
 }
 
-fn check_list(
-    problems: &mut Vec<InvalidField>,
-    field: &str,
-    values: &[String],
-    problem: fn(&str) -> Option<String>,
-) {
+fn check_list(problems: &mut Vec<InvalidField>, field: &str, values: &[String], problem: fn(&str) -> Option<String>) {
     if values.len() > MAX_LIST {
-        problems.push(InvalidField::new(
-            field,
-            format!("{} entries; at most {MAX_LIST} are allowed", values.len()),
-        ));
+        problems.push(InvalidField::new(field, format!("{} entries; at most {MAX_LIST} are allowed", values.len())));
     }
     let mut seen = BTreeSet::new();
     for (index, value) in values.iter().enumerate() {
@@ -178,9 +164,7 @@ fn schema_problem(value: &str) -> Option<String> {
     let plain = first.is_some_and(|b| b.is_ascii_lowercase() || b == b'_')
         && value.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
     if !plain || value.len() > crate::MAX_IDENTIFIER_BYTES {
-        return Some(format!(
-            "{value:?} is not a schema name: use 1 to 63 of a-z, 0-9 and _, no digit first"
-        ));
+        return Some(format!("{value:?} is not a schema name: use 1 to 63 of a-z, 0-9 and _, no digit first"));
     }
     if value == "public" {
         return Some("\"public\" is always there; list further schemas only".to_owned());
@@ -194,11 +178,8 @@ fn schema_problem(value: &str) -> Option<String> {
 fn extension_problem(value: &str) -> Option<String> {
     let plain = !value.is_empty()
         && value.len() <= crate::MAX_IDENTIFIER_BYTES
-        && value
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-');
-    (!plain)
-        .then(|| format!("{value:?} is not an extension name: use 1 to 63 of a-z, 0-9, _ and -"))
+        && value.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-');
+    (!plain).then(|| format!("{value:?} is not an extension name: use 1 to 63 of a-z, 0-9, _ and -"))
 }
 
 /// A JSON merge patch (RFC 7396) of a [`ClaimSpec`]: a field that is absent stays, `null` goes back to its default.
@@ -246,8 +227,7 @@ impl ClaimPatch {
             mode: mode.map_or(spec.mode, |v| v.unwrap_or(default.mode)),
             cluster: cluster.map_or_else(|| spec.cluster.clone(), |v| v.unwrap_or(default.cluster)),
             schemas: schemas.map_or_else(|| spec.schemas.clone(), Option::unwrap_or_default),
-            extensions: extensions
-                .map_or_else(|| spec.extensions.clone(), Option::unwrap_or_default),
+            extensions: extensions.map_or_else(|| spec.extensions.clone(), Option::unwrap_or_default),
             connection_limit: connection_limit.unwrap_or(spec.connection_limit),
         }
     }
@@ -294,8 +274,7 @@ mod tests {
             connection_limit: Some(5),
             ..ClaimSpec::default()
         };
-        let patch: ClaimPatch =
-            serde_json::from_str(r#"{"connectionLimit":null,"extensions":["pgcrypto"]}"#).unwrap();
+        let patch: ClaimPatch = serde_json::from_str(r#"{"connectionLimit":null,"extensions":["pgcrypto"]}"#).unwrap();
         let patched = patch.apply(&spec);
         assert_eq!(patched.connection_limit, None);
         assert_eq!(patched.extensions, ["pgcrypto"]);

@@ -274,10 +274,8 @@ impl ClusterSpec {
                 ));
             }
             if !file.name.contains("{role}") || file.name.split('/').any(|part| part == "..") {
-                problems.push(InvalidField::new(
-                    format!("stores[{index}].file.name"),
-                    "must contain {role} and no `..`",
-                ));
+                problems
+                    .push(InvalidField::new(format!("stores[{index}].file.name"), "must contain {role} and no `..`"));
             }
         }
         for (index, pattern) in self.allowed_namespaces.iter().enumerate() {

@@ -12,16 +12,14 @@ mod status;
 
 pub use claim::{ClaimPatch, ClaimSpec, InvalidField, Mode, Source};
 pub use cluster::{
-    ClusterSpec, Endpoint, Environment, FileStore, HostPort, Limits, Provisioner, SslMode,
-    StoreSpec, StreamingTopology, TlsSpec, Topology,
+    ClusterSpec, Endpoint, Environment, FileStore, HostPort, Limits, Provisioner, SslMode, StoreSpec,
+    StreamingTopology, TlsSpec, Topology,
 };
 pub use credential::{Credential, CredentialTarget};
 pub use event::{Event, EventKind, Operation, OperationKind, OperationState};
-pub use name::{
-    ClaimKey, InvalidName, MAX_DATABASE_BYTES, MAX_IDENTIFIER_BYTES, NameRule, Tier, check_label,
-};
+pub use name::{ClaimKey, InvalidName, MAX_DATABASE_BYTES, MAX_IDENTIFIER_BYTES, NameRule, Tier, check_label};
 pub use plan::{ChangeReport, ClaimPlan, PlanAction, PlanReport, PlanRequest, PlannedClaim};
 pub use status::{
-    ClusterStatus, Condition, ConditionStatus, Database, DatabaseState, Member, MemberRole,
-    RoleStatus, Roles, StoreLocation, set_condition,
+    ClusterStatus, Condition, ConditionStatus, Database, DatabaseState, Member, MemberRole, RoleStatus, Roles,
+    StoreLocation, set_condition,
 };

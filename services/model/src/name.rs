@@ -85,11 +85,7 @@ impl ClaimKey {
         check_label("name", &key.name)?;
         let database = key.database();
         if database.len() > MAX_DATABASE_BYTES {
-            return Err(InvalidName {
-                what: "database",
-                value: database,
-                rule: NameRule::TooLong(MAX_DATABASE_BYTES),
-            });
+            return Err(InvalidName { what: "database", value: database, rule: NameRule::TooLong(MAX_DATABASE_BYTES) });
         }
         Ok(key)
     }
@@ -132,19 +128,7 @@ impl fmt::Display for ClaimKey {
 }
 
 /// What a role may do: `read` selects, `write` changes rows as well, `admin` owns what is in the database.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Hash,
-    PartialOrd,
-    Ord,
-    Serialize,
-    Deserialize,
-    utoipa::ToSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Tier {
     /// SELECT.
@@ -193,9 +177,7 @@ mod tests {
 
     #[test]
     fn hostile_names_are_refused() {
-        for name in
-            ["", "-a", "a-", "A", "a_b", "a.b", "a b", "a\"b", "a;b", "../a", "ä", "a\0b", "a/b"]
-        {
+        for name in ["", "-a", "a-", "A", "a_b", "a.b", "a b", "a\"b", "a;b", "../a", "ä", "a\0b", "a/b"] {
             assert!(ClaimKey::new("ns", name).is_err(), "{name:?}");
             assert!(ClaimKey::new(name, "db").is_err(), "{name:?}");
         }

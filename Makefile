@@ -1,0 +1,38 @@
+# pgtenant: every command that a developer needs. `make help` lists them.
+
+CARGO ?= cargo
+ARGS ?=
+
+.PHONY: help run build test bench lint generate clean
+
+help:
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: build ## Start everything on this machine (ARGS="--dir DIR --listen HOST:PORT")
+	@exec target/debug/pgtenant dev $(ARGS)
+
+build: ## Install what is missing and build the binary
+	@.ci/require-rust
+	@.ci/postgres
+	@$(CARGO) build -p pgtenant
+
+test: ## Install what the tests need, and run all of them
+	@.ci/require-rust
+	@.ci/postgres
+	@.ci/postgres-versions
+	@.ci/test
+
+bench: ## Measure against the same SQL by hand (takes some minutes)
+	@.ci/require-rust
+	@.ci/postgres
+	@$(CARGO) build --release -p pgtenant -p pgtenant-bench
+	@target/release/pgtenant-bench $(ARGS)
+
+lint: ## Formatting, clippy, licences and advisories, generated files, the OpenAPI document
+	@.ci/lint
+
+generate: ## Write the generated files again
+	@$(CARGO) run -q -p xtask -- openapi
+
+clean: ## Remove what was built; data folders stay
+	@$(CARGO) clean
