@@ -369,18 +369,11 @@ async fn insert(
 
 /// Who holds the name that could not be inserted: this claim, made at the same moment, or another.
 async fn taken(db: &mut PgConnection, key: &ClaimKey, spec: &ClaimSpec) -> Result<Refused> {
-    let owner: Option<(String, String)> =
-        sqlx::query_as("select namespace, name from claims where cluster = $1 and database = $2")
-            .bind(&spec.cluster)
-            .bind(key.database())
-            .fetch_optional(db)
-            .await?;
+    let owner = crate::owner_of(db, &spec.cluster, &key.database()).await?;
     Ok(match owner {
-        Some((namespace, name)) if (&*namespace, &*name) != (key.namespace(), key.name()) => Refused::NameTaken {
-            database: key.database(),
-            cluster: spec.cluster.clone(),
-            owner: format!("{namespace}/{name}"),
-        },
+        Some(owner) if owner != *key => {
+            Refused::NameTaken { database: key.database(), cluster: spec.cluster.clone(), owner: owner.to_string() }
+        }
         _ => Refused::Exists(key.clone()),
     })
 }

@@ -1,0 +1,129 @@
+//! What a door that follows definitions needs to know of its own claims, and may say of them beside its wishes.
+
+use pgtenant_model::{ClaimKey, ClaimSpec, Source};
+use sqlx::PgConnection;
+
+use crate::event::from_json_name;
+use crate::{LedgerError, Result, Wish};
+
+/// A claim as its door sees it: what was wished, not what became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DoorClaim {
+    /// Who it is.
+    pub key: ClaimKey,
+    /// What is wished for.
+    pub spec: ClaimSpec,
+    /// Where within the door, as the file in the apps folder.
+    pub source_ref: Option<String>,
+    /// What is to become of it.
+    pub wish: Wish,
+    /// Released by a person: its door leaves it alone until its definition was gone once.
+    pub released: bool,
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    namespace: String,
+    name: String,
+    cluster: String,
+    mode: String,
+    schemas: Vec<String>,
+    extensions: Vec<String>,
+    connection_limit: Option<i32>,
+    source_ref: Option<String>,
+    wish: String,
+    released: bool,
+}
+
+impl TryFrom<Row> for DoorClaim {
+    type Error = LedgerError;
+
+    fn try_from(row: Row) -> Result<Self> {
+        let key = ClaimKey::new(row.namespace, row.name)
+            .map_err(|e| LedgerError::Unknown { what: "claim", value: e.value })?;
+        Ok(Self {
+            key,
+            spec: ClaimSpec {
+                mode: from_json_name("mode", row.mode)?,
+                cluster: row.cluster,
+                schemas: row.schemas,
+                extensions: row.extensions,
+                connection_limit: row.connection_limit,
+            },
+            source_ref: row.source_ref,
+            wish: from_json_name("wish", row.wish)?,
+            released: row.released,
+        })
+    }
+}
+
+/// Every claim that this door has made, by namespace and name. Without conditions and roles, so that thousands are light.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn door_claims(db: &mut PgConnection, source: Source) -> Result<Vec<DoorClaim>> {
+    let rows: Vec<Row> = sqlx::query_as(
+        "select namespace, name, cluster, mode, schemas, extensions, connection_limit, source_ref, wish, released
+         from claims where source = $1 order by namespace, name",
+    )
+    .bind(source.as_str())
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(DoorClaim::try_from).collect()
+}
+
+/// Takes this door's turn until the end of the transaction; false while another replica has it.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn try_door_turn(db: &mut PgConnection, source: Source) -> Result<bool> {
+    Ok(sqlx::query_scalar("select pg_try_advisory_xact_lock(hashtextextended($1, 11))")
+        .bind(source.as_str())
+        .fetch_one(db)
+        .await?)
+}
+
+/// Notes that a claim is defined at another place of its door now. Nothing of what is wished changes. False where the
+/// door has no such claim any more.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn move_claim(
+    db: &mut PgConnection,
+    key: &ClaimKey,
+    source: Source,
+    source_ref: &str,
+) -> Result<bool> {
+    let done = sqlx::query(
+        "update claims set source_ref = $4 where namespace = $1 and name = $2 and source = $3",
+    )
+    .bind(key.namespace())
+    .bind(key.name())
+    .bind(source.as_str())
+    .bind(source_ref)
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// The definition of a claim that a person released is gone: defining it again takes it back. False where there is
+/// nothing to forget.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn forget_release(
+    db: &mut PgConnection,
+    key: &ClaimKey,
+    source: Source,
+) -> Result<bool> {
+    let done = sqlx::query(
+        "update claims set released = false
+         where namespace = $1 and name = $2 and source = $3 and wish = 'retained' and released",
+    )
+    .bind(key.namespace())
+    .bind(key.name())
+    .bind(source.as_str())
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
