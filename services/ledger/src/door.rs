@@ -88,21 +88,14 @@ pub async fn try_door_turn(db: &mut PgConnection, source: Source) -> Result<bool
 ///
 /// # Errors
 /// The ledger did not answer.
-pub async fn move_claim(
-    db: &mut PgConnection,
-    key: &ClaimKey,
-    source: Source,
-    source_ref: &str,
-) -> Result<bool> {
-    let done = sqlx::query(
-        "update claims set source_ref = $4 where namespace = $1 and name = $2 and source = $3",
-    )
-    .bind(key.namespace())
-    .bind(key.name())
-    .bind(source.as_str())
-    .bind(source_ref)
-    .execute(db)
-    .await?;
+pub async fn move_claim(db: &mut PgConnection, key: &ClaimKey, source: Source, source_ref: &str) -> Result<bool> {
+    let done = sqlx::query("update claims set source_ref = $4 where namespace = $1 and name = $2 and source = $3")
+        .bind(key.namespace())
+        .bind(key.name())
+        .bind(source.as_str())
+        .bind(source_ref)
+        .execute(db)
+        .await?;
     Ok(done.rows_affected() == 1)
 }
 
@@ -111,11 +104,7 @@ pub async fn move_claim(
 ///
 /// # Errors
 /// The ledger did not answer.
-pub async fn forget_release(
-    db: &mut PgConnection,
-    key: &ClaimKey,
-    source: Source,
-) -> Result<bool> {
+pub async fn forget_release(db: &mut PgConnection, key: &ClaimKey, source: Source) -> Result<bool> {
     let done = sqlx::query(
         "update claims set released = false
          where namespace = $1 and name = $2 and source = $3 and wish = 'retained' and released",

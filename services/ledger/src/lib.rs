@@ -6,6 +6,7 @@
 mod audit;
 mod claim;
 mod cluster;
+mod door;
 mod event;
 mod idempotency;
 mod operation;
@@ -24,6 +25,7 @@ pub use sqlx::PgConnection;
 pub use audit::{Actor, AuditEntry, audit_page, write_audit};
 pub use claim::{Claim, ClaimFilter, CredentialState, Wish, claim, claims, count_by_state, owner_of};
 pub use cluster::{Cluster, cluster, clusters, put_clusters, set_cluster_status};
+pub use door::{DoorClaim, door_claims, forget_release, move_claim, try_door_turn};
 pub use event::{NewEvent, append_event, event_high_water, events_after};
 pub use idempotency::{Idempotency, begin_idempotent, finish_idempotent};
 pub use operation::{operation, operations_of};
