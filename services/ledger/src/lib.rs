@@ -32,7 +32,7 @@ pub use operation::{operation, operations_of};
 pub use problem::{AppsProblem, apps_problems, replace_apps_problems};
 pub use token::{NewToken, Token, TokenRole, create_token, find_token, revoke_token, tokens};
 pub use wish::{Refused, Written, adopt, create, release, remove, rotate, update, withdraw};
-pub use work::{Finished, Take, Work, finish, forget, look_soon, next_due, postpone, renew, take};
+pub use work::{Finished, Take, Work, finish, forget, look_soon, next_due, queue_length, renew, take};
 
 /// The channel on which new work is announced.
 pub const WORK_CHANNEL: &str = "pgtenant_work";

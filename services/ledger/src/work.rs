@@ -51,7 +51,8 @@ pub async fn take(db: &mut PgConnection, cluster: &str, take: Take) -> Result<Ve
              where cluster = $1 and wish <> 'retained' and urgent = $2 and due_at <= now()
                and (lease_until is null or lease_until < now())
              order by due_at limit $3 for update skip locked)
-         update claims set lease_holder = $4, lease_until = now() + $5 * interval '1 second', fence = fence + 1
+         update claims set lease_holder = $4, lease_until = now() + $5 * interval '1 second', fence = fence + 1,
+                state = case state when 'Pending' then 'Provisioning' else state end
          from due where id = due_id returning fence, urgent, ",
         claim_columns!()
     ))
@@ -88,6 +89,19 @@ pub async fn next_due(db: &mut PgConnection, cluster: &str) -> Result<(Option<Du
     .await?;
     let wait = |seconds: f64| Duration::from_secs_f64(seconds.max(0.0));
     Ok((urgent.map(wait), look.map(wait)))
+}
+
+/// How many claims are due and held by nobody.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn queue_length(db: &mut PgConnection) -> Result<i64> {
+    Ok(sqlx::query_scalar(
+        "select count(*) from claims
+         where urgent and wish <> 'retained' and due_at <= now() and (lease_until is null or lease_until < now())",
+    )
+    .fetch_one(db)
+    .await?)
 }
 
 /// Holds the lease for longer.
@@ -188,23 +202,6 @@ pub async fn forget(db: &mut PgConnection, work: &Work, message: &str) -> Result
     finish_operations(db, work, true, None, Some(message)).await?;
     let event = (EventKind::Deleted, message.to_owned(), Value::Object(serde_json::Map::new()));
     append_all(db, &work.claim, &[event]).await
-}
-
-/// Gives a claim back as it is, to be looked at after `wait`: nothing was tried.
-///
-/// # Errors
-/// [`LedgerError::Fenced`] when another replica has taken the claim.
-pub async fn postpone(db: &mut PgConnection, work: &Work, wait: Duration) -> Result<()> {
-    let done = sqlx::query(
-        "update claims set lease_holder = null, lease_until = null, due_at = now() + $3 * interval '1 second'
-         where id = $1 and fence = $2",
-    )
-    .bind(work.claim.id)
-    .bind(work.fence)
-    .bind(wait.as_secs_f64())
-    .execute(db)
-    .await?;
-    fenced_unless(done.rows_affected(), work)
 }
 
 /// Looks at every claim of a cluster within `spread` from now, as after a change of the primary. Claims that wait for
