@@ -144,8 +144,7 @@ mod tests {
     #[test]
     fn a_uri_names_every_host() {
         let password = SecretString::from("s3cret");
-        let text =
-            uri("a-b-read", &password, &hosts(&["db1", "[::1]:2"]), "a-b", SslMode::VerifyFull);
+        let text = uri("a-b-read", &password, &hosts(&["db1", "[::1]:2"]), "a-b", SslMode::VerifyFull);
         assert_eq!(
             text.expose_secret(),
             "postgresql://a-b-read:s3cret@db1:5432,[::1]:2/a-b?sslmode=verify-full&target_session_attrs=read-write"

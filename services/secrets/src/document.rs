@@ -55,8 +55,7 @@ enum Port<'a> {
 
 /// The document's text, in a buffer that is wiped.
 pub(crate) fn encode(credential: &Credential) -> Result<Zeroizing<Vec<u8>>, String> {
-    let Credential { username, password, endpoint, port, database, sslmode, uri, ca_crt } =
-        credential;
+    let Credential { username, password, endpoint, port, database, sslmode, uri, ca_crt } = credential;
     let (password, uri) = (password.expose_secret(), uri.expose_secret());
     let ca_bytes = ca_crt.as_ref().map_or(0, String::len);
     let values = [username.len(), password.len(), endpoint.len(), database.len(), uri.len()];

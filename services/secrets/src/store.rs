@@ -24,29 +24,20 @@ pub trait SecretStore: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// The first that could not be written; others may have been.
-    fn put_many<'a>(
-        &'a self,
-        entries: &'a [(CredentialTarget, Credential)],
-    ) -> BoxFuture<'a, Result<(), StoreError>>;
+    fn put_many<'a>(&'a self, entries: &'a [(CredentialTarget, Credential)]) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// Reads one; `None` when there is none.
     ///
     /// # Errors
     /// [`Fault::Broken`] when something is there that is no credential; any other fault says that the store did not answer, and
     /// nothing of what it holds.
-    fn get<'a>(
-        &'a self,
-        target: &'a CredentialTarget,
-    ) -> BoxFuture<'a, Result<Option<Credential>, StoreError>>;
+    fn get<'a>(&'a self, target: &'a CredentialTarget) -> BoxFuture<'a, Result<Option<Credential>, StoreError>>;
 
     /// Removes all of `targets`, durably.
     ///
     /// # Errors
     /// The first that could not be removed; others may have been.
-    fn delete_many<'a>(
-        &'a self,
-        targets: &'a [CredentialTarget],
-    ) -> BoxFuture<'a, Result<(), StoreError>>;
+    fn delete_many<'a>(&'a self, targets: &'a [CredentialTarget]) -> BoxFuture<'a, Result<(), StoreError>>;
 }
 
 /// What a store was asked to do.
@@ -125,9 +116,7 @@ impl StoreError {
             return "a new password replaces it";
         };
         match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                "free space where the store's directory is"
-            }
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free space where the store's directory is",
             io::ErrorKind::PermissionDenied => {
                 "give the user that runs pgtenant read, write and search permission on the store's directories"
             }

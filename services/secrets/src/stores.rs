@@ -71,11 +71,11 @@ impl Stores {
         let mut list: Vec<Arc<dyn SecretStore>> = Vec::with_capacity(specs.len());
         for (index, spec) in specs.iter().enumerate() {
             list.push(match spec {
-                StoreSpec::File(file) => Arc::new(FileSecrets::new(file).map_err(
-                    |InvalidField { field, message }| {
+                StoreSpec::File(file) => {
+                    Arc::new(FileSecrets::new(file).map_err(|InvalidField { field, message }| {
                         InvalidField::new(format!("stores[{index}].file.{field}"), message)
-                    },
-                )?),
+                    })?)
+                }
             });
         }
         Ok(Self { list })
@@ -85,10 +85,7 @@ impl Stores {
     ///
     /// # Errors
     /// The first store that could not; stores behind it were not asked.
-    pub async fn put_many(
-        &self,
-        entries: &[(CredentialTarget, Credential)],
-    ) -> Result<(), StoreError> {
+    pub async fn put_many(&self, entries: &[(CredentialTarget, Credential)]) -> Result<(), StoreError> {
         for store in &self.list {
             store.put_many(entries).await?;
         }
@@ -99,11 +96,7 @@ impl Stores {
     ///
     /// # Errors
     /// As [`Stores::put_many`].
-    pub async fn put(
-        &self,
-        target: &CredentialTarget,
-        credential: &Credential,
-    ) -> Result<(), StoreError> {
+    pub async fn put(&self, target: &CredentialTarget, credential: &Credential) -> Result<(), StoreError> {
         self.put_many(&[(target.clone(), credential.clone())]).await
     }
 
@@ -184,9 +177,7 @@ impl Verdict {
         match self {
             Self::Missing | Self::Broken { .. } => None,
             Self::Same(credential) => Some(credential).filter(|c| matches(&c.password)),
-            Self::Differs(found) => {
-                found.iter().filter_map(Found::credential).find(|c| matches(&c.password))
-            }
+            Self::Differs(found) => found.iter().filter_map(Found::credential).find(|c| matches(&c.password)),
         }
     }
 
@@ -205,9 +196,7 @@ impl Verdict {
                     let what = match &one.held {
                         Held::Missing => "has none".to_owned(),
                         Held::Broken(why) => format!("is not a credential: {why}"),
-                        Held::Credential(c) if first.is_some_and(|f| same(f, c)) => {
-                            "has one".to_owned()
-                        }
+                        Held::Credential(c) if first.is_some_and(|f| same(f, c)) => "has one".to_owned(),
                         Held::Credential(_) => "has another one".to_owned(),
                     };
                     format!("store {:?}: {} {what}", one.store, one.location)

@@ -118,7 +118,8 @@ impl Topology {
                 Ok(Err(error)) if Instant::now() >= until => return Err(error),
                 Ok(Err(_)) => {}
                 Err(_) => {
-                    let observation = self.last().unwrap_or_else(|| unknown("not yet asked"));
+                    let observation = self.last().filter(|last| last.primary.is_none());
+                    let observation = observation.unwrap_or_else(|| unknown("they did not answer in time"));
                     return Err(NoPrimary { observation });
                 }
             }

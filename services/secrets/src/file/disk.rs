@@ -18,15 +18,10 @@ use crate::document::MAX_BYTES;
 /// Writers that may be at work on one file at once, in all processes together.
 const SLOTS: u8 = 8;
 
-const DIRECTORY: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-const READ: OFlags =
-    OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
-const CREATE: OFlags = OFlags::WRONLY
-    .union(OFlags::CREATE)
-    .union(OFlags::EXCL)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+const CREATE: OFlags =
+    OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 pub(super) const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 const DIRECTORY_MODE: Mode = Mode::RWXU;
@@ -90,9 +85,8 @@ fn open_root(root: &Path, create: bool) -> Result<Option<(OwnedFd, bool)>, Fault
             Err(errno) => return Err(Fault::io("make the store's directory")(errno)),
         }
         let parent = path.parent().unwrap_or(path);
-        let parent =
-            rustix::fs::open(parent, DIRECTORY.difference(OFlags::NOFOLLOW), Mode::empty())
-                .map_err(Fault::io("open the parent of the store's directory"))?;
+        let parent = rustix::fs::open(parent, DIRECTORY.difference(OFlags::NOFOLLOW), Mode::empty())
+            .map_err(Fault::io("open the parent of the store's directory"))?;
         sync(&parent)?;
     }
     open().map(|fd| Some((fd, true))).map_err(Fault::io("open the store's directory"))
@@ -107,11 +101,14 @@ pub(super) fn sync(directory: &OwnedFd) -> Result<(), Fault> {
     }
 }
 
-/// A file's content and mode; `None` when there is none.
-pub(super) fn read(
-    directory: &OwnedFd,
-    file: &str,
-) -> Result<Option<(Zeroizing<Vec<u8>>, Mode)>, Fault> {
+/// A file, read. Not `Debug`: there is a password in it.
+pub(super) struct Content {
+    pub(super) text: Zeroizing<Vec<u8>>,
+    pub(super) mode: Mode,
+}
+
+/// Reads a file of at most [`MAX_BYTES`]; `None` when there is none.
+pub(super) fn read(directory: &OwnedFd, file: &str) -> Result<Option<Content>, Fault> {
     let fd = match rustix::fs::openat(directory, file, READ, Mode::empty()) {
         Ok(fd) => fd,
         Err(Errno::NOENT) => return Ok(None),
@@ -130,14 +127,11 @@ pub(super) fn read(
     }
     let mut text = Zeroizing::new(Vec::with_capacity(size + 1));
     let limit = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX) + 1;
-    File::from(fd)
-        .take(limit)
-        .read_to_end(&mut text)
-        .map_err(|source| Fault::Io { step: "read", source })?;
+    File::from(fd).take(limit).read_to_end(&mut text).map_err(|source| Fault::Io { step: "read", source })?;
     if text.len() > MAX_BYTES {
         return Err(too_long());
     }
-    Ok(Some((text, Mode::from_raw_mode(stat.st_mode))))
+    Ok(Some(Content { text, mode: Mode::from_raw_mode(stat.st_mode) }))
 }
 
 /// A file that is written and durable under a temporary name. Dropped before [`Staged::commit`], it is gone.

@@ -14,9 +14,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::{join_all, try_join_all};
 use pgtenant_model::{Credential, CredentialTarget, FileStore, InvalidField};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use zeroize::Zeroizing;
 
-use self::disk::{FILE_MODE, Staged, Way};
+use self::disk::{Content, FILE_MODE, Staged, Way};
 use self::template::{Place, Template};
 use crate::{Action, BoxFuture, Fault, SecretStore, StoreError, document};
 
@@ -27,6 +28,10 @@ const TRIES: usize = 32;
 
 /// Directories that are remembered as durable; a bound for memory, far above the namespaces of a cluster.
 const REMEMBERED: usize = 20_000;
+
+/// Calls that are worked on at once: enough for the disk to sync many together. For three tiers each takes up to three threads
+/// and fifteen open files, which stays far below tokio's 512 threads and the usual limit of 1024 files.
+const AT_ONCE: usize = 16;
 
 /// The store `file`: `DIRECTORY/{name}.json`, mode 0600, in directories of mode 0700.
 ///
@@ -42,10 +47,14 @@ struct Inner {
     template: Template,
     /// Directories whose own entries this process knows to be durable.
     durable: Mutex<HashSet<String>>,
+    at_once: Arc<Semaphore>,
 }
 
 /// A directory that holds a new name, and has to be synced for that.
 type ToSync = BTreeMap<String, Arc<OwnedFd>>;
+
+/// Held while a call is worked on.
+type Turn = Arc<Option<OwnedSemaphorePermit>>;
 
 impl FileSecrets {
     /// A store as a cluster's spec has it. Nothing is read or written: directories are made when the first file is.
@@ -58,37 +67,47 @@ impl FileSecrets {
             return Err(InvalidField::new("directory", message));
         }
         let template = Template::new(&spec.name)?;
-        let durable = Mutex::default();
-        let inner = Inner { root: spec.directory.clone(), template, durable };
+        let (durable, at_once) = (Mutex::default(), Arc::new(Semaphore::new(AT_ONCE)));
+        let inner = Inner { root: spec.directory.clone(), template, durable, at_once };
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Runs `work` on a blocking thread; the fault names `location`.
+    /// Waits until there is room for one more call.
+    async fn turn(&self) -> Turn {
+        // It is never closed.
+        Arc::new(Arc::clone(&self.inner.at_once).acquire_owned().await.ok())
+    }
+
+    /// Runs `work` on a blocking thread, which keeps its turn when the caller goes away; the fault names `location`.
     async fn blocking<T: Send + 'static>(
         &self,
+        turn: &Turn,
         action: Action,
         location: String,
         work: impl FnOnce(&Inner) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let inner = Arc::clone(&self.inner);
-        tokio::task::spawn_blocking(move || work(&inner))
-            .await
-            .unwrap_or_else(|error| Err(Fault::Io { step: "run", source: io::Error::other(error) }))
-            .map_err(|fault| fault.at(KIND, action, location))
+        let (inner, turn) = (Arc::clone(&self.inner), Arc::clone(turn));
+        tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            work(&inner)
+        })
+        .await
+        .unwrap_or_else(|error| Err(Fault::Io { step: "run", source: io::Error::other(error) }))
+        .map_err(|fault| fault.at(KIND, action, location))
     }
 
     async fn write(&self, entries: &[(CredentialTarget, Credential)]) -> Result<(), StoreError> {
+        let turn = self.turn().await;
         let mut stages = Vec::with_capacity(entries.len());
         for (target, credential) in entries {
             let place = self.inner.template.fill(target);
             let location = place.path();
             let text = document::encode(credential)
                 .map_err(|why| Fault::Broken(why).at(KIND, Action::Write, location.clone()))?;
+            let turn = &turn;
             stages.push(async move {
                 let staged = self
-                    .blocking(Action::Write, location.clone(), move |inner| {
-                        inner.stage(&place, &text)
-                    })
+                    .blocking(turn, Action::Write, location.clone(), move |inner| inner.stage(&place, &text))
                     .await?;
                 Ok::<_, StoreError>((location, staged))
             });
@@ -98,14 +117,16 @@ impl FileSecrets {
         for stage in join_all(stages).await {
             let (location, (staged, directories)) = stage?;
             if let Some(staged) = staged {
-                self.blocking(Action::Write, location, move |_| staged.commit()).await?;
+                self.blocking(&turn, Action::Write, location, move |_| staged.commit()).await?;
             }
             to_sync.extend(directories);
         }
         let paths: Vec<String> = to_sync.keys().cloned().collect();
-        try_join_all(to_sync.into_iter().map(|(path, directory)| {
-            self.blocking(Action::Write, path, move |_| disk::sync(&directory))
-        }))
+        try_join_all(
+            to_sync
+                .into_iter()
+                .map(|(path, directory)| self.blocking(&turn, Action::Write, path, move |_| disk::sync(&directory))),
+        )
         .await?;
         self.inner.remember(paths);
         Ok(())
@@ -121,31 +142,26 @@ impl SecretStore for FileSecrets {
         self.inner.template.fill(target).path()
     }
 
-    fn put_many<'a>(
-        &'a self,
-        entries: &'a [(CredentialTarget, Credential)],
-    ) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn put_many<'a>(&'a self, entries: &'a [(CredentialTarget, Credential)]) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(self.write(entries))
     }
 
-    fn get<'a>(
-        &'a self,
-        target: &'a CredentialTarget,
-    ) -> BoxFuture<'a, Result<Option<Credential>, StoreError>> {
+    fn get<'a>(&'a self, target: &'a CredentialTarget) -> BoxFuture<'a, Result<Option<Credential>, StoreError>> {
         let place = self.inner.template.fill(target);
-        Box::pin(self.blocking(Action::Read, place.path(), move |inner| inner.read(&place)))
+        Box::pin(async move {
+            let turn = self.turn().await;
+            self.blocking(&turn, Action::Read, place.path(), move |inner| inner.read(&place)).await
+        })
     }
 
-    fn delete_many<'a>(
-        &'a self,
-        targets: &'a [CredentialTarget],
-    ) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn delete_many<'a>(&'a self, targets: &'a [CredentialTarget]) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
+            let turn = self.turn().await;
             let mut ways = BTreeMap::new();
             for target in targets {
                 let place = self.inner.template.fill(target);
                 let found = self
-                    .blocking(Action::Delete, place.path(), move |inner| {
+                    .blocking(&turn, Action::Delete, place.path(), move |inner| {
                         Ok(inner.remove(&place)?.map(|way| (place, way)))
                     })
                     .await?;
@@ -154,7 +170,7 @@ impl SecretStore for FileSecrets {
                 }
             }
             try_join_all(ways.into_iter().map(|(directory, (place, way))| {
-                self.blocking(Action::Delete, directory, move |inner| inner.tidy(&place, &way))
+                self.blocking(&turn, Action::Delete, directory, move |inner| inner.tidy(&place, &way))
             }))
             .await
             .map(drop)
@@ -164,35 +180,26 @@ impl SecretStore for FileSecrets {
 
 impl Inner {
     /// Writes a document under a temporary name, unless it is there already. Says which directories are to be synced.
-    fn stage(
-        &self,
-        place: &Place,
-        text: &Zeroizing<Vec<u8>>,
-    ) -> Result<(Option<Staged>, ToSync), Fault> {
+    fn stage(&self, place: &Place, text: &Zeroizing<Vec<u8>>) -> Result<(Option<Staged>, ToSync), Fault> {
         let mut tries = 0;
         loop {
             tries += 1;
             match self.stage_once(place, text) {
                 // Somebody who deletes removed a directory that was empty for a moment.
-                Err(Fault::Io { source, .. })
-                    if source.kind() == io::ErrorKind::NotFound && tries < TRIES => {}
+                Err(Fault::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound && tries < TRIES => {}
                 result => return result,
             }
         }
     }
 
-    fn stage_once(
-        &self,
-        place: &Place,
-        text: &Zeroizing<Vec<u8>>,
-    ) -> Result<(Option<Staged>, ToSync), Fault> {
+    fn stage_once(&self, place: &Place, text: &Zeroizing<Vec<u8>>) -> Result<(Option<Staged>, ToSync), Fault> {
         let way = Way::open(&self.root, place, true)?;
         let Some((way, directory)) = way.as_ref().and_then(|w| Some((w, w.last()?))) else {
             return Err(Fault::io("open the store's directory")(rustix::io::Errno::NOENT));
         };
         let same = matches!(
             disk::read(directory, &place.file),
-            Ok(Some((old, mode))) if old == *text && mode == FILE_MODE
+            Ok(Some(Content { text: old, mode })) if old == *text && mode == FILE_MODE
         );
         let staged = match same {
             true => {
@@ -228,7 +235,7 @@ impl Inner {
         };
         let Some(directory) = way.last() else { return Ok(None) };
         match disk::read(directory, &place.file)? {
-            Some((text, _)) => document::decode(&text).map(Some).map_err(Fault::Broken),
+            Some(Content { text, .. }) => document::decode(&text).map(Some).map_err(Fault::Broken),
             None => Ok(None),
         }
     }
@@ -246,9 +253,7 @@ impl Inner {
     /// Removes directories that are empty now, and makes that durable.
     fn tidy(&self, place: &Place, way: &Way) -> Result<(), Fault> {
         let mut depth = way.directories.len() - 1;
-        while depth > place.keep
-            && disk::remove_empty(&way.directories[depth - 1], &place.directories[depth - 1])
-        {
+        while depth > place.keep && disk::remove_empty(&way.directories[depth - 1], &place.directories[depth - 1]) {
             let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
             durable.remove(&place.directories[..depth].join("/"));
             depth -= 1;

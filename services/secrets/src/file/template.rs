@@ -49,9 +49,7 @@ impl Template {
 
     pub(super) fn fill(&self, target: &CredentialTarget) -> Place {
         let role = target.role();
-        let fill = |part: &String| {
-            part.replace("{namespace}", target.key.namespace()).replace("{role}", &role)
-        };
+        let fill = |part: &String| part.replace("{namespace}", target.key.namespace()).replace("{role}", &role);
         let literal = |part: &&String| !part.contains('{');
         Place {
             directories: self.directories.iter().map(fill).collect(),
@@ -69,11 +67,7 @@ impl Place {
 
     /// The whole as one path, below the store's own.
     pub(super) fn path(&self) -> String {
-        if self.directories.is_empty() {
-            self.file.clone()
-        } else {
-            format!("{}/{}", self.directory(), self.file)
-        }
+        if self.directories.is_empty() { self.file.clone() } else { format!("{}/{}", self.directory(), self.file) }
     }
 }
 
