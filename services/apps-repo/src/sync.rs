@@ -1,0 +1,145 @@
+//! Writes into the ledger what a scan says, each claim in a transaction of its own.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use pgtenant_ledger::{self as ledger, AppsProblem, DoorClaim, Ledger, LedgerError, Wish};
+use pgtenant_model::Source;
+use tokio::time::Instant;
+
+use crate::difference::{Difference, Doubt, Guard, compare};
+use crate::scan::Scan;
+use crate::step::{Ran, run};
+
+/// A removal must be seen twice, with this between.
+const SECOND_LOOK: Duration = Duration::from_millis(300);
+/// Another replica is writing: it is done soon.
+const OTHERS_TURN: Duration = Duration::from_millis(500);
+/// A database that is being removed before it can be made again: first wait, doubled each time.
+const REMOVAL: Duration = Duration::from_millis(500);
+const MAX_REMOVAL: Duration = Duration::from_secs(30);
+
+/// What a sync has done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Synced {
+    /// Claims that were made, taken back, changed or moved to another file.
+    pub written: usize,
+    /// Claims that were removed, or became Retained because they are protected.
+    pub withdrawn: usize,
+    /// Every problem, those of the scan included.
+    pub problems: Vec<AppsProblem>,
+    /// When to scan and sync again, if not at the next change.
+    pub look_again: Option<Duration>,
+}
+
+/// Brings the ledger to what scans say, one after another, and remembers what needs a second look.
+#[derive(Debug)]
+pub struct Syncer {
+    guard: Guard,
+    /// What looks gone, and since when.
+    doubts: Option<(BTreeSet<Doubt>, Instant)>,
+    logged: BTreeSet<(String, i32, String, String)>,
+    removal: Duration,
+}
+
+impl Syncer {
+    /// A syncer that has seen nothing yet.
+    #[must_use]
+    pub fn new(guard: Guard) -> Self {
+        Self { guard, doubts: None, logged: BTreeSet::new(), removal: REMOVAL }
+    }
+
+    /// Writes the difference between `scan` and the ledger. Nothing is written where there is none. Removals are
+    /// written by a second call, at least 300 ms later, whose scan has lost the same definitions.
+    ///
+    /// # Errors
+    /// The ledger did not answer. What was written by then stays written; the next call does the rest.
+    pub async fn sync(&mut self, ledger: &Ledger, scan: &Scan, now: Instant) -> Result<Synced, LedgerError> {
+        // One replica at a time: the turn lasts until this transaction ends.
+        let mut turn = ledger.begin().await?;
+        if !ledger::try_door_turn(&mut turn, Source::Apps).await? {
+            return Ok(Synced { look_again: Some(OTHERS_TURN), ..Synced::default() });
+        }
+        let claims = ledger::door_claims(&mut turn, Source::Apps).await?;
+        let difference = self.compare(&claims, scan, now);
+        let mut synced = Synced { problems: scan.problems.clone(), ..Synced::default() };
+        synced.problems.extend(difference.problems);
+        let mut refused = false;
+        for step in difference.steps {
+            match run(ledger, step).await? {
+                Ran::Written => synced.written += 1,
+                Ran::Withdrawn => synced.withdrawn += 1,
+                Ran::Nothing => {}
+                Ran::Refused(problems) => {
+                    synced.problems.extend(problems);
+                    refused = true;
+                }
+            }
+        }
+        synced.problems.sort_by(|a, b| order(a).cmp(&order(b)));
+        if ledger::apps_problems(&mut turn).await? != synced.problems {
+            ledger::replace_apps_problems(&mut turn, &synced.problems).await?;
+        }
+        turn.commit().await?;
+        self.log(&synced.problems);
+        // What was refused may be possible when a removal is done: a name or a place in the quota is free then.
+        let removing = synced.withdrawn > 0 || claims.iter().any(|claim| claim.wish == Wish::Absent);
+        let looks = [self.second_look(now), self.after_removal(refused && removing)];
+        synced.look_again = looks.into_iter().flatten().min();
+        Ok(synced)
+    }
+
+    /// Compares, and believes what looked gone if exactly that did so a while ago: otherwise somebody is still at work.
+    fn compare<'a>(&mut self, claims: &'a [DoorClaim], scan: &'a Scan, now: Instant) -> Difference<'a> {
+        let difference = compare(claims, scan, self.guard, false);
+        if difference.doubts.is_empty() {
+            self.doubts = None;
+            return difference;
+        }
+        match &self.doubts {
+            Some((doubts, since)) if *doubts == difference.doubts => {
+                if now.duration_since(*since) < SECOND_LOOK || scan.unsettled {
+                    return difference;
+                }
+                self.doubts = None;
+                compare(claims, scan, self.guard, true)
+            }
+            _ => {
+                self.doubts = Some((difference.doubts.clone(), now));
+                difference
+            }
+        }
+    }
+
+    fn second_look(&self, now: Instant) -> Option<Duration> {
+        let (_, since) = self.doubts.as_ref()?;
+        Some(SECOND_LOOK.saturating_sub(now.duration_since(*since)))
+    }
+
+    fn after_removal(&mut self, waits: bool) -> Option<Duration> {
+        let wait = self.removal;
+        self.removal = if waits { (wait * 2).min(MAX_REMOVAL) } else { REMOVAL };
+        waits.then_some(wait)
+    }
+
+    /// Each problem once when it is new, and once when it is solved.
+    fn log(&mut self, problems: &[AppsProblem]) {
+        let now: BTreeSet<_> = problems.iter().map(owned).collect();
+        for (file, line, key, message) in now.difference(&self.logged) {
+            tracing::warn!(%file, line, %key, "{message}");
+        }
+        for (file, line, key, message) in self.logged.difference(&now) {
+            tracing::info!(%file, line, %key, "solved: {message}");
+        }
+        self.logged = now;
+    }
+}
+
+fn order(problem: &AppsProblem) -> (&str, i32, &str, &str) {
+    (&problem.file, problem.line, &problem.key, &problem.message)
+}
+
+fn owned(problem: &AppsProblem) -> (String, i32, String, String) {
+    let AppsProblem { file, line, key, message } = problem.clone();
+    (file, line, key, message)
+}
