@@ -1,0 +1,194 @@
+//! Shared clusters, to read.
+
+use axum::Json;
+use axum::extract::State;
+use chrono::{DateTime, Utc};
+use pgtenant_ledger::Cluster;
+use pgtenant_model::{ClusterSpec, ClusterStatus, Endpoint, Environment, InvalidField, Limits, Member};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::ApiState;
+use crate::caller::Caller;
+use crate::document::{Forbidden, NotFound};
+use crate::extract::{NoQuery, Path, Query};
+use crate::page::Page;
+use crate::problem::Result;
+use crate::store;
+
+/// A cluster in the path.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(crate) struct ClusterPath {
+    /// The cluster's name.
+    #[param(min_length = 1, max_length = 63, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", example = "default")]
+    cluster: String,
+}
+
+/// A shared cluster.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Cluster)]
+pub(crate) struct ClusterView {
+    /// Its name.
+    name: String,
+    /// What it is for.
+    environment: Environment,
+    /// What tenants are given to connect to, where that is set; otherwise it follows from the topology.
+    endpoint: Option<Endpoint>,
+    /// PostgreSQL's version, as `15.18`.
+    version: Option<String>,
+    /// Extensions that claims may ask for.
+    allowed_extensions: Vec<String>,
+    /// Upper bounds.
+    limits: Limits,
+    /// Why no claim can be served, if so.
+    problem: Option<String>,
+    /// When it was last seen.
+    observed_at: Option<DateTime<Utc>>,
+    /// When its description last changed.
+    updated_at: DateTime<Utc>,
+    /// The writable host, `host:port`; for platform tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    primary: Option<String>,
+    /// The whole description; for platform tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spec: Option<ClusterSpec>,
+}
+
+impl ClusterView {
+    fn of(cluster: Cluster, caller: &Caller) -> Self {
+        let Cluster { name, spec, status, updated_at } = cluster;
+        let (spec, status) = (spec.0, status.0);
+        let ClusterStatus { primary, version, problem, observed_at, .. } = status;
+        Self {
+            name,
+            environment: spec.environment,
+            endpoint: spec.endpoint.clone(),
+            version,
+            allowed_extensions: spec.allowed_extensions.clone(),
+            limits: spec.limits.clone(),
+            problem,
+            observed_at,
+            updated_at,
+            primary: primary.filter(|_| caller.is_platform()),
+            spec: Some(spec).filter(|_| caller.is_platform()),
+        }
+    }
+}
+
+/// List clusters
+#[utoipa::path(
+    get, path = "/v1/clusters", operation_id = "listClusters", tag = "clusters",
+    description = "Those on which the token may have databases.",
+    responses((status = 200, description = "All of them on one page.", body = Page<ClusterView>)),
+)]
+pub(crate) async fn list(
+    caller: Caller,
+    State(state): State<ApiState>,
+    _: Query<NoQuery>,
+) -> Result<Json<Page<ClusterView>>> {
+    let mut db = state.ledger().acquire().await?;
+    let clusters = store::clusters(&mut db, &caller.scope()).await?;
+    Ok(Json(Page::whole(clusters.into_iter().map(|cluster| ClusterView::of(cluster, &caller)).collect())))
+}
+
+/// Read a cluster
+#[utoipa::path(
+    get, path = "/v1/clusters/{cluster}", operation_id = "getCluster", tag = "clusters",
+    description = "How it is described and how it is.", params(ClusterPath),
+    responses(
+        (status = 200, description = "The cluster.", body = ClusterView), (status = 404, response = NotFound),
+    ),
+)]
+pub(crate) async fn read(
+    caller: Caller,
+    State(state): State<ApiState>,
+    Path(path): Path<ClusterPath>,
+    _: Query<NoQuery>,
+) -> Result<Json<ClusterView>> {
+    let mut db = state.ledger().acquire().await?;
+    let cluster = store::cluster(&mut db, &caller.scope(), &path.cluster).await?;
+    Ok(Json(ClusterView::of(cluster, &caller)))
+}
+
+/// The servers of a cluster, as they were last seen.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = ClusterTopology)]
+pub(crate) struct TopologyView {
+    /// The cluster.
+    cluster: String,
+    /// The writable host, `host:port`.
+    primary: Option<String>,
+    /// PostgreSQL's version, as `15.18`.
+    version: Option<String>,
+    /// Every server.
+    members: Vec<Member>,
+    /// Why no claim can be served, if so.
+    problem: Option<String>,
+    /// When it was seen; none: not yet.
+    observed_at: Option<DateTime<Utc>>,
+}
+
+/// See the servers of a cluster
+#[utoipa::path(
+    get, path = "/v1/clusters/{cluster}/topology", operation_id = "getClusterTopology", tag = "clusters",
+    description = "Which server is the primary, and how the others follow. For platform tokens.", params(ClusterPath),
+    responses(
+        (status = 200, description = "The servers.", body = TopologyView),
+        (status = 403, response = Forbidden), (status = 404, response = NotFound),
+    ),
+)]
+pub(crate) async fn topology(
+    caller: Caller,
+    State(state): State<ApiState>,
+    Path(path): Path<ClusterPath>,
+    _: Query<NoQuery>,
+) -> Result<Json<TopologyView>> {
+    caller.platform()?;
+    let mut db = state.ledger().acquire().await?;
+    let Cluster { name, status, .. } = store::cluster(&mut db, &caller.scope(), &path.cluster).await?;
+    let ClusterStatus { primary, version, members, problem, preflight: _, observed_at } = status.0;
+    Ok(Json(TopologyView { cluster: name, primary, version, members, problem, observed_at }))
+}
+
+/// What would bite later.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = ClusterPreflight)]
+pub(crate) struct PreflightView {
+    /// The cluster.
+    cluster: String,
+    /// It was seen, can serve claims, and nothing was found.
+    ok: bool,
+    /// Each with how to mend it.
+    problems: Vec<InvalidField>,
+    /// When it was seen; none: not yet.
+    observed_at: Option<DateTime<Utc>>,
+}
+
+/// Check a cluster
+#[utoipa::path(
+    get, path = "/v1/clusters/{cluster}/preflight", operation_id = "getClusterPreflight", tag = "clusters",
+    description = "What of the server would bite later, and how to mend it. For platform tokens.", params(ClusterPath),
+    responses(
+        (status = 200, description = "What was found.", body = PreflightView),
+        (status = 403, response = Forbidden), (status = 404, response = NotFound),
+    ),
+)]
+pub(crate) async fn preflight(
+    caller: Caller,
+    State(state): State<ApiState>,
+    Path(path): Path<ClusterPath>,
+    _: Query<NoQuery>,
+) -> Result<Json<PreflightView>> {
+    caller.platform()?;
+    let mut db = state.ledger().acquire().await?;
+    let Cluster { name, status, .. } = store::cluster(&mut db, &caller.scope(), &path.cluster).await?;
+    let ClusterStatus { problem, preflight, observed_at, .. } = status.0;
+    let problems: Vec<_> =
+        problem.map(|problem| InvalidField::new("cluster", problem)).into_iter().chain(preflight).collect();
+    let ok = problems.is_empty() && observed_at.is_some();
+    Ok(Json(PreflightView { cluster: name, ok, problems, observed_at }))
+}
