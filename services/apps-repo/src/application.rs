@@ -126,14 +126,17 @@ mod tests {
              f:2: nmae: is not known; did you mean `name`? (allowed: apiVersion, name, description, version, slackChannel, slackTriggers, helm)\n\
              f:3: version: 1.0 is a number and must be text; put it in quotes: \"1.0\"\n\
              f:6: helm.version: is not known (allowed: chart, chartVersion)\n\
-             f:7: name: has no value; it must be text, or left out\n"
+             f:7: name: has no value; it must be text\n"
         );
     }
 
     #[test]
     fn what_names_no_chart_can_not_be_told() {
         let missing = "helm.chart: is missing or not text; it must name the application's chart, for databases \"idp-postgresql\"\n";
-        assert_eq!(of("apiVersion: v2\nna"), "unknown\nf:2: is not valid YAML: simple key expect ':'\n");
+        assert_eq!(
+            of("apiVersion: v2\nna"),
+            "unknown\nf:2: is not valid YAML: a key is not followed by a colon and a space, here or just before\n"
+        );
         for text in
             ["apiVersion: v2\n", "helm: {}", "helm: {chart: }", "helm: {chart: [a]}", "helm: {chart: 1}", "[]", "x"]
         {

@@ -121,7 +121,7 @@ impl<'f> Reader<'f> {
     /// The elements of a list.
     pub(crate) fn list<'n>(&mut self, at: Field<'n>, path: &str) -> Option<Vec<Field<'n>>> {
         let Data::List(items) = &at.node.data else {
-            self.wrong_type(at, path, "a list");
+            self.wrong_type(at, path, "a list ([] where it is empty)");
             return None;
         };
         Some(items.iter().map(|node| Field { line: node.line, node }).collect())
@@ -140,7 +140,7 @@ impl<'f> Reader<'f> {
 
     fn wrong_type(&mut self, at: Field<'_>, path: &str, wanted: &str) {
         let message = match &at.node.data {
-            Data::Scalar { kind: Kind::Null, .. } => format!("has no value; it must be {wanted}, or left out"),
+            Data::Scalar { kind: Kind::Null, .. } => format!("has no value; it must be {wanted}"),
             Data::Scalar { text, kind } => format!("{text:?} is {} and must be {wanted}", kind.describe()),
             Data::List(_) => format!("is a list and must be {wanted}"),
             Data::Map(_) => format!("is a mapping and must be {wanted}"),

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
+use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, Tag};
 
 use crate::scalar::{Kind, plain_kind};
 
@@ -61,11 +61,35 @@ pub(crate) fn parse(text: &str) -> Result<Option<Rc<Node>>, Fault> {
     let mut parser = Parser::new_from_str(text);
     let mut builder = Builder::default();
     while let Some(event) = parser.next_event() {
-        let (event, span) = event
-            .map_err(|error| Fault::new(line(error.marker().line()), format!("is not valid YAML: {}", error.info())))?;
+        let (event, span) = event.map_err(|error| invalid(text, &error))?;
         builder.take(event, span)?;
     }
     Ok(builder.root)
+}
+
+/// The parser's error in words that help whoever wrote the file.
+fn invalid(text: &str, error: &ScanError) -> Fault {
+    let at = error.marker().line().clamp(1, text.lines().count().max(1));
+    let info = error.info();
+    if info.contains("recursion limit") {
+        return too_deep(line(at));
+    }
+    let indented = |line: &str| line.chars().take_while(|c| c.is_whitespace()).any(|c| c == '\t');
+    // The error is given for where the value began; the tab may be lines below.
+    let tab = text.lines().enumerate().skip(at - 1).find(|(_, line)| indented(line));
+    match tab {
+        Some((index, _)) if info.contains("tab") => {
+            Fault::new(line(index + 1), "is not valid YAML: it is indented with a tab; use spaces")
+        }
+        _ if info.contains("simple key expect") => {
+            Fault::new(line(at), "is not valid YAML: a key is not followed by a colon and a space, here or just before")
+        }
+        _ => Fault::new(line(at), format!("is not valid YAML: {info}")),
+    }
+}
+
+fn too_deep(line: u32) -> Fault {
+    Fault::new(line, format!("is nested deeper than {MAX_DEPTH} levels"))
 }
 
 /// The line, from 1, of the byte `at`.
@@ -126,7 +150,7 @@ impl Builder {
 
     fn open(&mut self, line: u32, anchor: usize, is_map: bool) -> Result<(), Fault> {
         if self.open.len() >= MAX_DEPTH {
-            return Err(Fault::new(line, format!("is nested deeper than {MAX_DEPTH} levels")));
+            return Err(too_deep(line));
         }
         self.open.push(Frame { line, anchor, items: Vec::new(), is_map });
         Ok(())
@@ -153,7 +177,7 @@ impl Builder {
             return Err(Fault::new(node.line, format!("more than {MAX_NODES} values, counting what aliases repeat")));
         }
         if self.open.len() + node.height > MAX_DEPTH {
-            return Err(Fault::new(node.line, format!("is nested deeper than {MAX_DEPTH} levels")));
+            return Err(too_deep(node.line));
         }
         if anchor > 0 {
             self.anchors.insert(anchor, Rc::clone(&node));

@@ -182,3 +182,7 @@ pub(crate) fn line_of(lines: &BTreeMap<String, u32>, field: &str) -> Option<u32>
 pub(crate) fn join_path(path: &str, field: &str) -> String {
     format!("{path}.{field}")
 }
+
+#[cfg(test)]
+#[path = "values_tests.rs"]
+mod tests;

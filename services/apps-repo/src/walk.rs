@@ -128,6 +128,9 @@ impl<'a> Walk<'a> {
             if self.scan.unreadable {
                 return;
             }
+            if entry == APPLICATION || entry == VALUES {
+                continue;
+            }
             self.enter(way, &path.join(&entry), &join(name, &entry));
         }
     }
