@@ -1,0 +1,164 @@
+//! `pgtenant cluster`.
+
+use chrono::{DateTime, Utc};
+use clap::Subcommand;
+use pgtenant_model::{Endpoint, Environment, InvalidField, Limits, Member};
+use serde::Deserialize;
+
+use super::context::Context;
+use super::error::{Outcome, Result};
+use super::operation::{fields, json_word};
+use super::output::{Paint, Table, age, note};
+use super::read;
+
+/// `pgtenant cluster …`
+#[derive(Debug, Clone, Subcommand)]
+pub(super) enum ClusterCommand {
+    /// List the clusters that may be used
+    #[command(after_help = "Examples:\n  pgtenant cluster list\n  pgtenant cluster list --output yaml")]
+    List,
+    /// Show a cluster
+    #[command(after_help = "Examples:\n  pgtenant cluster get default\n  pgtenant cluster get default --output json")]
+    Get {
+        /// The cluster
+        name: String,
+    },
+    /// Show which server is the primary and how the others follow
+    #[command(after_help = "Examples:\n  pgtenant cluster topology default")]
+    Topology {
+        /// The cluster
+        name: String,
+    },
+    /// Show what of a cluster's servers would bite later; exit status 1 when there is anything
+    #[command(after_help = "Examples:\n  pgtenant cluster preflight default")]
+    Preflight {
+        /// The cluster
+        name: String,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Cluster {
+    name: String,
+    environment: Environment,
+    endpoint: Option<Endpoint>,
+    version: Option<String>,
+    allowed_extensions: Vec<String>,
+    limits: Limits,
+    problem: Option<String>,
+    observed_at: Option<DateTime<Utc>>,
+    primary: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Topology {
+    members: Vec<Member>,
+    problem: Option<String>,
+    observed_at: Option<DateTime<Utc>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Preflight {
+    ok: bool,
+    problems: Vec<InvalidField>,
+    observed_at: Option<DateTime<Utc>>,
+}
+
+pub(super) async fn run(context: &Context, command: ClusterCommand) -> Result<Outcome> {
+    match command {
+        ClusterCommand::List => list(context).await,
+        ClusterCommand::Get { name } => get(context, &name).await,
+        ClusterCommand::Topology { name } => topology(context, &name).await,
+        ClusterCommand::Preflight { name } => preflight(context, &name).await,
+    }
+}
+
+async fn list(context: &Context) -> Result<Outcome> {
+    let items = context.client()?.whole_list(&["v1", "clusters"]).await?;
+    if context.out.is_for_machines() {
+        context.out.document(&items)?;
+        return Ok(Outcome::Done);
+    }
+    let mut table = Table::new(&["NAME", "ENVIRONMENT", "VERSION", "SEEN", "PROBLEM"]);
+    for cluster in read::<Cluster>(items)? {
+        table.row([
+            cluster.name,
+            json_word(cluster.environment),
+            cluster.version.unwrap_or_else(|| "-".to_owned()),
+            seen(cluster.observed_at),
+            cluster.problem.unwrap_or_default(),
+        ]);
+    }
+    context.out.table(&table, "There are no clusters.")?;
+    Ok(Outcome::Done)
+}
+
+fn seen(at: Option<DateTime<Utc>>) -> String {
+    at.map_or_else(|| "not yet".to_owned(), |at| format!("{} ago", age(at, Utc::now())))
+}
+
+async fn get(context: &Context, name: &str) -> Result<Outcome> {
+    let reply = context.client()?.get(&["v1", "clusters", name], &[]).await?;
+    if context.out.is_for_machines() {
+        context.out.document(&reply.document()?)?;
+        return Ok(Outcome::Done);
+    }
+    let Cluster { name, environment, endpoint, version, allowed_extensions, limits, problem, observed_at, primary } =
+        reply.read()?;
+    let number = |n: Option<u32>| n.map_or_else(|| "not limited".to_owned(), |n| n.to_string());
+    let endpoint = endpoint.map_or_else(|| "from the topology".to_owned(), |e| format!("{}:{}", e.host, e.port));
+    context.out.line(fields(&[
+        ("Name", name),
+        ("Environment", json_word(environment)),
+        ("Version", version.unwrap_or_default()),
+        ("Endpoint", endpoint),
+        ("Primary", primary.unwrap_or_default()),
+        ("Extensions", if allowed_extensions.is_empty() { "none".to_owned() } else { allowed_extensions.join(", ") }),
+        ("Databases", format!("{} a namespace at most", limits.databases_per_namespace)),
+        ("Connections", number(limits.connections)),
+        ("Seen", seen(observed_at)),
+        ("Problem", problem.map(|p| context.out.paint(&p, Paint::Bad)).unwrap_or_default()),
+    ]))?;
+    Ok(Outcome::Done)
+}
+
+async fn topology(context: &Context, name: &str) -> Result<Outcome> {
+    let reply = context.client()?.get(&["v1", "clusters", name, "topology"], &[]).await?;
+    if context.out.is_for_machines() {
+        context.out.document(&reply.document()?)?;
+        return Ok(Outcome::Done);
+    }
+    let Topology { members, problem, observed_at } = reply.read()?;
+    let mut table = Table::new(&["HOST", "ROLE", "TIMELINE", "SEEN", "MESSAGE"]);
+    for Member { host, role, timeline, message } in members {
+        let timeline = timeline.map_or_else(|| "-".to_owned(), |n| n.to_string());
+        table.row([host, json_word(role), timeline, seen(observed_at), message.unwrap_or_default()]);
+    }
+    context.out.table(&table, "The cluster was not seen yet.")?;
+    if let Some(problem) = problem {
+        note(&format!("{} {problem}", context.out.paint("problem:", Paint::Bad)));
+    }
+    Ok(Outcome::Done)
+}
+
+async fn preflight(context: &Context, name: &str) -> Result<Outcome> {
+    let reply = context.client()?.get(&["v1", "clusters", name, "preflight"], &[]).await?;
+    let Preflight { ok, problems, observed_at } = reply.read()?;
+    if context.out.is_for_machines() {
+        context.out.document(&reply.document()?)?;
+    } else if ok {
+        context.out.line(format!("Cluster {name} is fine (seen {}).", seen(observed_at)))?;
+    } else if observed_at.is_none() && problems.is_empty() {
+        context.out.line(format!("Cluster {name} was not seen yet."))?;
+    } else {
+        let mut table = Table::new(&["PART", "PROBLEM"]);
+        for InvalidField { field, message } in problems {
+            table.row([field, message]);
+        }
+        context.out.table(&table, "")?;
+    }
+    Ok(if ok { Outcome::Done } else { Outcome::Failed })
+}

@@ -1,0 +1,120 @@
+//! What every client command has: the options that all share, and through them the control plane.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use secrecy::SecretString;
+
+use super::error::{CliError, Result};
+use super::http::{Client, ClientOptions};
+use super::output::{Format, Output, note};
+
+/// Where `pgtenant dev` listens.
+const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct GlobalArgs {
+    /// How to print
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub(crate) output: Format,
+    /// The control plane
+    #[arg(long, global = true, env = "PGTENANT_URL", default_value = DEFAULT_URL, value_name = "URL")]
+    pub(crate) url: String,
+    /// File whose first line is the token; PGTENANT_TOKEN holds the token itself and comes first
+    #[arg(long, global = true, env = "PGTENANT_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// No colours, as with NO_COLOR
+    #[arg(long, global = true)]
+    pub(crate) no_color: bool,
+    /// How long to wait: for an answer [default: 30s], and with --wait for the end [default: 10m]
+    #[arg(long, global = true, value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// What a client command works with.
+#[derive(Debug)]
+pub(crate) struct Context {
+    args: GlobalArgs,
+    /// Standard output.
+    pub(crate) out: Output,
+}
+
+impl Context {
+    /// Reads the options; connects to nothing.
+    pub(crate) fn new(args: GlobalArgs) -> Self {
+        let out = Output::new(args.output, args.no_color);
+        Self { args, out }
+    }
+
+    /// The control plane.
+    ///
+    /// # Errors
+    /// The URL can not be used, or there is no token.
+    pub(crate) fn client(&self) -> Result<Client> {
+        let token = self.token()?;
+        let timeout = self.args.timeout.unwrap_or(REQUEST_TIMEOUT).min(REQUEST_TIMEOUT);
+        let client = Client::new(&ClientOptions { url: self.args.url.clone(), token, timeout })?;
+        if is_exposed(client.base()) {
+            note(&format!("warning: the token goes to {} unencrypted; use https", client.base()));
+        }
+        Ok(client)
+    }
+
+    fn token(&self) -> Result<SecretString> {
+        if let Some(token) = std::env::var("PGTENANT_TOKEN").ok().filter(|token| !token.trim().is_empty()) {
+            return Ok(SecretString::from(token.trim()));
+        }
+        let Some(path) = &self.args.token_file else {
+            return Err(CliError::failed("there is no token").hint(
+                "set PGTENANT_TOKEN, or PGTENANT_TOKEN_FILE (--token-file) to a file that holds it; `pgtenant dev` \
+                 writes one into DIR/env: `. DIR/env` sets it",
+            ));
+        };
+        crate::config::read_secret(path).map_err(|error| {
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            CliError::failed(format!("{error}{cause}"))
+                .hint("--token-file (PGTENANT_TOKEN_FILE) names the token's file")
+        })
+    }
+
+    /// How long a command with `--wait` may take.
+    pub(crate) fn wait_timeout(&self) -> Duration {
+        self.args.timeout.unwrap_or(WAIT_TIMEOUT)
+    }
+
+    /// Whether a person can be asked.
+    pub(crate) fn is_interactive(&self) -> bool {
+        std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+    }
+}
+
+/// Whether a token can be read on its way.
+fn is_exposed(url: &reqwest::Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let local = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    url.scheme() == "http" && !local
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_exposed_on_the_network_only() {
+        for (url, exposed) in [
+            ("http://127.0.0.1:1", false),
+            ("http://[::1]:1", false),
+            ("http://localhost", false),
+            ("https://pg.example", false),
+            ("http://pg.example", true),
+        ] {
+            assert_eq!(is_exposed(&url.parse().unwrap()), exposed, "{url}");
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! `pgtenant db connect`.
+
+use std::ffi::OsString;
+use std::path::{Component, Path, PathBuf};
+
+use clap::Args;
+use pgtenant_model::{ClaimKey, RoleStatus, Roles, Tier};
+use serde::Deserialize;
+
+use super::change::TierArg;
+use super::psql::{Login, open};
+use crate::cli::context::Context;
+use crate::cli::error::{CliError, Outcome, Result};
+use crate::cli::name::{Target, database_path};
+
+/// A credential has a few KiB.
+const MAX_BYTES: u64 = 64 * 1024;
+
+/// Arguments of `pgtenant db connect`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "The password is in no argument and no variable: psql reads it from a file that is gone afterwards.
+
+Examples:
+  pgtenant db connect idp-dev/my-db
+  pgtenant db connect idp-dev/my-db --tier admin
+  pgtenant db connect idp-dev/my-db --tier write -- -c 'select 1'"
+)]
+pub(crate) struct ConnectArgs {
+    #[command(flatten)]
+    target: Target,
+    /// As which role
+    #[arg(long, value_enum, default_value = "read")]
+    tier: TierArg,
+    /// The directory of the file store
+    #[arg(long, env = "PGTENANT_SECRETS_DIR", value_name = "DIR")]
+    secrets_dir: Option<PathBuf>,
+    /// Arguments for psql
+    #[arg(last = true, value_name = "PSQL ARGS")]
+    psql: Vec<OsString>,
+}
+
+#[derive(Deserialize)]
+struct Credentials {
+    roles: Roles,
+}
+
+pub(super) async fn run(context: &Context, args: &ConnectArgs) -> Result<Outcome> {
+    let key = args.target.key()?;
+    let tier = args.tier.tier();
+    let path = [&database_path(&key)[..], &["credentials"]].concat();
+    let Credentials { roles } = context.client()?.get(&path, &[]).await?.read()?;
+    let role = match tier {
+        Tier::Read => roles.read,
+        Tier::Write => roles.write,
+        Tier::Admin => roles.admin,
+    };
+    let file = locate(&key, tier, &role, args.secrets_dir.as_deref())?;
+    let login = read(&file)?;
+    let ca = std::env::var_os("PGTENANT_CA").filter(|path| !path.is_empty()).map(PathBuf::from);
+    open(&login, ca.as_deref(), &args.psql).await
+}
+
+/// The file that holds the credential of a role.
+fn locate(key: &ClaimKey, tier: Tier, role: &RoleStatus, directory: Option<&Path>) -> Result<PathBuf> {
+    if role.stores.is_empty() {
+        return Err(CliError::failed(format!("the {tier} credential of {key} was not stored yet"))
+            .hint(format!("`pgtenant db get {key}` says how far it is")));
+    }
+    let Some(place) = role.stores.iter().find(|place| place.store == "file") else {
+        let places: Vec<String> = role.stores.iter().map(|p| format!("{} {}", p.store, p.location)).collect();
+        return Err(CliError::failed(format!("the {tier} credential of {key} is in no file store"))
+            .hint(format!("it is in {}; read it from there", places.join(", "))));
+    };
+    let Some(directory) = directory else {
+        return Err(CliError::usage("which directory holds the credentials?").hint(
+            "set PGTENANT_SECRETS_DIR (or --secrets-dir) to the directory of the file store; with `pgtenant dev`, \
+             `. DIR/env` sets it",
+        ));
+    };
+    let mut relative = PathBuf::from(&place.location);
+    if relative.as_os_str().is_empty() || !relative.components().all(|part| matches!(part, Component::Normal(_))) {
+        return Err(CliError::failed(format!("{:?} is not a place below a directory", place.location)));
+    }
+    if relative.extension().is_none_or(|extension| extension != "json") {
+        relative.as_mut_os_string().push(".json");
+    }
+    Ok(directory.join(relative))
+}
+
+fn read(file: &Path) -> Result<Login> {
+    let fault = |why: String| CliError::failed(format!("can not use the credential {}: {why}", file.display()));
+    let text = std::fs::File::open(file)
+        .and_then(|found| {
+            let mut text = Vec::with_capacity(8192);
+            std::io::Read::read_to_end(&mut std::io::Read::take(found, MAX_BYTES), &mut text)?;
+            Ok(secrecy::zeroize::Zeroizing::new(text))
+        })
+        .map_err(|error| {
+            fault(error.to_string())
+                .hint("are PGTENANT_SECRETS_DIR right and the file yours to read? it must be on this machine")
+        })?;
+    // The library's own words would quote values.
+    serde_json::from_slice(&text)
+        .map_err(|error| fault(format!("it is not as expected (line {}, column {})", error.line(), error.column())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pgtenant_model::StoreLocation;
+
+    fn role(places: &[(&str, &str)]) -> RoleStatus {
+        let stores = places
+            .iter()
+            .map(|(store, location)| StoreLocation { store: (*store).to_owned(), location: (*location).to_owned() });
+        RoleStatus { role: "a-b-read".into(), login: "a-b-read".into(), set_at: None, stores: stores.collect() }
+    }
+
+    fn find(places: &[(&str, &str)], directory: Option<&str>) -> Result<PathBuf> {
+        let key = ClaimKey::new("a", "b").unwrap();
+        locate(&key, Tier::Read, &role(places), directory.map(Path::new))
+    }
+
+    #[test]
+    fn the_file_store_is_found_among_others() {
+        let places = [("kubernetes", "a/a-b-read"), ("file", "customer/a/a-b-read.json")];
+        assert_eq!(find(&places, Some("/s")).unwrap(), Path::new("/s/customer/a/a-b-read.json"));
+        assert_eq!(find(&[("file", "x/y")], Some("/s")).unwrap(), Path::new("/s/x/y.json"));
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        assert!(find(&[], Some("/s")).unwrap_err().render().contains("not stored yet"));
+        assert!(find(&[("vault", "kv/x")], Some("/s")).unwrap_err().render().contains("vault kv/x"));
+        assert!(find(&[("file", "x")], None).unwrap_err().render().contains("PGTENANT_SECRETS_DIR"));
+    }
+
+    #[test]
+    fn a_location_does_not_leave_the_directory() {
+        for location in ["../x", "/etc/x", "a/../../x", ""] {
+            assert!(find(&[("file", location)], Some("/s")).is_err(), "{location}");
+        }
+    }
+}

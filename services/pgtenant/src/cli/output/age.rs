@@ -1,0 +1,64 @@
+//! Times as people read them.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+
+const MINUTE: i64 = 60;
+const HOUR: i64 = 60 * MINUTE;
+const DAY: i64 = 24 * HOUR;
+
+/// How long ago, as `45s`, `3m`, `5h`, `12d`, `2y`.
+pub(crate) fn age(then: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    short((now - then).num_seconds())
+}
+
+/// How long until then, as `in 45s`; `now` where it is past.
+pub(crate) fn until(then: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    match (then - now).num_seconds() {
+        ..=0 => "now".to_owned(),
+        seconds => format!("in {}", short(seconds)),
+    }
+}
+
+/// A point in time, to the second, in UTC.
+pub(crate) fn time(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+fn short(seconds: i64) -> String {
+    match seconds.max(0) {
+        s @ 0..120 => format!("{s}s"),
+        s if s < 2 * HOUR => format!("{}m", s / MINUTE),
+        s if s < 2 * DAY => format!("{}h", s / HOUR),
+        s if s < 730 * DAY => format!("{}d", s / DAY),
+        s => format!("{}y", s / (365 * DAY)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_short() {
+        for (seconds, text) in [
+            (-5, "0s"),
+            (0, "0s"),
+            (119, "119s"),
+            (180, "3m"),
+            (7199, "119m"),
+            (7200, "2h"),
+            (172_800, "2d"),
+            (800 * DAY, "2y"),
+        ] {
+            assert_eq!(short(seconds), text);
+        }
+    }
+
+    #[test]
+    fn the_future_is_named() {
+        let now = DateTime::from_timestamp(1_000_000, 0).unwrap();
+        assert_eq!(until(now + chrono::TimeDelta::seconds(12), now), "in 12s");
+        assert_eq!(until(now - chrono::TimeDelta::seconds(12), now), "now");
+        assert_eq!(time(now), "1970-01-12T13:46:40Z");
+    }
+}

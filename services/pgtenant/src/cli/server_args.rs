@@ -1,0 +1,45 @@
+//! Arguments of the commands that run the control plane.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::config::SettingsArgs;
+
+/// `pgtenant dev`: everything on this machine.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  pgtenant dev                         # then, in another terminal: . DIR/env
+  pgtenant dev --dir ./try --listen 127.0.0.1:9090")]
+pub(crate) struct DevArgs {
+    /// Where everything is kept: apps folder, credentials, clusters, env [default: the user's data folder]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Address and port that REST is served on
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
+    pub(crate) listen: SocketAddr,
+}
+
+/// `pgtenant serve`: the control plane, for clusters that exist.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  pgtenant config check --config /etc/pgtenant/pgtenant.toml
+  pgtenant serve --config /etc/pgtenant/pgtenant.toml
+  PGTENANT_LOG__FORMAT=json pgtenant serve --listen 0.0.0.0:8080")]
+pub(crate) struct ServeArgs {
+    /// The settings.
+    #[command(flatten)]
+    pub(crate) settings: SettingsArgs,
+}
+
+/// `pgtenant migrate`: bring the ledger's schema up to date.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  pgtenant migrate --config /etc/pgtenant/pgtenant.toml
+  PGTENANT_LEDGER__URL=postgresql://pgtenant@db/pgtenant pgtenant migrate --ledger-password-file /run/secrets/ledger")]
+pub(crate) struct MigrateArgs {
+    /// The settings.
+    #[command(flatten)]
+    pub(crate) settings: SettingsArgs,
+}
