@@ -152,7 +152,7 @@ fn too_many(gone: &[&ClaimKey], scan: &Scan, guard: Guard) -> Option<String> {
     } else if scan.applications == 0 {
         "the apps folder has no application of ours left".to_owned()
     } else if gone.len() > guard.max_removals {
-        format!("more than {} at once are not removed", guard.max_removals)
+        format!("more than {} at once are taken for a mistake", guard.max_removals)
     } else {
         return None;
     };
@@ -160,10 +160,13 @@ fn too_many(gone: &[&ClaimKey], scan: &Scan, guard: Guard) -> Option<String> {
     if gone.len() > names.len() {
         names.push("…".to_owned());
     }
+    let (count, verb) = match gone.len() {
+        1 => ("1 database has".to_owned(), "its"),
+        count => (format!("{count} databases have"), "their"),
+    };
     Some(format!(
-        "{} databases have lost their definition ({}) and all of them stay: {what}. Put the definitions back, or switch \
-         on allow_mass_removal if they shall go",
-        gone.len(),
+        "{count} lost {verb} definition ({}), and nothing is removed: {what}. Put the definitions back, or switch on \
+         allow_mass_removal if they shall go",
         names.join(", ")
     ))
 }

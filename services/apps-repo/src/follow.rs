@@ -51,6 +51,7 @@ impl Default for Settings {
 /// Keeps the ledger at what the folder `root` says, until `cancel`. The folder may come later, go, or be replaced; the
 /// ledger may be away for a while.
 pub async fn follow(root: PathBuf, ledger: Ledger, settings: Settings, cancel: CancellationToken) {
+    tracing::info!(root = %root.display(), "following the apps folder");
     let mut follower = Follower::new(root, settings);
     cancel.run_until_cancelled(follower.run(&ledger)).await;
 }
@@ -87,11 +88,11 @@ impl Follower {
 
     async fn run(&mut self, ledger: &Ledger) {
         let mut rescan = Instant::now();
-        let mut next = rescan;
+        let mut look = None;
         loop {
             self.listen().await;
             let began = Instant::now();
-            let due = began >= next || began >= rescan;
+            let due = began >= rescan || look.is_some_and(|look| began >= look);
             let Some(scan) = self.scan().await else {
                 sleep_until(began + DEAF).await;
                 continue;
@@ -99,18 +100,16 @@ impl Follower {
             if began >= rescan {
                 rescan = began + self.settings.rescan;
             }
-            next = rescan;
             if due || self.synced.as_ref() != Some(&scan) {
-                next = self.sync(ledger, scan).await.map_or(rescan, |wait| rescan.min(Instant::now() + wait));
+                look = self.sync(ledger, scan).await.map(|wait| Instant::now() + wait);
             }
             if self.signal.take_deaf() {
                 self.watch = None;
                 self.listen_again = Instant::now() + LISTEN_AGAIN;
             }
-            if self.signal.take_lost() || self.watch.is_none() {
-                next = next.min(began + DEAF);
-            }
-            self.wait(next).await;
+            let deaf = self.signal.take_lost() || self.watch.is_none();
+            let next = [Some(rescan), look, deaf.then_some(began + DEAF)].into_iter().flatten().min();
+            self.wait(next.unwrap_or(rescan)).await;
         }
     }
 
@@ -210,4 +209,42 @@ impl Follower {
 async fn at(root: &Path) -> Option<Identity> {
     let root = root.to_path_buf();
     tokio::task::spawn_blocking(move || identity(&root)).await.ok().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_folder_is_followed_without_being_heard() {
+        let root = tempfile::TempDir::new().unwrap();
+        let ledger = Ledger::new(pgtenant_testkit::fresh_database("apps").await, 4);
+        ledger.migrate().await.unwrap();
+        let settings = Settings { rescan: Duration::from_secs(3600), ..Settings::default() };
+        let mut follower = Follower::new(root.path().to_owned(), settings);
+        // As after a watch that failed.
+        follower.watched = at(root.path()).await;
+        follower.listen_again += LISTEN_AGAIN;
+        let (cancel, own) = (CancellationToken::new(), ledger.clone());
+        let ends = cancel.clone().drop_guard();
+        let task = tokio::spawn(async move { cancel.run_until_cancelled(follower.run(&own)).await.is_some() });
+        for file in ["application.yaml", "later/application.yaml"] {
+            let folder = root.path().join("ns").join(file);
+            fs::create_dir_all(folder.parent().unwrap()).unwrap();
+            fs::write(folder, "[").unwrap();
+            let deadline = Instant::now() + Duration::from_secs(20);
+            let told = async || {
+                let problems = pgtenant_ledger::apps_problems(&mut ledger.acquire().await.unwrap()).await.unwrap();
+                problems.iter().any(|p| p.file.ends_with(file) && p.line == 1)
+            };
+            while !told().await {
+                assert!(Instant::now() < deadline);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        drop(ends);
+        assert!(!task.await.unwrap());
+    }
 }

@@ -84,7 +84,8 @@ impl Syncer {
         self.log(&synced.problems);
         // What was refused may be possible when a removal is done: a name or a place in the quota is free then.
         let removing = synced.withdrawn > 0 || claims.iter().any(|claim| claim.wish == Wish::Absent);
-        let looks = [self.second_look(now), self.after_removal(refused && removing)];
+        let unsettled = scan.unsettled.then_some(SECOND_LOOK);
+        let looks = [self.second_look(now), self.after_removal(refused && removing), unsettled];
         synced.look_again = looks.into_iter().flatten().min();
         Ok(synced)
     }
@@ -97,8 +98,8 @@ impl Syncer {
             return difference;
         }
         match &self.doubts {
-            Some((doubts, since)) if *doubts == difference.doubts => {
-                if now.duration_since(*since) < SECOND_LOOK || scan.unsettled {
+            Some((doubts, since)) if *doubts == difference.doubts && !scan.unsettled => {
+                if now.duration_since(*since) < SECOND_LOOK {
                     return difference;
                 }
                 self.doubts = None;

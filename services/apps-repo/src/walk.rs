@@ -79,7 +79,7 @@ impl<'a> Walk<'a> {
                 }
             }
             Err(error) => {
-                self.incomplete(&format!("the apps folder {} can not be read: {error}", root.display()));
+                self.incomplete(&format!("the apps folder can not be read: {error}"));
             }
         }
         let round = self.cache.round;

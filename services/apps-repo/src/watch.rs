@@ -96,3 +96,37 @@ pub(crate) fn watch(root: &Path, signal: &Arc<Signal>) -> notify::Result<Watch> 
     watcher.watch(root, RecursiveMode::Recursive)?;
     Ok(Watch { _watcher: watcher })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use notify::Error;
+    use notify::event::{CreateKind, Flag, RemoveKind};
+
+    fn heard(event: notify::Result<Event>) -> (bool, bool, bool) {
+        let signal = Signal::default();
+        signal.tell(Path::new("/.git/apps"), &event);
+        let mut changed = Box::pin(signal.changed());
+        let ready = changed.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready();
+        (ready, signal.take_lost(), signal.take_deaf())
+    }
+
+    #[test]
+    fn reading_and_git_are_no_changes() {
+        let event = |kind, path: &str| Ok(Event::new(kind).add_path(Path::new("/.git/apps").join(path)));
+        let (made, gone) = (EventKind::Create(CreateKind::File), EventKind::Remove(RemoveKind::Any));
+        let (opened, written) =
+            (AccessKind::Open(AccessMode::Any), EventKind::Access(AccessKind::Close(AccessMode::Write)));
+        assert_eq!(heard(event(made, "ns/a/values.yaml")), (true, false, false));
+        assert_eq!(heard(event(written, "ns/a/values.yaml")), (true, false, false));
+        assert_eq!(heard(event(gone, "")), (true, false, false));
+        assert_eq!(heard(event(EventKind::Access(opened), "ns/a/values.yaml")), (false, false, false));
+        assert_eq!(heard(event(made, ".git/index.lock")), (false, false, false));
+    }
+
+    #[test]
+    fn what_was_missed_is_told() {
+        assert_eq!(heard(Ok(Event::new(EventKind::Other).set_flag(Flag::Rescan))), (true, true, false));
+        assert_eq!(heard(Err(Error::new(notify::ErrorKind::MaxFilesWatch))), (true, false, true));
+    }
+}

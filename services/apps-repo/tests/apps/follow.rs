@@ -90,6 +90,21 @@ async fn every_way_to_write_is_heard() {
 }
 
 #[tokio::test]
+async fn what_else_happens_in_the_folder_does_not_put_a_removal_off() {
+    let world = World::new().await;
+    world.application("ns/orders", &["a", "b"]);
+    let _following = world.follow(&world.root);
+    world.until(&["ns/a present", "ns/b present"]).await;
+    world.application("ns/orders", &["a"]);
+    // The first look is over when these are heard of.
+    for _ in 0..4 {
+        sleep(Duration::from_millis(150)).await;
+        world.put("README.md", "x");
+    }
+    world.until(&["ns/a present", "ns/b absent"]).await;
+}
+
+#[tokio::test]
 async fn a_file_that_is_being_written_drops_nothing() {
     let world = World::new().await;
     world.application("ns/orders", &["a", "b"]);

@@ -156,8 +156,8 @@ async fn more_removals_than_the_guard_allows_are_held() {
     assert_eq!((synced.written, synced.withdrawn), (1, 0), "what is new is made all the same");
     assert_eq!(
         world.problems().await,
-        "11 databases have lost their definition (ns/a1, ns/a2, ns/a3, …) and all of them stay: more than 10 at once are not \
-         removed. Put the definitions back, or switch on allow_mass_removal if they shall go\n"
+        "11 databases have lost their definition (ns/a1, ns/a2, ns/a3, …), and nothing is removed: more than 10 at once are \
+         taken for a mistake. Put the definitions back, or switch on allow_mass_removal if they shall go\n"
     );
     world.application("ns/orders", &["b3", "b2"]);
     world.settle().await;
@@ -173,7 +173,7 @@ async fn a_folder_that_is_empty_at_once_removes_nothing() {
     world.remove("ns");
     world.look().await;
     world.look().await;
-    let stays = "1 databases have lost their definition (ns/a) and all of them stay: the apps folder has no application of ours left.";
+    let stays = "1 database has lost its definition (ns/a), and nothing is removed: the apps folder has no application of ours left.";
     assert!(world.problems().await.starts_with(stays), "{}", world.problems().await);
     world.remove("");
     world.look().await;
