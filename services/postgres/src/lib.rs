@@ -1,1 +1,39 @@
-//! placeholder
+//! A tenant cluster in SQL: observe, plan, apply. The only place with dynamic DDL.
+//!
+//! [`plan()`] is a pure function of what is wished ([`Desired`]) and what is there ([`Observed`]); what it says is what is
+//! [applied](apply()), printed on a pull request, and called drift when it is not empty.
+
+mod apply;
+mod bootstrap;
+mod change;
+mod comment;
+mod error;
+mod observe;
+mod observed;
+mod plan;
+mod preflight;
+mod server;
+mod session;
+mod sql;
+mod tls;
+mod verifier;
+mod version;
+
+pub use apply::{Fence, OnStep, Step, Unfenced, apply, run_inside, run_maintenance};
+pub use bootstrap::{Bootstrap, GROUP, bootstrap, bootstrap_sql};
+pub use change::{
+    Attribute, Change, DatabaseChange, InsideChange, Object, ObjectChange, Privilege, Relation, RoleChange,
+};
+pub use comment::{database_comment, parse_database_comment, parse_role_comment, role_comment};
+pub use error::{ErrorClass, PostgresError, ProofError};
+pub use observe::{observe, observe_inside, observe_many};
+pub use observed::{
+    AclItem, DatabaseFacts, DatabaseSetting, DefaultAcl, Elsewhere, Foreign, Inside, Lacking, Membership, Observed,
+    Owner, RelationKind, RoleFacts, RoleSetting, SchemaFacts, ServerFacts,
+};
+pub use plan::{Batch, Beyond, Desired, Place, Plan, Refusal, plan, plan_drop, step};
+pub use preflight::{claims_on_cluster, half_made, preflight};
+pub use server::{Server, ServerOptions, Timeouts};
+pub use session::Session;
+pub use verifier::{Verifier, generate_password};
+pub use version::{OWN_TEMPLATE, ServerVersion};

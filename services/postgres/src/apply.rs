@@ -1,0 +1,189 @@
+//! Doing what a plan says.
+
+use std::time::Duration;
+
+use crate::change::{Change, DatabaseChange};
+use crate::error::PostgresError;
+use crate::plan::{Batch, Place, Plan};
+use crate::server::Server;
+use crate::session::{Failure, Session};
+use crate::sql;
+
+/// Whether the caller may still act for a claim.
+pub trait Fence: Send + Sync {
+    /// For how long nobody else can take the claim; none: somebody may have it already.
+    fn remaining(&self) -> Option<Duration>;
+}
+
+/// For callers of whom there is only one.
+#[derive(Debug, Clone, Copy)]
+pub struct Unfenced;
+
+impl Fence for Unfenced {
+    fn remaining(&self) -> Option<Duration> {
+        Some(Duration::MAX)
+    }
+}
+
+/// Where a plan is in being applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// As [`Batch::step`].
+    pub name: &'static str,
+    /// False: about to be sent. True: the server has committed it.
+    pub done: bool,
+}
+
+/// Told of each step. It may panic, or never return: that is how tests find out what a killed process leaves.
+pub type OnStep<'a> = &'a (dyn Fn(Step) + Send + Sync);
+
+/// Does all that a plan says, first in the maintenance database, then inside.
+///
+/// # Errors
+/// The first statement that failed. What was done before it stays done; plan again.
+pub async fn apply(
+    server: &Server,
+    session: &mut Session,
+    plan: &Plan,
+    fence: &dyn Fence,
+    on_step: OnStep<'_>,
+) -> Result<(), PostgresError> {
+    run_maintenance(server, session, plan, fence, on_step).await?;
+    run_inside(server, plan, fence, on_step).await
+}
+
+/// Does what a plan says of the maintenance database, in which `session` is.
+///
+/// # Errors
+/// The first statement that failed.
+pub async fn run_maintenance(
+    server: &Server,
+    session: &mut Session,
+    plan: &Plan,
+    fence: &dyn Fence,
+    on_step: OnStep<'_>,
+) -> Result<(), PostgresError> {
+    if let Some(role) = plan.roles_without_password().first() {
+        return Err(PostgresError::NoPassword { role: (*role).to_owned() });
+    }
+    for batch in plan.batches_of(Place::Maintenance) {
+        run(server, session, batch, fence, on_step).await?;
+    }
+    Ok(())
+}
+
+/// Does what a plan says of the claim's database, as the provisioner on a connection of its own; connects to nothing where
+/// there is nothing to do.
+///
+/// # Errors
+/// The first statement that failed.
+pub async fn run_inside(
+    server: &Server,
+    plan: &Plan,
+    fence: &dyn Fence,
+    on_step: OnStep<'_>,
+) -> Result<(), PostgresError> {
+    let mut batches = plan.batches_of(Place::Inside).peekable();
+    if batches.peek().is_none() {
+        return Ok(());
+    }
+    let mut session = server.inside(&plan.database).await?;
+    for batch in batches {
+        run(server, &mut session, batch, fence, on_step).await?;
+    }
+    Ok(())
+}
+
+async fn run(
+    server: &Server,
+    session: &mut Session,
+    batch: &Batch,
+    fence: &dyn Fence,
+    on_step: OnStep<'_>,
+) -> Result<(), PostgresError> {
+    on_step(Step { name: batch.step, done: false });
+    if batch.alone() {
+        run_alone(server, session, batch, fence).await?;
+    } else {
+        let timeouts = session.timeouts();
+        let limit = timeouts.statement.saturating_sub(Duration::from_secs(1));
+        let mut statements = prologue(server, fence, limit, batch)?;
+        let before = statements.len();
+        statements.extend(batch.changes.iter().flat_map(Change::statements));
+        let result = session.batch(&statements.join(";\n"), timeouts.statement).await;
+        result.map_err(|failure| explain(batch, failure, before))?;
+    }
+    tracing::debug!(step = batch.step, changes = batch.changes.len(), "applied");
+    on_step(Step { name: batch.step, done: true });
+    Ok(())
+}
+
+/// `CREATE DATABASE` and `DROP DATABASE` can not be in a transaction, so nothing that is sent with them can check the fence.
+/// Before a drop the server is told to end the session if nothing arrives until the fence falls: what a stalled process sends
+/// after that reaches nobody. A create that comes too late makes an empty, closed database at worst.
+async fn run_alone(
+    server: &Server,
+    session: &mut Session,
+    batch: &Batch,
+    fence: &dyn Fence,
+) -> Result<(), PostgresError> {
+    let timeouts = session.timeouts();
+    let remaining = check(fence, batch)?;
+    let is_drop = matches!(batch.changes.as_slice(), [Change::Database(DatabaseChange::Drop { .. })]);
+    if is_drop && remaining != Duration::MAX {
+        let mut guard = prologue(server, fence, timeouts.statement, batch)?;
+        let before = guard.len();
+        guard.push(sql::idle_session_timeout(remaining));
+        session.spoil();
+        let result = session.batch(&guard.join(";\n"), timeouts.statement).await;
+        result.map_err(|failure| explain(batch, failure, before))?;
+    }
+    let sql: Vec<_> = batch.changes.iter().flat_map(Change::statements).collect();
+    let result = session.batch(&sql.join(";\n"), timeouts.database).await;
+    result.map_err(|failure| explain(batch, failure, 0))
+}
+
+fn check(fence: &dyn Fence, batch: &Batch) -> Result<Duration, PostgresError> {
+    match fence.remaining() {
+        Some(remaining) if !remaining.is_zero() => Ok(remaining),
+        _ => Err(PostgresError::Fenced { what: what(batch, 0) }),
+    }
+}
+
+/// Statements that hold a batch to its limits: its time, and the server's clock when the fence falls.
+fn prologue(server: &Server, fence: &dyn Fence, limit: Duration, batch: &Batch) -> Result<Vec<String>, PostgresError> {
+    let remaining = check(fence, batch)?;
+    let until = server.clock().and_then(|now| {
+        let remaining = chrono::TimeDelta::from_std(remaining).ok()?;
+        now.checked_add_signed(remaining)
+    });
+    let mut statements = Vec::with_capacity(2);
+    statements.extend(until.map(sql::fence));
+    statements.push(sql::local_statement_timeout(limit));
+    Ok(statements)
+}
+
+/// Says which change failed: the server answers each statement in turn.
+fn explain(batch: &Batch, failure: Failure, before: usize) -> PostgresError {
+    let Failure { done, cause } = failure;
+    cause.into_error(&what(batch, done.saturating_sub(before)))
+}
+
+fn what(batch: &Batch, statements: usize) -> String {
+    const MOST: usize = 600;
+    let mut passed = 0;
+    let failed = batch.changes.iter().find(|change| {
+        passed += change.statements().len();
+        passed > statements
+    });
+    let Some(change) = failed else {
+        // All were done, and the commit was not.
+        return format!("step {:?}", batch.step);
+    };
+    let mut sql = change.sql_withheld();
+    if let Some((cut, _)) = sql.char_indices().nth(MOST) {
+        sql.truncate(cut);
+        sql.push('…');
+    }
+    format!("{} [{sql}]", change.text())
+}

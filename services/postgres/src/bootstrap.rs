@@ -1,0 +1,213 @@
+//! What a superuser does once when a cluster is attached: a group that owns everything, and the logins that act as it.
+//!
+//! Two logins, so that the provisioner's own password can be changed without a moment in which none works. Both act as the
+//! group from their first statement (`ALTER ROLE … SET role`), so neither ever owns anything.
+
+use pgtenant_model::InvalidField;
+
+use crate::error::PostgresError;
+use crate::server::Server;
+use crate::session::Session;
+use crate::sql::{ident, literal};
+use crate::verifier::Verifier;
+use crate::version::{OWN_TEMPLATE, ServerVersion};
+
+/// The group that owns the tenants' databases.
+pub const GROUP: &str = "pgtenant";
+
+/// What a cluster is attached with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bootstrap {
+    /// The group, as [`GROUP`].
+    pub group: String,
+    /// Login and verifier, as `prov_a` and `prov_b`.
+    pub logins: Vec<(String, Verifier)>,
+    /// Whether PUBLIC, and so every tenant, loses CONNECT to `postgres` and `template1`. Right for a cluster that serves
+    /// nothing else.
+    pub close_to_public: bool,
+}
+
+/// Statements that are sent together.
+struct Script {
+    place: Place,
+    /// A database without which the script is not needed.
+    unless: Option<&'static str>,
+    statements: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Maintenance,
+    Template,
+}
+
+/// The script for psql, run by a superuser in the maintenance database. It may be run again. A [`Verifier::withheld`] is
+/// printed as such and must be filled in.
+#[must_use]
+pub fn bootstrap_sql(version: ServerVersion, bootstrap: &Bootstrap) -> String {
+    let mut lines = vec!["SELECT current_database() AS maintenance \\gset".to_owned()];
+    let mut place = Place::Maintenance;
+    for script in scripts(version, bootstrap) {
+        if place != script.place {
+            place = script.place;
+            lines.push(match place {
+                Place::Maintenance => "\\connect :\"maintenance\"".to_owned(),
+                Place::Template => format!("\\connect {OWN_TEMPLATE}"),
+            });
+        }
+        let line = |statement: String| match script.unless {
+            None => format!("{statement};"),
+            Some(database) => format!(
+                "SELECT {} WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = {}) \\gexec",
+                literal(statement),
+                literal(database)
+            ),
+        };
+        lines.extend(script.statements.into_iter().map(line));
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+/// Does what [`bootstrap_sql`] says. `server` logs in as a superuser.
+///
+/// # Errors
+/// What the server says; it may be tried again.
+pub async fn bootstrap(server: &Server, bootstrap: &Bootstrap) -> Result<(), PostgresError> {
+    const EXISTS: &str = "SELECT datname::text FROM pg_database WHERE datname = $1";
+    if let Some((login, _)) = bootstrap.logins.iter().find(|(_, verifier)| verifier.is_withheld()) {
+        return Err(PostgresError::NoPassword { role: login.clone() });
+    }
+    let mut session = server.maintenance().await?;
+    let version = version(&mut session).await?;
+    for script in scripts(version, bootstrap) {
+        if let Some(database) = script.unless
+            && !session.texts("look for a database", EXISTS, &[database]).await?.is_empty()
+        {
+            continue;
+        }
+        match script.place {
+            Place::Maintenance => run(&mut session, script).await?,
+            Place::Template => run(&mut server.inside(OWN_TEMPLATE).await?, script).await?,
+        }
+    }
+    Ok(())
+}
+
+async fn run(session: &mut Session, script: Script) -> Result<(), PostgresError> {
+    let deadline = session.timeouts().database;
+    let result = session.batch(&script.statements.join(";\n"), deadline).await;
+    result.map_err(|failure| failure.cause.into_error("prepare the cluster"))
+}
+
+pub(crate) async fn version(session: &mut Session) -> Result<ServerVersion, PostgresError> {
+    const VERSION: &str = "SELECT current_setting('server_version_num')";
+    let what = "ask for the server's version";
+    let answer = session.texts(what, VERSION, &[]).await?;
+    let number = answer.into_iter().flatten().find_map(|text| text.parse().ok());
+    number
+        .map(ServerVersion::new)
+        .ok_or_else(|| PostgresError::Answer { what: what.to_owned(), reason: "it is not a number".to_owned() })
+}
+
+fn scripts(version: ServerVersion, bootstrap: &Bootstrap) -> Vec<Script> {
+    let mut scripts = vec![Script { place: Place::Maintenance, unless: None, statements: roles(bootstrap) }];
+    if version.needs_own_template() {
+        scripts.extend(template(bootstrap));
+    }
+    scripts
+}
+
+fn roles(bootstrap: &Bootstrap) -> Vec<String> {
+    let group = ident(&bootstrap.group);
+    let mut statements = vec![
+        create_unless_there(&bootstrap.group),
+        format!("ALTER ROLE {group} NOLOGIN NOSUPERUSER CREATEDB CREATEROLE INHERIT NOREPLICATION NOBYPASSRLS"),
+        format!("COMMENT ON ROLE {group} IS 'owns the databases of pgtenant'"),
+    ];
+    for (login, verifier) in &bootstrap.logins {
+        let (name, password) = (ident(login), literal(verifier.expose()));
+        statements.extend([
+            create_unless_there(login),
+            format!(
+                "ALTER ROLE {name} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE INHERIT NOREPLICATION NOBYPASSRLS \
+                 PASSWORD {password}"
+            ),
+            format!("GRANT {group} TO {name}"),
+            format!("ALTER ROLE {name} SET role = {}", literal(&bootstrap.group)),
+            format!("COMMENT ON ROLE {name} IS 'login of the pgtenant control plane'"),
+        ]);
+    }
+    if bootstrap.close_to_public {
+        statements.extend([
+            format!("GRANT CONNECT ON DATABASE postgres TO {group}"),
+            "REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC".to_owned(),
+        ]);
+    }
+    statements
+}
+
+/// There is no `CREATE ROLE IF NOT EXISTS`.
+fn create_unless_there(role: &str) -> String {
+    format!(
+        "DO $do$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {}) THEN CREATE ROLE {}; END IF; END $do$",
+        literal(role),
+        ident(role)
+    )
+}
+
+/// A copy of `template0` in which `public` is as it is from 15 on, and nothing for PUBLIC. It is closed at the end, so that
+/// copying it never has to wait; until then nobody but superusers enters it.
+fn template(bootstrap: &Bootstrap) -> Vec<Script> {
+    let (name, group) = (ident(OWN_TEMPLATE), ident(&bootstrap.group));
+    let maintenance = |statements| Script { place: Place::Maintenance, unless: None, statements };
+    vec![
+        Script {
+            place: Place::Maintenance,
+            unless: Some(OWN_TEMPLATE),
+            statements: vec![format!("CREATE DATABASE {name} TEMPLATE template0 OWNER {group} CONNECTION LIMIT 0")],
+        },
+        maintenance(vec![
+            format!("ALTER DATABASE {name} OWNER TO {group}"),
+            format!("REVOKE ALL ON DATABASE {name} FROM PUBLIC"),
+            format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true"),
+        ]),
+        Script {
+            place: Place::Template,
+            unless: None,
+            statements: vec![
+                "ALTER SCHEMA public OWNER TO pg_database_owner".to_owned(),
+                "REVOKE ALL ON SCHEMA public FROM PUBLIC".to_owned(),
+            ],
+        },
+        maintenance(vec![format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false")]),
+    ]
+}
+
+/// What a preflight says where the template is not as [`bootstrap`] makes it.
+pub(crate) fn template_problem(problem: &str) -> InvalidField {
+    InvalidField::new(
+        "provisioner",
+        format!(
+            "PostgreSQL 14 needs the template database {OWN_TEMPLATE:?}, and {problem}: run the bootstrap script again"
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_printed_script_has_no_verifier_unless_it_was_given() {
+        let bootstrap = Bootstrap {
+            group: GROUP.into(),
+            logins: vec![("prov_a".into(), Verifier::withheld())],
+            close_to_public: true,
+        };
+        let script = bootstrap_sql(ServerVersion::new(150_018), &bootstrap);
+        assert!(script.contains("PASSWORD '<withheld>'"), "{script}");
+        assert!(!script.contains(OWN_TEMPLATE));
+        assert!(bootstrap_sql(ServerVersion::new(140_023), &bootstrap).contains("\\gexec"));
+    }
+}

@@ -1,0 +1,118 @@
+//! What has to be done so that nothing of a claim is left.
+
+use pgtenant_model::{ClaimKey, Tier};
+
+use super::roles::belongs;
+use super::standing::{is_half_made, is_ours};
+use super::{Names, Place, Plan, Refusal, Work, drop, step};
+use crate::change::{Change, RoleChange};
+use crate::comment::role_comment;
+use crate::observed::{Observed, RoleFacts};
+use crate::sql::ident;
+
+/// What has to be done so that nothing of the claim is left on the cluster. What is there and does not carry the claim's
+/// comment is not the claim's: it stays, and is named in [`Plan::beyond`].
+///
+/// # Errors
+/// A refusal says which of the claim's own roles can not be dropped, and what to do.
+pub fn plan_drop(key: &ClaimKey, observed: &Observed) -> Result<Plan, Refusal> {
+    let names = Names::of(key);
+    let mut plan = Plan { database: names.database.clone(), batches: Vec::new(), beyond: Vec::new() };
+    let mut work = Work::default();
+    let ours = observed.database.as_ref().is_some_and(|facts| is_ours(key, observed, facts));
+    let drop_database = match &observed.database {
+        None => false,
+        Some(facts) if ours || is_half_made(observed, facts) => true,
+        Some(facts) => {
+            work.beyond(
+                format!(
+                    "database {:?} exists and is not this claim's (owner: {:?}): it stays",
+                    names.database, facts.owner.name
+                ),
+                "drop it by hand if it is not needed".to_owned(),
+            );
+            false
+        }
+    };
+    let roles = own_roles(key, observed, ours, &mut work)?;
+    if drop_database {
+        // Nobody ends another's sessions; a member of their role may.
+        plan.push(step::PREPARE_DROP, Place::Maintenance, borrow(observed, &roles));
+        plan.push(step::DROP_DATABASE, Place::Maintenance, vec![drop(&names.database)]);
+    }
+    let mut changes = Vec::new();
+    for (role, facts) in &roles {
+        changes.extend(owned_elsewhere(observed, role, facts, !drop_database)?);
+    }
+    changes.extend(roles.iter().map(|(role, _)| Change::Role(RoleChange::Drop { role: role.clone() })));
+    plan.push(step::DROP_ROLES, Place::Maintenance, changes);
+    plan.beyond = work.beyond;
+    Ok(plan)
+}
+
+/// The claim's roles, second logins first: they may be members of the others. A role that lost its comment is known by
+/// a database that has one, and a second login by its tier's role.
+fn own_roles<'a>(
+    key: &ClaimKey,
+    observed: &'a Observed,
+    ours: bool,
+    work: &mut Work,
+) -> Result<Vec<(String, &'a RoleFacts)>, Refusal> {
+    let mut own = Vec::new();
+    let seconds = Tier::ALL.map(|tier| (tier, key.second_login(tier)));
+    let firsts = Tier::ALL.map(|tier| (tier, key.role(tier)));
+    for (tier, role) in seconds.into_iter().chain(firsts) {
+        let Some(facts) = observed.roles.get(&role) else { continue };
+        let lost_comment = ours && facts.comment.is_none() && role == key.role(tier);
+        if !lost_comment && !belongs(facts, &key.role(tier), &role_comment(key, tier)) {
+            work.beyond(
+                format!("role {role:?} exists and is not this claim's: it stays"),
+                "drop it by hand if it is not needed".to_owned(),
+            );
+        } else if facts.manageable {
+            own.push((role, facts));
+        } else {
+            return Err(Refusal::NeedsSuperuser {
+                what: format!("role {role:?} can not be dropped by {:?}", observed.server.current_user),
+                sql: format!("DROP ROLE {};", ident(&role)),
+            });
+        }
+    }
+    Ok(own)
+}
+
+fn borrow(observed: &Observed, roles: &[(String, &RoleFacts)]) -> Vec<Change> {
+    let with_options = observed.server.version.has_membership_options();
+    let missing = roles.iter().filter(|(_, facts)| !facts.usable);
+    missing.map(|(role, _)| Change::Role(RoleChange::Borrow { role: role.clone(), with_options })).collect()
+}
+
+/// What would keep the role from being dropped: things that it has in the maintenance database or cluster-wide.
+fn owned_elsewhere(observed: &Observed, role: &str, facts: &RoleFacts, not_lent: bool) -> Result<Vec<Change>, Refusal> {
+    let here = observed.server.maintenance_database.as_str();
+    for thing in &facts.elsewhere {
+        let reachable = match &thing.database {
+            None => !thing.owned,
+            Some(database) => database == here,
+        };
+        if !reachable {
+            let (place, connect) = match &thing.database {
+                None => ("of the whole cluster".to_owned(), String::new()),
+                Some(database) => (format!("in database {database:?}"), format!("\\connect {}; ", ident(database))),
+            };
+            return Err(Refusal::NeedsSuperuser {
+                what: format!("role {role:?} has objects or privileges {place}"),
+                sql: format!("{connect}DROP OWNED BY {};", ident(role)),
+            });
+        }
+    }
+    let mut changes = Vec::new();
+    if !facts.elsewhere.is_empty() {
+        if not_lent && !facts.usable {
+            let with_options = observed.server.version.has_membership_options();
+            changes.push(Change::Role(RoleChange::Borrow { role: role.to_owned(), with_options }));
+        }
+        changes.push(Change::Role(RoleChange::DropOwned { role: role.to_owned() }));
+    }
+    Ok(changes)
+}

@@ -1,0 +1,216 @@
+//! The three roles, and those second logins that exist.
+
+use pgtenant_model::Tier;
+
+use super::{Desired, Names, Refusal, Work};
+use crate::change::{Attribute, Change, Object, ObjectChange, RoleChange};
+use crate::comment::role_comment;
+use crate::observed::{Membership, Observed, RoleFacts};
+use crate::sql::ident;
+use crate::verifier::Verifier;
+
+/// What has to be done so that every tier can log in and is nothing more than its tier.
+pub(super) fn plan(desired: &Desired, observed: &Observed, names: &Names, work: &mut Work) -> Result<(), Refusal> {
+    debug_assert_eq!(names.database, desired.key.database());
+    let limit = desired.connection_limit.unwrap_or(-1);
+    for tier in [Tier::Admin, Tier::Read, Tier::Write] {
+        let role = desired.key.role(tier);
+        let comment = role_comment(&desired.key, tier);
+        let password = desired.passwords.get(&tier);
+        let Some(facts) = observed.roles.get(&role) else {
+            create(work, role, comment, limit, password);
+            continue;
+        };
+        let subject = Subject { desired, observed, role: &role, facts, tier_role: None };
+        subject.plan(limit, &comment, password, work)?;
+
+        let second = desired.key.second_login(tier);
+        if let Some(facts) = observed.roles.get(&second)
+            && belongs(facts, &role, &comment)
+        {
+            let subject = Subject { desired, observed, role: &second, facts, tier_role: Some(&role) };
+            subject.plan(limit, &comment, None, work)?;
+        }
+    }
+    Ok(())
+}
+
+/// A second login is the claim's when it says so or is in the tier's role; else it only looks like one.
+pub(super) fn belongs(facts: &RoleFacts, tier_role: &str, comment: &str) -> bool {
+    facts.comment.as_deref() == Some(comment)
+        || (facts.comment.is_none() && facts.member_of.iter().any(|m| m.role == tier_role))
+}
+
+fn create(work: &mut Work, role: String, comment: String, connection_limit: i32, password: Option<&Verifier>) {
+    let verifier = password.cloned().unwrap_or(Verifier::withheld());
+    let object = Object::Role(role.clone());
+    work.changes.extend([
+        Change::Role(RoleChange::Create { role, connection_limit, verifier }),
+        Change::Object(ObjectChange::Comment { object, text: comment }),
+    ]);
+}
+
+/// A role that exists.
+struct Subject<'a> {
+    desired: &'a Desired,
+    observed: &'a Observed,
+    role: &'a str,
+    facts: &'a RoleFacts,
+    /// For a second login: the role that its sessions take on.
+    tier_role: Option<&'a str>,
+}
+
+impl Subject<'_> {
+    fn plan(&self, limit: i32, comment: &str, password: Option<&Verifier>, work: &mut Work) -> Result<(), Refusal> {
+        let role = self.role.to_owned();
+        let mut changes = Vec::new();
+        let attributes = self.attributes(limit, work);
+        if !attributes.is_empty() {
+            changes.push(Change::Role(RoleChange::Alter { role: role.clone(), attributes }));
+        }
+        if let Some(verifier) = password {
+            changes.push(Change::Role(RoleChange::SetPassword { role: role.clone(), verifier: verifier.clone() }));
+        }
+        if self.facts.comment.as_deref() != Some(comment) {
+            let object = Object::Role(role);
+            changes.push(Change::Object(ObjectChange::Comment { object, text: comment.to_owned() }));
+        }
+        changes.extend(self.takes_on());
+        if self.facts.manageable {
+            work.changes.extend(changes);
+        } else if !changes.is_empty() {
+            self.out_of_reach(&changes, work)?;
+        }
+        self.memberships(work);
+        Ok(())
+    }
+
+    /// Attributes that differ; those that only a superuser changes are said to be beyond the provisioner.
+    fn attributes(&self, limit: i32, work: &mut Work) -> Vec<Attribute> {
+        let facts = self.facts;
+        let expires = facts.valid_until.as_deref().is_some_and(|until| until != "infinity");
+        let differing = [
+            (!facts.can_login, Attribute::Login),
+            (!facts.inherit, Attribute::Inherit),
+            (facts.create_db, Attribute::NoCreateDb),
+            (facts.create_role, Attribute::NoCreateRole),
+            (facts.connection_limit != limit, Attribute::ConnectionLimit(limit)),
+            (expires, Attribute::NoExpiry),
+        ];
+        let mut attributes: Vec<_> =
+            differing.into_iter().filter_map(|(differs, want)| differs.then_some(want)).collect();
+        for (differs, want) in [
+            (facts.superuser, Attribute::NoSuperuser),
+            (facts.replication, Attribute::NoReplication),
+            (facts.bypass_rls, Attribute::NoBypassRls),
+        ] {
+            if differs && self.observed.server.superuser {
+                attributes.push(want);
+            } else if differs {
+                work.beyond(
+                    format!("role {:?} is not {want}, and only a superuser can change that", self.role),
+                    format!("ALTER ROLE {} {want};", ident(self.role)),
+                );
+            }
+        }
+        attributes
+    }
+
+    /// `ALTER ROLE … SET role`: a tier's role acts as itself, its second login as the tier's role.
+    fn takes_on(&self) -> Vec<Change> {
+        let settings = &self.facts.role_settings;
+        let acts_as = self.tier_role.unwrap_or(self.role);
+        let login = self.role.to_owned();
+        let mut changes = Vec::new();
+        let global = settings.iter().find(|s| s.database.is_none()).map(|s| s.value.as_str());
+        match (self.tier_role, global) {
+            (Some(role), value) if value != Some(role) => {
+                let role = role.to_owned();
+                changes.push(Change::Role(RoleChange::TakeOn { login: login.clone(), role }));
+            }
+            (None, Some(value)) if value != acts_as => {
+                let change = RoleChange::ResetTakeOn { login: login.clone(), database: None };
+                changes.push(Change::Role(change));
+            }
+            _ => {}
+        }
+        let elsewhere = settings.iter().filter(|s| s.database.is_some() && s.value != acts_as);
+        changes.extend(elsewhere.map(|setting| {
+            let (login, database) = (login.clone(), setting.database.clone());
+            Change::Role(RoleChange::ResetTakeOn { login, database })
+        }));
+        changes
+    }
+
+    fn memberships(&self, work: &mut Work) {
+        let server = &self.observed.server;
+        let second = self.second_login();
+        let mut joined = self.tier_role.is_none();
+        for membership in &self.facts.member_of {
+            if Some(membership.role.as_str()) == self.tier_role && !membership.admin {
+                joined = true;
+            } else {
+                self.remove(membership, work);
+            }
+        }
+        for membership in &self.facts.members {
+            let member = &membership.member;
+            let provisioner = *member == server.current_user || *member == server.session_user;
+            // A second login's own entry is looked at from its side.
+            if !provisioner && Some(member) != second.as_ref() {
+                self.remove(membership, work);
+            }
+        }
+        if let (false, Some(role)) = (joined, self.tier_role) {
+            let (role, member) = (role.to_owned(), self.role.to_owned());
+            work.changes.push(Change::Role(RoleChange::AddMember { role, member }));
+        }
+    }
+
+    fn second_login(&self) -> Option<String> {
+        let key = &self.desired.key;
+        let tier = Tier::ALL.into_iter().find(|tier| key.role(*tier) == self.role)?;
+        let second = key.second_login(tier);
+        let facts = self.observed.roles.get(&second)?;
+        belongs(facts, self.role, &role_comment(key, tier)).then_some(second)
+    }
+
+    fn remove(&self, membership: &Membership, work: &mut Work) {
+        let Membership { role, member, grantor, revocable, .. } = membership;
+        let per_grantor = self.observed.server.version.has_membership_options();
+        let change = Change::Role(RoleChange::RemoveMember {
+            role: role.clone(),
+            member: member.clone(),
+            grantor: per_grantor.then(|| grantor.clone()),
+        });
+        if *revocable {
+            work.changes.push(change);
+        } else {
+            work.beyond(
+                format!("{member:?} is in role {role:?} by grant of {grantor:?}, who alone can revoke it"),
+                format!("{};", change.sql_withheld()),
+            );
+        }
+    }
+
+    /// The role can not be altered by the provisioner: on 16 and later that takes ADMIN OPTION.
+    fn out_of_reach(&self, changes: &[Change], work: &mut Work) -> Result<(), Refusal> {
+        let what = format!("role {:?} can not be altered by {:?}", self.role, self.observed.server.current_user);
+        if self.facts.superuser {
+            // Said already, with the statement that brings it back into reach.
+            return Ok(());
+        }
+        let sql = if self.observed.server.version.has_membership_options() {
+            let provisioner = ident(&self.observed.server.current_user);
+            format!("GRANT {} TO {provisioner} WITH ADMIN OPTION;", ident(self.role))
+        } else {
+            let statements: Vec<_> = changes.iter().map(|c| format!("{};", c.sql_withheld())).collect();
+            statements.join(" ")
+        };
+        if self.desired.adopt {
+            return Err(Refusal::NeedsSuperuser { what, sql });
+        }
+        work.beyond(what, sql);
+        Ok(())
+    }
+}

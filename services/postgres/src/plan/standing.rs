@@ -1,0 +1,133 @@
+//! Whose a database and its roles are, before anything is done to them.
+
+use pgtenant_model::{ClaimKey, Tier};
+
+use super::{Desired, Names};
+use crate::comment::{database_comment, parse_database_comment, parse_role_comment, role_comment};
+use crate::observed::{DatabaseFacts, Observed};
+
+/// Why a claim can not have its database or roles. `Display` says what is there, whose it is and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Something of that name exists and carries no claim's comment.
+    #[error(
+        "{what} exists and is not this claim's (owner: {owner}; comment: {comment}): adopt it, or choose another name"
+    )]
+    Occupied {
+        /// `database "a-b"`, `role "a-b-read"`.
+        what: String,
+        /// Its owner; `none` for a role.
+        owner: String,
+        /// Its comment.
+        comment: String,
+    },
+    /// Something of that name belongs to another claim. It can not be adopted.
+    #[error("{what} belongs to the claim {claim}: choose another name")]
+    OtherClaim {
+        /// `database "a-b-c"`.
+        what: String,
+        /// The claim that its comment names.
+        claim: ClaimKey,
+    },
+    /// The provisioner may not do it.
+    #[error("{what}; a superuser has to run: {sql}")]
+    NeedsSuperuser {
+        /// What is wished and why it can not be done.
+        what: String,
+        /// The statements.
+        sql: String,
+    },
+    /// The server lacks something.
+    #[error("{what}: {remedy}")]
+    Unprepared {
+        /// What it lacks.
+        what: String,
+        /// How it gets it.
+        remedy: String,
+    },
+}
+
+/// What a claim finds under its database's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Nothing.
+    Absent,
+    /// What a `CREATE DATABASE` left that was not followed by the rest: closed, so without data.
+    HalfMade,
+    /// What an interrupted `DROP DATABASE` left of this claim's database.
+    Invalid,
+    /// This claim's database.
+    Ours,
+    /// Somebody's database, to be taken over.
+    ToAdopt,
+}
+
+/// Decides whose the database is, and refuses roles that are not this claim's.
+pub(super) fn of(desired: &Desired, observed: &Observed, names: &Names) -> Result<Standing, Refusal> {
+    let standing = match &observed.database {
+        None => Standing::Absent,
+        Some(facts) => of_database(desired, observed, names, facts)?,
+    };
+    let may_take = desired.adopt || standing == Standing::Ours;
+    for tier in Tier::ALL {
+        let role = desired.key.role(tier);
+        let Some(facts) = observed.roles.get(&role) else { continue };
+        let comment = facts.comment.as_deref();
+        if comment == Some(role_comment(&desired.key, tier).as_str()) {
+            continue;
+        }
+        let what = format!("role {role:?}");
+        if let Some((claim, _)) = comment.and_then(parse_role_comment)
+            && claim != desired.key
+        {
+            return Err(Refusal::OtherClaim { what, claim });
+        }
+        if !may_take {
+            return Err(Refusal::Occupied { what, owner: "none".into(), comment: said(comment) });
+        }
+    }
+    Ok(standing)
+}
+
+fn of_database(
+    desired: &Desired,
+    observed: &Observed,
+    names: &Names,
+    facts: &DatabaseFacts,
+) -> Result<Standing, Refusal> {
+    let comment = facts.comment.as_deref();
+    if is_ours(&desired.key, observed, facts) {
+        return Ok(if facts.is_invalid() { Standing::Invalid } else { Standing::Ours });
+    }
+    if is_half_made(observed, facts) {
+        return Ok(Standing::HalfMade);
+    }
+    let what = format!("database {:?}", names.database);
+    if let Some(claim) = comment.and_then(parse_database_comment) {
+        return Err(Refusal::OtherClaim { what, claim });
+    }
+    if facts.is_invalid() || !desired.adopt {
+        return Err(Refusal::Occupied { what, owner: format!("{:?}", facts.owner.name), comment: said(comment) });
+    }
+    Ok(Standing::ToAdopt)
+}
+
+/// Ours is what has our comment; or lost it, and is the provisioner's with our admin role beside it.
+pub(super) fn is_ours(key: &ClaimKey, observed: &Observed, facts: &DatabaseFacts) -> bool {
+    if let Some(comment) = &facts.comment {
+        return *comment == database_comment(key);
+    }
+    let admin = observed.roles.get(&key.role(Tier::Admin));
+    let admin_is_ours =
+        admin.is_some_and(|role| role.comment.as_deref() == Some(role_comment(key, Tier::Admin).as_str()));
+    facts.allow_connections && facts.owner.name == observed.server.current_user && admin_is_ours
+}
+
+/// A database is commented in the transaction that opens it, so one that is closed and has no comment was never open.
+pub(super) fn is_half_made(observed: &Observed, facts: &DatabaseFacts) -> bool {
+    facts.comment.is_none() && !facts.allow_connections && facts.owner.name == observed.server.current_user
+}
+
+fn said(comment: Option<&str>) -> String {
+    comment.map_or_else(|| "none".to_owned(), |text| format!("{text:?}"))
+}

@@ -1,0 +1,149 @@
+//! What would bite later on a cluster, and what is on it already.
+
+use pgtenant_model::{ClaimKey, InvalidField};
+use serde::Deserialize;
+
+use crate::bootstrap::{GROUP, template_problem};
+use crate::comment::parse_database_comment;
+use crate::error::{PostgresError, chain};
+use crate::session::Session;
+use crate::sql::ident;
+use crate::version::{OWN_TEMPLATE, ServerVersion};
+
+const PREFLIGHT: &str = include_str!("sql/preflight.sql");
+
+#[derive(Debug, Clone, Deserialize)]
+struct Facts {
+    version: ServerVersion,
+    in_recovery: bool,
+    current_user: String,
+    session_user: String,
+    superuser: bool,
+    create_db: bool,
+    create_role: bool,
+    inherit: bool,
+    can_login: bool,
+    encoding: String,
+    password_encryption: String,
+    ssl: Option<bool>,
+    public_databases: Vec<String>,
+    template: Option<TemplateFacts>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct TemplateFacts {
+    owned: bool,
+    allow_connections: bool,
+}
+
+/// What is wrong or worth knowing about the cluster and the provisioner. An empty list: nothing.
+///
+/// What `pg_hba.conf` allows can not be seen by a provisioner; the first login of a tier shows it.
+///
+/// # Errors
+/// What the server says.
+pub async fn preflight(session: &mut Session) -> Result<Vec<InvalidField>, PostgresError> {
+    let what = "run the preflight";
+    let text = session.texts(what, PREFLIGHT, &[OWN_TEMPLATE]).await?.into_iter().next().flatten();
+    let facts: Facts = serde_json::from_str(&text.unwrap_or_default())
+        .map_err(|error| PostgresError::Answer { what: what.to_owned(), reason: chain(&error) })?;
+    let mut problems = Vec::new();
+    of_server(&facts, &mut problems);
+    of_provisioner(&facts, &mut problems);
+    Ok(problems)
+}
+
+fn of_server(facts: &Facts, problems: &mut Vec<InvalidField>) {
+    let mut say = |field: &str, message: String| problems.push(InvalidField::new(field, message));
+    let version = facts.version;
+    if !version.supported() {
+        let (oldest, newest) = (ServerVersion::OLDEST, ServerVersion::NEWEST);
+        say("topology", format!("PostgreSQL {version} is not supported: {oldest} to {newest} are"));
+    }
+    if facts.in_recovery {
+        say("topology", "the server is a standby: nothing can be made there".to_owned());
+    }
+    if facts.encoding != "UTF8" {
+        let encoding = &facts.encoding;
+        say("topology", format!("the cluster's encoding is {encoding}; tenants' databases get the same: use UTF8"));
+    }
+    if facts.ssl == Some(false) {
+        say("tls", "this connection is not encrypted".to_owned());
+    }
+    if facts.password_encryption != "scram-sha-256" {
+        say(
+            "tls",
+            format!(
+                "password_encryption is {}: passwords that tenants set themselves are weaker than scram-sha-256",
+                facts.password_encryption
+            ),
+        );
+    }
+    for database in &facts.public_databases {
+        say(
+            "provisioner",
+            format!(
+                "every tenant may connect to database {database:?}; a superuser stops that with: \
+                 REVOKE CONNECT ON DATABASE {0} FROM PUBLIC; GRANT CONNECT ON DATABASE {0} TO {1};",
+                ident(database),
+                ident(&facts.session_user)
+            ),
+        );
+    }
+}
+
+fn of_provisioner(facts: &Facts, problems: &mut Vec<InvalidField>) {
+    let Facts { current_user, session_user, .. } = facts;
+    let mut say = |message: String| problems.push(InvalidField::new("provisioner", message));
+    let attributes = [(facts.create_db, "CREATEDB"), (facts.create_role, "CREATEROLE"), (facts.inherit, "INHERIT")];
+    for (has, attribute) in attributes {
+        if !has && !facts.superuser {
+            say(format!(
+                "{current_user:?} lacks {attribute}; a superuser gives it with: ALTER ROLE {} {attribute};",
+                ident(current_user)
+            ));
+        }
+    }
+    if facts.superuser {
+        say(format!("{current_user:?} is a superuser: CREATEDB and CREATEROLE are enough"));
+    }
+    if facts.can_login && current_user == session_user {
+        say(format!(
+            "{session_user:?} owns what it makes itself, so that no second login can take over from it: \
+             let it act as a group, as {GROUP:?} of the bootstrap script"
+        ));
+    }
+    if facts.version.needs_own_template() {
+        match &facts.template {
+            None => problems.push(template_problem("there is none")),
+            Some(template) if !template.owned => problems.push(template_problem("it is not the provisioner's")),
+            Some(template) if template.allow_connections => {
+                problems.push(template_problem("it is open to connections"));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// Databases that a `CREATE DATABASE` left which was not followed by the rest: closed, without comment, the provisioner's.
+/// Those that no claim is being made for may be dropped.
+///
+/// # Errors
+/// What the server says.
+pub async fn half_made(session: &mut Session) -> Result<Vec<String>, PostgresError> {
+    const HALF_MADE: &str = "SELECT d.datname::text FROM pg_database d JOIN pg_roles r ON r.oid = d.datdba \
+         WHERE r.rolname = current_user AND NOT d.datallowconn AND d.datname <> $1 \
+         AND shobj_description(d.oid, 'pg_database') IS NULL ORDER BY 1";
+    let names = session.texts("look for half-made databases", HALF_MADE, &[OWN_TEMPLATE]).await?;
+    Ok(names.into_iter().flatten().collect())
+}
+
+/// Every claim that a database of the cluster says it is, so that a ledger can be rebuilt.
+///
+/// # Errors
+/// What the server says.
+pub async fn claims_on_cluster(session: &mut Session) -> Result<Vec<ClaimKey>, PostgresError> {
+    const COMMENTS: &str = "SELECT shobj_description(d.oid, 'pg_database') FROM pg_database d ORDER BY d.datname";
+    let comments = session.texts("read the databases' comments", COMMENTS, &[]).await?;
+    Ok(comments.iter().flatten().filter_map(|text| parse_database_comment(text)).collect())
+}

@@ -1,0 +1,122 @@
+//! TLS to a cluster: libpq's `require`, `verify-ca` and `verify-full`.
+//!
+//! A CA file is the only authority that is trusted: a certificate for the same name from a public one is not the
+//! cluster's. Without a file the machine's own store decides. Either is read once, not for each connection: parsing the
+//! machine's store takes 4 ms.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use pgtenant_model::SslMode;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::error::{PostgresError, chain};
+
+/// Reads the authorities and sets TLS up.
+pub(crate) fn connector(sslmode: SslMode, ca_file: Option<&Path>) -> Result<MakeRustlsConnect, PostgresError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| setup("TLS", &error))?;
+    let config = match sslmode {
+        SslMode::VerifyFull => builder.with_root_certificates(roots(ca_file)?).with_no_client_auth(),
+        SslMode::VerifyCa => {
+            let roots = Arc::new(roots(ca_file)?);
+            let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
+                .build()
+                .map_err(|error| setup("TLS", &error))?;
+            let verifier = Lenient { provider, authority: Some(verifier) };
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()
+        }
+        SslMode::Require => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Lenient { provider, authority: None }))
+            .with_no_client_auth(),
+    };
+    Ok(MakeRustlsConnect::new(config))
+}
+
+fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, PostgresError> {
+    let mut store = RootCertStore::empty();
+    let Some(path) = ca_file else {
+        store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if store.is_empty() {
+            return Err(PostgresError::Setup {
+                what: "TLS".into(),
+                reason: "this machine trusts no certificate authority; name the cluster's in tls.caFile".into(),
+            });
+        }
+        return Ok(store);
+    };
+    let what = format!("CA file {}", path.display());
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| setup(&what, &error))? {
+        let certificate = certificate.map_err(|error| setup(&what, &error))?;
+        store.add(certificate).map_err(|error| setup(&what, &error))?;
+    }
+    if store.is_empty() {
+        return Err(PostgresError::Setup { what, reason: "it holds no certificate".into() });
+    }
+    Ok(store)
+}
+
+fn setup(what: &str, error: &dyn std::error::Error) -> PostgresError {
+    PostgresError::Setup { what: what.to_owned(), reason: chain(error) }
+}
+
+/// Checks the issuer and not the name (`verify-ca`), or neither (`require`); the server must still hold the key.
+#[derive(Debug)]
+struct Lenient {
+    provider: Arc<CryptoProvider>,
+    authority: Option<Arc<WebPkiServerVerifier>>,
+}
+
+impl ServerCertVerifier for Lenient {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let Some(authority) = &self.authority else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        let result = authority.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        match result {
+            // The name is what is checked last.
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            other => other,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
