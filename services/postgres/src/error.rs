@@ -138,6 +138,11 @@ impl PostgresError {
     #[must_use]
     pub fn class(&self) -> ErrorClass {
         match self {
+            // Somebody's session is in a database that is to be dropped, and may not be ended: a superuser's, or one of
+            // the control plane's own that is just closing.
+            Self::Server { routine: Some(routine), .. } if routine == "TerminateOtherDBBackends" => {
+                ErrorClass::Conflict
+            }
             Self::Server { sqlstate, .. } => class_of(sqlstate),
             Self::Connection { .. } | Self::Standby { .. } => ErrorClass::Moved,
             Self::Deadline { .. } | Self::Busy { .. } => ErrorClass::Transient,
@@ -166,10 +171,10 @@ fn class_of(sqlstate: &str) -> ErrorClass {
     match sqlstate {
         // read_only_sql_transaction; admin_shutdown, crash_shutdown, cannot_connect_now, idle_session_timeout
         "25006" | "57P01" | "57P02" | "57P03" | "57P05" => ErrorClass::Moved,
-        // lock_not_available, object_in_use, serialization_failure, deadlock_detected, `tuple concurrently updated`,
+        // lock_not_available, object_in_use, a database that is just closed, serialization_failure, deadlock_detected, `tuple concurrently updated`,
         // a name that was made or dropped between the look and the change, its unique index
-        "55P03" | "55006" | "40001" | "40P01" | "XX000" | "42710" | "42P04" | "42P06" | "42704" | "42P01" | "3F000"
-        | "3D000" | "23505" => ErrorClass::Conflict,
+        "55P03" | "55006" | "55000" | "40001" | "40P01" | "XX000" | "42710" | "42P04" | "42P06" | "42704" | "42P01"
+        | "3F000" | "3D000" | "23505" => ErrorClass::Conflict,
         // query_canceled (statement_timeout), too_many_connections
         "57014" | "53300" => ErrorClass::Transient,
         code => match &code[..code.len().min(2)] {

@@ -32,7 +32,7 @@ pub use observed::{
     Owner, RelationKind, RoleFacts, RoleSetting, SchemaFacts, ServerFacts,
 };
 pub use plan::{Batch, Beyond, Desired, Place, Plan, Refusal, plan, plan_drop, step};
-pub use preflight::{claims_on_cluster, half_made, preflight};
+pub use preflight::{claims_on_cluster, drop_half_made, half_made, preflight};
 pub use server::{Server, ServerOptions, Timeouts};
 pub use session::Session;
 pub use verifier::{Verifier, generate_password};

@@ -4,6 +4,7 @@ use pgtenant_model::{ClaimKey, InvalidField};
 use serde::Deserialize;
 
 use crate::bootstrap::{GROUP, template_problem};
+use crate::change::{Change, DatabaseChange};
 use crate::comment::parse_database_comment;
 use crate::error::{PostgresError, chain};
 use crate::session::Session;
@@ -136,6 +137,17 @@ pub async fn half_made(session: &mut Session) -> Result<Vec<String>, PostgresErr
          AND shobj_description(d.oid, 'pg_database') IS NULL ORDER BY 1";
     let names = session.texts("look for half-made databases", HALF_MADE, &[OWN_TEMPLATE]).await?;
     Ok(names.into_iter().flatten().collect())
+}
+
+/// Drops a database that [`half_made`] named and that nobody claims. It was never open, so nothing is in it.
+///
+/// # Errors
+/// What the server says.
+pub async fn drop_half_made(session: &mut Session, database: &str) -> Result<(), PostgresError> {
+    let change = Change::Database(DatabaseChange::Drop { database: database.to_owned() });
+    let deadline = session.timeouts().database;
+    let dropped = session.batch(&change.statements().join(";\n"), deadline).await;
+    dropped.map_err(|failure| failure.cause.into_error(&change.text()))
 }
 
 /// Every claim that a database of the cluster says it is, so that a ledger can be rebuilt.

@@ -1,0 +1,262 @@
+//! What has to hold on each supported version.
+
+use pgtenant_model::Tier;
+use pgtenant_postgres::{Refusal, plan, plan_drop};
+use pgtenant_testkit::unique;
+
+use crate::world::{World, run, sqlstate, value};
+
+const ADMIN: Tier = Tier::Admin;
+const WRITE: Tier = Tier::Write;
+const READ: Tier = Tier::Read;
+
+macro_rules! on_every_version {
+    ($($test:ident)*) => { mod on { $(
+        mod $test {
+            #[tokio::test]
+            async fn v14() { crate::every_version::$test(14).await }
+            #[tokio::test]
+            async fn v15() { crate::every_version::$test(15).await }
+            #[tokio::test]
+            async fn v16() { crate::every_version::$test(16).await }
+            #[tokio::test]
+            async fn v17() { crate::every_version::$test(17).await }
+            #[tokio::test]
+            async fn v18() { crate::every_version::$test(18).await }
+        }
+    )* } };
+}
+
+on_every_version! {
+    tiers_do_what_they_may
+    no_tenant_reaches_another
+    what_was_changed_by_hand_is_put_back
+    a_second_login_makes_what_its_tier_makes
+    a_database_is_adopted
+    a_drop_goes_on_from_anywhere
+}
+
+async fn tiers_do_what_they_may(major: u32) {
+    let world = World::of_major(major).await;
+    let mut tenant = world.tenant();
+    tenant.desired.schemas = vec!["reporting".into()];
+    tenant.desired.extensions = vec!["pg_trgm".into()];
+    tenant.create().await;
+
+    for schema in ["public", "reporting"] {
+        let sql = |text: &str| text.replace('@', &format!("{schema}.t"));
+        tenant.sql(ADMIN, &sql("CREATE TABLE @ (id serial, x text)")).await.unwrap();
+        tenant.sql(WRITE, &sql("INSERT INTO @ (x) VALUES ('a')")).await.unwrap();
+        tenant.sql(WRITE, &sql("UPDATE @ SET x = 'b'; DELETE FROM @; TRUNCATE @")).await.unwrap();
+        tenant.sql(READ, &sql("SELECT x FROM @; SELECT last_value FROM @_id_seq")).await.unwrap();
+        assert_eq!(sqlstate(tenant.sql(READ, &sql("DELETE FROM @")).await), "42501");
+        assert_eq!(sqlstate(tenant.sql(WRITE, &sql("DROP TABLE @")).await), "42501");
+    }
+    for tier in [READ, WRITE] {
+        assert_eq!(sqlstate(tenant.sql(tier, "CREATE TABLE x ()").await), "42501");
+        assert_eq!(sqlstate(tenant.sql(tier, "CREATE SCHEMA x").await), "42501");
+    }
+    tenant.sql(ADMIN, "CREATE SCHEMA own; CREATE TABLE own.secret ()").await.unwrap();
+    assert_eq!(sqlstate(tenant.sql(READ, "SELECT FROM own.secret").await), "42501");
+    tenant.sql(READ, "SELECT similarity('a', 'b')").await.unwrap();
+    tenant.assert_settled().await;
+    tenant.drop().await;
+}
+
+async fn no_tenant_reaches_another(major: u32) {
+    let world = World::of_major(major).await;
+    let (one, other) = (world.tenant(), world.tenant());
+    one.create().await;
+    other.create().await;
+    for tier in Tier::ALL {
+        for database in [other.database().as_str(), "postgres", "template1"] {
+            let mut options = one.options(tier);
+            options = options.database(database);
+            let error = sqlx::ConnectOptions::connect(&options).await.unwrap_err();
+            assert_eq!(sqlstate(Err(error)), "42501", "{tier} on {database}");
+        }
+    }
+    // The owner of a database could do all of this.
+    let (database, stranger) = (one.database(), other.role(READ));
+    for sql in [
+        format!("DROP DATABASE \"{database}\""),
+        format!("ALTER DATABASE \"{database}\" SET work_mem = '1GB'"),
+        format!("COMMENT ON DATABASE \"{database}\" IS 'mine'"),
+        format!("ALTER ROLE \"{stranger}\" PASSWORD 'x'"),
+        format!("GRANT \"{stranger}\" TO CURRENT_USER"),
+        "SET ROLE pgtenant".to_owned(),
+        "CREATE ROLE x".to_owned(),
+    ] {
+        let state = sqlstate(one.sql(ADMIN, &sql).await);
+        assert!(["42501", "55006"].contains(&state.as_str()), "{sql}: {state}");
+    }
+    // A grant that is not one's to give is only warned of.
+    one.sql(ADMIN, &format!("GRANT CONNECT ON DATABASE \"{database}\" TO \"{stranger}\"")).await.unwrap();
+    one.assert_settled().await;
+}
+
+async fn what_was_changed_by_hand_is_put_back(major: u32) {
+    let world = World::of_major(major).await;
+    let tenant = world.tenant();
+    tenant.create().await;
+    let (d, read, write, admin) = (tenant.database(), tenant.role(READ), tenant.role(WRITE), tenant.role(ADMIN));
+    tenant.sql(ADMIN, "CREATE TABLE t (id serial)").await.unwrap();
+    let other = unique("other");
+    world.sql("postgres", &format!("CREATE ROLE \"{other}\"")).await;
+    world
+        .sql(
+            &d,
+            &format!(
+                "ALTER ROLE \"{read}\" NOLOGIN CONNECTION LIMIT 3 VALID UNTIL '2001-01-01'; \
+                 ALTER ROLE \"{write}\" CREATEDB CREATEROLE NOINHERIT; COMMENT ON ROLE \"{write}\" IS NULL; \
+                 GRANT CONNECT, CREATE ON DATABASE \"{d}\" TO \"{read}\", PUBLIC, \"{other}\"; \
+                 REVOKE CONNECT ON DATABASE \"{d}\" FROM \"{write}\"; \
+                 ALTER DATABASE \"{d}\" CONNECTION LIMIT 1; ALTER DATABASE \"{d}\" SET work_mem = '8MB'; \
+                 ALTER SCHEMA public OWNER TO pgtenant; REVOKE ALL ON SCHEMA public FROM \"{read}\"; \
+                 GRANT CREATE ON SCHEMA public TO \"{write}\", PUBLIC; \
+                 REVOKE ALL ON TABLE t FROM \"{read}\", \"{write}\"; REVOKE ALL ON SEQUENCE t_id_seq FROM \"{write}\"; \
+                 ALTER DEFAULT PRIVILEGES FOR ROLE \"{admin}\" IN SCHEMA public REVOKE INSERT ON TABLES FROM \"{write}\""
+            ),
+        )
+        .await;
+    let changes = tenant.repair().await;
+    for (change, times) in [
+        (format!("alter role {read:?}: LOGIN, CONNECTION LIMIT -1, VALID UNTIL 'infinity'"), 1),
+        (format!("alter role {write:?}: INHERIT, NOCREATEDB, NOCREATEROLE"), 1),
+        (format!("revoke ALL on database {d:?} from {other:?}"), 1),
+        (format!("revoke ALL on database {d:?} from PUBLIC"), 1),
+        (format!("grant CONNECT on database {d:?} to {read:?}, {write:?}"), 1),
+        (format!("reset work_mem of database {d:?}"), 1),
+        (format!("make {admin:?} the owner of schema \"public\""), 1),
+        (format!("grant INSERT on future tables of {admin:?} in schema \"public\" to {write:?}"), 1),
+        (format!("grant SELECT on table \"public\".\"t\" to {read:?}"), 1),
+        (format!("grant SELECT, USAGE on sequence \"public\".\"t_id_seq\" to {write:?}"), 1),
+    ] {
+        let found = changes.iter().filter(|c| **c == change).count();
+        assert_eq!(found, times, "{change}\nin {changes:#?}");
+    }
+    tenant.sql(WRITE, "INSERT INTO t DEFAULT VALUES").await.unwrap();
+    tenant.sql(READ, "SELECT FROM t").await.unwrap();
+}
+
+async fn a_second_login_makes_what_its_tier_makes(major: u32) {
+    let world = World::of_major(major).await;
+    let tenant = world.tenant();
+    tenant.create().await;
+    let (admin, second) = (tenant.role(ADMIN), tenant.desired.key.second_login(ADMIN));
+    // As the provisioner makes it during a rotation, but for what makes it act as its tier.
+    let word = unique("word");
+    let mut root = world.root(&tenant.database()).await;
+    let sql = format!(
+        "SET ROLE pgtenant; CREATE ROLE \"{second}\" LOGIN PASSWORD '{word}'; GRANT \"{admin}\" TO \"{second}\"; RESET ROLE"
+    );
+    run(&mut root, &sql).await.unwrap();
+    let options = tenant.options(ADMIN).username(&second).password(&word);
+    let mut login = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    run(&mut login, "CREATE TABLE early (id serial); CREATE SCHEMA theirs").await.unwrap();
+    drop(login);
+
+    let changes = tenant.repair().await;
+    assert!(changes.contains(&format!("let sessions of {second:?} act as {admin:?}")), "{changes:#?}");
+    assert!(changes.contains(&format!("give {admin:?} all that {second:?} owns")), "{changes:#?}");
+    tenant.sql(WRITE, "INSERT INTO early DEFAULT VALUES").await.unwrap();
+
+    let mut login = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    run(&mut login, "CREATE TABLE later (id serial); SET ROLE NONE; CREATE TABLE stray (id serial)").await.unwrap();
+    drop(login);
+    tenant.sql(WRITE, "INSERT INTO later DEFAULT VALUES; INSERT INTO stray DEFAULT VALUES").await.unwrap();
+    tenant.repair().await;
+    let owners: String =
+        value(&mut root, "SELECT string_agg(DISTINCT tableowner, ',') FROM pg_tables WHERE schemaname = 'public'")
+            .await;
+    assert_eq!(owners, admin);
+    tenant.sql(READ, "SELECT FROM stray").await.unwrap();
+
+    // By hand: no longer in its tier.
+    run(&mut root, &format!("SET ROLE pgtenant; REVOKE \"{admin}\" FROM \"{second}\"; RESET ROLE")).await.unwrap();
+    let changes = tenant.repair().await;
+    assert_eq!(changes, [format!("add {second:?} to role {admin:?}")]);
+    drop(root);
+    tenant.drop().await;
+}
+
+async fn a_database_is_adopted(major: u32) {
+    let world = World::of_major(major).await;
+    let mut tenant = world.tenant();
+    let (d, admin, owner) = (tenant.database(), tenant.role(ADMIN), unique("owner"));
+    world.sql("postgres", &format!("CREATE ROLE \"{owner}\" LOGIN PASSWORD 'x'")).await;
+    world.sql("postgres", &format!("CREATE DATABASE \"{d}\" OWNER \"{owner}\"")).await;
+    let table = "CREATE TABLE t (id serial PRIMARY KEY, g int GENERATED ALWAYS AS IDENTITY); CREATE VIEW v AS SELECT 1 AS one; \
+                 CREATE SEQUENCE s; CREATE TABLE \"odd \"\" name\" (); INSERT INTO t DEFAULT VALUES";
+    let by_owner = format!("GRANT CREATE ON SCHEMA public TO \"{owner}\"; SET ROLE \"{owner}\"; {table}");
+    world.sql(&d, &by_owner).await;
+
+    let refusal = plan(&tenant.with_passwords(), &tenant.observe().await).unwrap_err();
+    assert!(matches!(&refusal, Refusal::Occupied { owner: found, .. } if found.contains(&owner)), "{refusal}");
+    // Whoever asks for a removal gets nothing removed.
+    let removal = plan_drop(&tenant.desired.key, &tenant.observe().await).unwrap();
+    assert!(removal.is_empty() && removal.beyond.len() == 1, "{removal:?}");
+
+    tenant.desired.adopt = true;
+    if major >= 16 {
+        // CREATEROLE alone no longer reaches a role that a superuser made.
+        let refusal = plan(&tenant.with_passwords(), &tenant.observe().await).unwrap_err();
+        let Refusal::NeedsSuperuser { sql, .. } = refusal else { panic!("{refusal}") };
+        world.sql("postgres", &sql).await;
+        world.sql("postgres", &format!("GRANT \"{owner}\" TO pgtenant")).await;
+    }
+    // From outside first, then what was not to be seen before.
+    let first = plan(&tenant.with_passwords(), &tenant.observe().await).unwrap();
+    tenant.apply(&first).await.unwrap();
+    tenant.repair().await;
+
+    tenant
+        .sql(WRITE, "INSERT INTO t DEFAULT VALUES; SELECT nextval('s'); INSERT INTO \"odd \"\" name\" DEFAULT VALUES")
+        .await
+        .unwrap();
+    tenant.sql(READ, "SELECT id FROM t; SELECT one FROM v").await.unwrap();
+    tenant.sql(ADMIN, "ALTER TABLE t ADD x int; DROP VIEW v").await.unwrap();
+    let mut root = world.root(&d).await;
+    let owned: i64 = value(
+        &mut root,
+        &format!("SELECT count(*) FROM pg_class WHERE relowner = '\"{admin}\"'::regrole AND relkind IN ('r', 'S')"),
+    )
+    .await;
+    assert_eq!(owned, 5);
+    drop(root);
+    tenant.desired.adopt = false;
+    tenant.assert_settled().await;
+    tenant.drop().await;
+}
+
+async fn a_drop_goes_on_from_anywhere(major: u32) {
+    let world = World::of_major(major).await;
+    let tenant = world.tenant();
+    // After each step of the creation, and after each of the removal.
+    for steps in 0..=3 {
+        let mut plan = plan(&tenant.with_passwords(), &tenant.observe().await).unwrap();
+        assert_eq!(plan.batches.len(), 3);
+        plan.batches.truncate(steps);
+        tenant.apply(&plan).await.unwrap();
+        tenant.drop().await;
+    }
+    for steps in 1..=2 {
+        tenant.create().await;
+        let session = sqlx::ConnectOptions::connect(&tenant.options(READ)).await.unwrap();
+        loop {
+            let mut plan = plan_drop(&tenant.desired.key, &tenant.observe().await).unwrap();
+            plan.batches.truncate(steps);
+            if tenant.apply(&plan).await.is_ok() {
+                break;
+            }
+        }
+        drop(session);
+        tenant.drop().await;
+    }
+    // And made again from what a removal left.
+    tenant.create().await;
+    world.sql("postgres", &format!("DROP DATABASE \"{}\" WITH (FORCE)", tenant.database())).await;
+    tenant.repair().await;
+    tenant.sql(ADMIN, "CREATE TABLE t ()").await.unwrap();
+    tenant.drop().await;
+}
