@@ -63,7 +63,7 @@ fn describe(operation: &Operation, out: &Output) -> String {
 
 /// `Key:  value` lines with the values under each other; those without a value are left out.
 pub(super) fn fields(lines: &[(&str, String)]) -> String {
-    let width = lines.iter().map(|(key, _)| key.len()).max().unwrap_or(0) + 2;
+    let width = lines.iter().map(|(key, _)| key.len()).max().unwrap_or(0) + 3;
     let shown = lines.iter().filter(|(_, value)| !value.is_empty());
     let shown = shown.map(|(key, value)| {
         let value = value.replace('\n', &format!("\n{:width$}", ""));

@@ -170,6 +170,10 @@ impl Findings<'_> {
     }
 
     fn place(&self, key: &str) -> String {
+        let section = key.split('.').next().unwrap_or_default();
+        if table(&self.loaded.merged).is_none_or(|root| !root.contains_key(section)) {
+            return String::new();
+        }
         place_of(&self.loaded.merged, key)
     }
 }

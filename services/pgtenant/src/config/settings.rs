@@ -1,7 +1,5 @@
 //! The settings of `serve` and `migrate`.
 
-#![cfg_attr(not(test), expect(dead_code, reason = "read by `serve` and `migrate`"))]
-
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;

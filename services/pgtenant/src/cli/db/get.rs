@@ -70,7 +70,7 @@ fn conditions(list: &[Condition], now: DateTime<Utc>, out: &Output) -> String {
     if list.is_empty() {
         return "  none yet".to_owned();
     }
-    let mut table = Table::new(&["TYPE", "STATUS", "REASON", "AGE", "MESSAGE"]);
+    let mut table = Table::new(&["TYPE", "STATUS", "REASON", "AGE", "MESSAGE"]).optional(&["AGE"]);
     for Condition { kind, status, reason, message, last_transition_time } in list {
         let since = age(*last_transition_time, now);
         table.row([kind.clone(), json_word(status), reason.clone(), since, message.clone()]);

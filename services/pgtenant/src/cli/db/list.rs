@@ -69,7 +69,8 @@ pub(super) async fn run(context: &Context, args: &ListArgs) -> Result<Outcome> {
         return Ok(Outcome::Done);
     }
     let now = Utc::now();
-    let mut table = Table::new(&["NAMESPACE", "NAME", "STATE", "MODE", "CLUSTER", "SOURCE", "AGE", "MESSAGE"]);
+    let mut table = Table::new(&["NAMESPACE", "NAME", "STATE", "MODE", "CLUSTER", "SOURCE", "AGE", "MESSAGE"])
+        .optional(&["SOURCE", "CLUSTER", "MODE", "AGE"]);
     for database in read::<Database>(items)? {
         let message = trouble(&database);
         let Database { namespace, name, state, mode, cluster, source, created_at, .. } = database;

@@ -204,17 +204,18 @@ fn describe(sight: &Sight) -> String {
 
 /// Which step, what the server said, what to do, when the next try is.
 fn failure(key: &ClaimKey, sight: &Sight, waited: Option<Duration>) -> CliError {
-    let step = sight.operation.as_ref().and_then(|operation| operation.step.clone());
-    let mut text = match (waited, &step) {
-        (Some(waited), Some(step)) => {
-            format!("{key} is not done after {}: step `{step}` fails", humantime::format_duration(waited))
-        }
-        (Some(waited), None) => format!("{key} is not done after {}", humantime::format_duration(waited)),
-        (None, Some(step)) => format!("{key}: step `{step}` failed"),
-        (None, None) if sight.database.is_none() => format!("{key} is gone"),
-        (None, None) => format!("{key} failed"),
+    let message = message(sight);
+    let mut text = match waited {
+        Some(waited) => format!("{key} is not done after {}", humantime::format_duration(waited)),
+        None if sight.database.is_none() && sight.operation.is_none() => format!("{key} is gone"),
+        None => format!("{key} failed"),
     };
-    if let Some(message) = message(sight) {
+    let step = sight.operation.as_ref().and_then(|operation| operation.step.as_deref());
+    // The message names the step as well, unless the control plane is of another version.
+    if let Some(step) = step.filter(|step| !message.as_ref().is_some_and(|message| message.contains(step))) {
+        text = format!("{text} at step {step}");
+    }
+    if let Some(message) = message {
         text = format!("{text}\n{message}");
     }
     let next = sight.database.as_ref().and_then(|database| database.next_look_at);
@@ -276,5 +277,73 @@ impl Progress {
 
     fn clear(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn sight(operation: Option<(&str, Option<&str>)>, database: Option<(&str, i64, &str)>) -> Sight {
+        let operation = operation.map(|(state, step)| {
+            let document = json!({"id": Uuid::nil(), "kind": "create", "state": state, "namespace": "a", "name": "b",
+                "step": step, "message": step.map(|_| "the server said no"), "requestedBy": "token:x",
+                "createdAt": "2026-01-01T00:00:00Z", "finishedAt": null});
+            serde_json::from_value(document).unwrap()
+        });
+        let database = database.map(|(state, observed, reason)| {
+            let role = json!({"role": "r", "login": "r", "setAt": null, "stores": []});
+            let ready: Value = json!({"type": "Ready", "status": "False", "reason": reason, "message": "because",
+                "lastTransitionTime": "2026-01-01T00:00:00Z"});
+            let document = json!({"namespace": "a", "name": "b", "mode": "standard", "cluster": "default",
+                "schemas": [], "extensions": [], "connectionLimit": null, "generation": 2,
+                "observedGeneration": observed, "state": state, "source": "api", "conditions": [ready],
+                "database": "a-b", "endpoint": null, "roles": {"read": role, "write": role, "admin": role},
+                "createdAt": "2026-01-01T00:00:00Z", "nextLookAt": null});
+            serde_json::from_value(document).unwrap()
+        });
+        Sight { operation, database }
+    }
+
+    #[test]
+    fn an_operation_decides_where_there_is_one() {
+        let goal = Goal::Operation(Uuid::nil());
+        let old = Some(("Failed", 1, "NotOurs"));
+        for (operation, database, expected) in [
+            (("Succeeded", None), None, Found::Done),
+            (("Failed", None), old, Found::Failed),
+            // What is said of the claim is older than the operation.
+            (("Pending", None), old, Found::Going),
+            (("Running", Some("database")), old, Found::Failed),
+            (("Running", Some("connect")), Some(("Provisioning", 0, "ClusterUnavailable")), Found::Going),
+            (("Running", Some("drop")), None, Found::Going),
+        ] {
+            assert_eq!(judge(&sight(Some(operation), database), goal), expected, "{operation:?} {database:?}");
+        }
+    }
+
+    #[test]
+    fn without_an_operation_the_generation_decides() {
+        let goal = Goal::Settled { operation: None, generation: 2 };
+        for (database, expected) in [
+            (None, Found::Failed),
+            (Some(("Ready", 1, "Provisioned")), Found::Going),
+            (Some(("Ready", 2, "Provisioned")), Found::Done),
+            (Some(("Failed", 1, "NotOurs")), Found::Failed),
+            (Some(("Failed", 1, "ServerBusy")), Found::Going),
+        ] {
+            assert_eq!(judge(&sight(None, database), goal), expected, "{database:?}");
+        }
+    }
+
+    #[test]
+    fn a_failure_says_step_answer_and_next_try() {
+        let key = ClaimKey::new("a", "b").unwrap();
+        let text =
+            failure(&key, &sight(Some(("Running", Some("grant"))), Some(("Failed", 0, "NotOurs"))), None).render();
+        assert!(text.starts_with("error: a/b failed at step grant\n  the server said no\nhint: "), "{text}");
+        let text = failure(&key, &Sight::default(), Some(Duration::from_secs(60))).render();
+        assert!(text.starts_with("error: a/b is not done after 1m\n"), "{text}");
     }
 }

@@ -56,13 +56,20 @@ impl Paint {
 #[derive(Debug)]
 pub(crate) struct Table {
     headings: Vec<&'static str>,
+    optional: &'static [&'static str],
     rows: Vec<Vec<(String, Paint)>>,
 }
 
 impl Table {
     /// An empty table.
     pub(crate) fn new(headings: &[&'static str]) -> Self {
-        Self { headings: headings.to_vec(), rows: Vec::new() }
+        Self { headings: headings.to_vec(), optional: &[], rows: Vec::new() }
+    }
+
+    /// Columns that are left out, the first one first, where the terminal is too narrow for all.
+    pub(crate) fn optional(mut self, headings: &'static [&'static str]) -> Self {
+        self.optional = headings;
+        self
     }
 
     /// Adds a row; words that mean something are coloured.
@@ -99,10 +106,13 @@ impl Table {
             };
             table.add_row(row.iter().map(cell).collect::<Vec<_>>());
         }
-        let narrow = self.narrow_columns(output.width);
+        let hidden = self.hidden_columns(output.width);
+        let narrow = self.narrow_columns(output.width, &hidden);
         for (index, column) in table.column_iter_mut().enumerate() {
             column.set_padding((0, 2));
-            if narrow.contains(&index) {
+            if hidden.contains(&index) {
+                column.set_constraint(ColumnConstraint::Hidden);
+            } else if narrow.contains(&index) {
                 column.set_constraint(ColumnConstraint::ContentWidth);
             }
         }
@@ -110,29 +120,53 @@ impl Table {
         lines.join("\n")
     }
 
-    /// Columns that are not broken over lines: short ones, as long as together they leave room for the others.
-    fn narrow_columns(&self, width: Option<u16>) -> Vec<usize> {
+    /// Characters of the longest line in a column, and the space after it.
+    fn longest(&self, index: usize) -> usize {
+        let cells = self.rows.iter().filter_map(|row| row.get(index));
+        let lines = cells.flat_map(|(text, _)| text.lines()).map(|line| line.chars().count());
+        lines.chain(self.headings.get(index).map(|heading| heading.len())).max().unwrap_or(0) + 2
+    }
+
+    fn hidden_columns(&self, width: Option<u16>) -> Vec<usize> {
         let Some(width) = width.map(usize::from) else { return Vec::new() };
-        let longest = |index: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(index)).map(|(text, _)| text.chars().count());
-            cells.chain(self.headings.get(index).map(|h| h.len())).max().unwrap_or(0) + 2
-        };
-        let mut columns: Vec<(usize, usize)> = (0..self.headings.len()).map(|i| (longest(i), i)).collect();
+        let last = self.headings.len().saturating_sub(1);
+        // The last column has sentences, which may be broken over lines.
+        let wanted = |index| if index == last { self.longest(index).min(READABLE) } else { self.longest(index) };
+        let mut total: usize = (0..self.headings.len()).map(wanted).sum();
+        let mut hidden = Vec::new();
+        for index in self.optional.iter().filter_map(|name| self.headings.iter().position(|heading| heading == name)) {
+            if total <= width {
+                break;
+            }
+            total -= wanted(index);
+            hidden.push(index);
+        }
+        hidden
+    }
+
+    /// Columns that are not broken over lines: short ones, as long as together they leave room for the others.
+    fn narrow_columns(&self, width: Option<u16>, hidden: &[usize]) -> Vec<usize> {
+        let Some(width) = width.map(usize::from) else { return Vec::new() };
+        let shown = (0..self.headings.len()).filter(|index| !hidden.contains(index));
+        let mut columns: Vec<(usize, usize)> = shown.map(|index| (self.longest(index), index)).collect();
         columns.sort_unstable();
         let mut used = 0;
         let mut narrow = Vec::new();
-        for (position, (columns_width, index)) in columns.iter().enumerate() {
+        for (position, (column, index)) in columns.iter().enumerate() {
             // What is left must give each wider column a dozen characters.
             let rest = 14 * (columns.len() - position - 1);
-            if used + columns_width + rest > width {
+            if used + column + rest > width {
                 break;
             }
-            used += columns_width;
+            used += column;
             narrow.push(*index);
         }
         narrow
     }
 }
+
+/// Columns in which a sentence can be read.
+const READABLE: usize = 30;
 
 /// Control characters, escape sequences among them, would reach the terminal.
 fn visible(text: &str) -> String {
@@ -168,6 +202,16 @@ mod tests {
         assert!(text.starts_with("NAMESPACE  NAME    STATE   MESSAGE\n"), "{text}");
         assert!(text.contains("idp-dev    my-db   Failed  connection"), "{text}");
         assert!(!text.contains('\x1b') && !text.contains('|'), "{text}");
+    }
+
+    #[test]
+    fn columns_that_do_not_fit_are_left_out() {
+        let table = sample().optional(&["STATE", "NAME"]);
+        let shown = |width| table.render(&output(width, false)).lines().next().unwrap_or_default().to_owned();
+        assert_eq!(shown(Some(80)), "NAMESPACE  NAME    STATE   MESSAGE");
+        assert_eq!(shown(Some(50)), "NAMESPACE  NAME    MESSAGE");
+        assert_eq!(shown(Some(40)), "NAMESPACE  MESSAGE");
+        assert_eq!(shown(None), "NAMESPACE  NAME    STATE   MESSAGE");
     }
 
     #[test]
