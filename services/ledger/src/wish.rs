@@ -313,20 +313,7 @@ async fn check_cluster(db: &mut PgConnection, key: &ClaimKey, spec: &ClaimSpec) 
         return Err(Refused::Invalid(problems));
     };
     let cluster = cluster.spec.0;
-    if !cluster.allows_namespace(key.namespace()) {
-        problems.push(InvalidField::new(
-            "cluster",
-            format!("cluster {:?} does not serve namespace {:?}", spec.cluster, key.namespace()),
-        ));
-    }
-    for (index, extension) in spec.extensions.iter().enumerate() {
-        if !cluster.allowed_extensions.contains(extension) {
-            problems.push(InvalidField::new(
-                format!("extensions[{index}]"),
-                format!("{extension:?} is not allowed; allowed: {}", cluster.allowed_extensions.join(", ")),
-            ));
-        }
-    }
+    problems.extend(cluster.refuses(key.namespace(), spec));
     if problems.is_empty() { Ok(cluster) } else { Err(Refused::Invalid(problems)) }
 }
 

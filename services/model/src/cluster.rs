@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{InvalidField, check_label};
+use crate::{ClaimSpec, InvalidField, check_label};
 
 /// A shared cluster: the settings file's `[clusters.NAME]`, and the spec of a `PostgresqlCluster`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -285,6 +285,27 @@ impl ClusterSpec {
                     format!("allowedNamespaces[{index}]"),
                     format!("{pattern:?} is not a namespace, nor the beginning of one and `*`"),
                 ));
+            }
+        }
+        problems
+    }
+
+    /// What this cluster refuses of a claim, apart from its name.
+    #[must_use]
+    pub fn refuses(&self, namespace: &str, spec: &ClaimSpec) -> Vec<InvalidField> {
+        let mut problems = Vec::new();
+        if !self.allows_namespace(namespace) {
+            let message = format!("cluster {:?} does not serve namespace {namespace:?}", spec.cluster);
+            problems.push(InvalidField::new("cluster", message));
+        }
+        for (index, extension) in spec.extensions.iter().enumerate() {
+            if !self.allowed_extensions.contains(extension) {
+                let allowed = match self.allowed_extensions.as_slice() {
+                    [] => "this cluster allows none".to_owned(),
+                    some => format!("allowed: {}", some.join(", ")),
+                };
+                let message = format!("{extension:?} is not allowed; {allowed}");
+                problems.push(InvalidField::new(format!("extensions[{index}]"), message));
             }
         }
         problems

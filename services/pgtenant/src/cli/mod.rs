@@ -16,6 +16,7 @@ mod operation;
 mod output;
 mod plan;
 mod report;
+mod server;
 pub(crate) mod server_args;
 mod token;
 
@@ -52,6 +53,12 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Start everything on this machine: clusters, ledger, control plane, an apps folder
+    Dev(server_args::DevArgs),
+    /// Run the control plane beside clusters that are there
+    Serve(server_args::ServeArgs),
+    /// Bring the ledger's schema up to date
+    Migrate(server_args::MigrateArgs),
     /// Print what an apps folder would change
     Plan(plan::PlanArgs),
     /// Make the databases that an apps folder defines, through REST
@@ -91,6 +98,9 @@ pub(crate) fn run() -> ExitCode {
 fn dispatch(global: GlobalArgs, command: Command) -> Result<Outcome> {
     let context = Context::new(global);
     match command {
+        Command::Dev(args) => server::dev(args),
+        Command::Serve(args) => server::serve(&args),
+        Command::Migrate(args) => server::migrate(&args),
         Command::Config(command) => config::run(&context, &command),
         Command::Completions(args) => completions::run(&context, &args),
         client => block_on(run_client(&context, client)),
@@ -109,6 +119,9 @@ async fn run_client(context: &Context, command: Command) -> Result<Outcome> {
         Command::Token(command) => token::run(context, command).await,
         Command::Config(command) => config::run(context, &command),
         Command::Completions(args) => completions::run(context, &args),
+        Command::Dev(args) => server::dev(args),
+        Command::Serve(args) => server::serve(&args),
+        Command::Migrate(args) => server::migrate(&args),
     }
 }
 

@@ -23,9 +23,7 @@ use pgtenant_model::ClusterSpec;
 pub(crate) use args::SettingsArgs;
 pub(crate) use check::{Effective, check};
 pub(crate) use secret::read as read_secret;
-#[cfg_attr(not(test), expect(unused_imports, reason = "the log is set up by `serve` and `dev`"))]
-pub(crate) use settings::LogFormat;
-pub(crate) use settings::Settings;
+pub(crate) use settings::{LogFormat, Settings};
 
 use field::{CLUSTERS, FIELDS};
 use layer::Layer;
@@ -82,7 +80,6 @@ impl Loaded {
     ///
     /// # Errors
     /// Every problem.
-    #[cfg_attr(not(test), expect(dead_code, reason = "used by `serve` and `migrate`"))]
     pub(crate) fn settings(self) -> Result<Settings, InvalidSettings> {
         self.settings.filter(|_| self.problems.is_empty()).ok_or(InvalidSettings(self.problems))
     }

@@ -1,0 +1,104 @@
+//! One claim from the moment it is taken until the ledger has what came of it.
+
+use std::sync::Arc;
+
+use chrono::Utc;
+use metrics::counter;
+use pgtenant_ledger::{Finished, LedgerError, Wish, Work, finish, forget};
+use tracing::Instrument as _;
+
+use crate::Inner;
+use crate::cluster::Cluster;
+use crate::failure::Failure;
+use crate::lease::Lease;
+use crate::outcome;
+use crate::reconcile::{Attempt, Done};
+use crate::schedule::Taken;
+
+/// Works on claims of one cluster.
+pub(crate) struct Attendant {
+    pub(crate) engine: Arc<Inner>,
+    pub(crate) cluster: Arc<Cluster>,
+}
+
+impl Attendant {
+    /// Never fails: what goes wrong is written into the claim, or the lease runs out.
+    pub(crate) async fn attend(self, Taken { work, since }: Taken) {
+        let span = tracing::info_span!(
+            "claim", claim = %work.claim.key, cluster = self.cluster.name, generation = work.claim.generation,
+            fence = work.fence,
+        );
+        async {
+            let lease = Lease::new(since, self.engine.settings.lease);
+            tokio::select! {
+                biased;
+                () = self.work(&work, &lease) => {}
+                () = lease.keep(&self.engine.ledger, &work) => {
+                    counter!("pgtenant_fenced_total").increment(1);
+                    tracing::warn!("another replica has taken the claim; this one stops");
+                }
+            }
+        }
+        .instrument(span)
+        .await;
+    }
+
+    async fn work(&self, work: &Work, lease: &Lease) {
+        let attempt =
+            Attempt { claim: &work.claim, cluster: &self.cluster, lease, faults: &self.engine.settings.faults };
+        let written = match work.claim.wish {
+            Wish::Absent => match attempt.remove().await {
+                Ok(()) => self.gone(work).await,
+                Err(failure) => self.failed(work, &failure).await,
+            },
+            Wish::Present => match attempt.provide().await {
+                Ok(done) => {
+                    self.engine.settings.faults.reach("before:finish").await;
+                    self.succeeded(work, done).await
+                }
+                Err(failure) => self.failed(work, &failure).await,
+            },
+            Wish::Retained => Ok(()),
+        };
+        match written {
+            Ok(()) => {}
+            Err(LedgerError::Fenced(_)) => {
+                counter!("pgtenant_fenced_total").increment(1);
+                tracing::warn!("another replica has taken the claim; what this one did is looked at again there");
+            }
+            Err(error) => {
+                tracing::warn!(error = ?error, "not written down; the lease runs out and the claim is looked at again")
+            }
+        }
+    }
+}
+
+impl Attendant {
+    async fn succeeded(&self, work: &Work, done: Done) -> Result<(), LedgerError> {
+        counter!("pgtenant_looks_total", "result" => if done.plan.is_empty() { "unchanged" } else { "changed" })
+            .increment(1);
+        self.finish(work, &outcome::succeeded(work, done, &self.engine.settings, Utc::now())).await
+    }
+
+    async fn failed(&self, work: &Work, failure: &Failure) -> Result<(), LedgerError> {
+        if failure.lease_lost() {
+            return Err(LedgerError::Fenced(work.claim.key.to_string()));
+        }
+        counter!("pgtenant_looks_total", "result" => "failed").increment(1);
+        tracing::warn!(step = failure.step, reason = failure.reason(), "{}", failure.message());
+        self.finish(work, &outcome::failed(work, failure, Utc::now())).await
+    }
+
+    async fn finish(&self, work: &Work, finished: &Finished) -> Result<(), LedgerError> {
+        let mut tx = self.engine.ledger.begin().await?;
+        finish(&mut tx, work, finished).await?;
+        Ok(tx.commit().await?)
+    }
+
+    async fn gone(&self, work: &Work) -> Result<(), LedgerError> {
+        counter!("pgtenant_looks_total", "result" => "removed").increment(1);
+        let mut tx = self.engine.ledger.begin().await?;
+        forget(&mut tx, work, &format!("{}: database, roles and credentials are gone", work.claim.key)).await?;
+        Ok(tx.commit().await?)
+    }
+}

@@ -1,0 +1,135 @@
+//! A failure is a state that a person can read: at which step, what the server said, what to do, when the next try is.
+
+use std::time::Duration;
+
+use pgtenant_ledger::LedgerError;
+use pgtenant_postgres::{ErrorClass, PostgresError, ProofError, Refusal};
+use pgtenant_secrets::StoreError;
+use pgtenant_topology::NoPrimary;
+use rand::RngExt as _;
+
+/// A step that did not come to its end.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// Its name, as fault points and conditions have it.
+    pub(crate) step: &'static str,
+    pub(crate) cause: Box<Cause>,
+}
+
+/// Why.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Cause {
+    #[error(transparent)]
+    Topology(#[from] NoPrimary),
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Unproven(ProofError),
+    #[error("this replica's lease on the claim has run out")]
+    LeaseLost,
+    #[error("{0}")]
+    Settings(String),
+}
+
+impl Failure {
+    /// For `map_err`: a cause at `step`.
+    pub(crate) fn at<E: Into<Cause>>(step: &'static str) -> impl FnOnce(E) -> Self {
+        move |cause| Self { step, cause: Box::new(cause.into()) }
+    }
+
+    /// What was wrong, with every source, and what to do.
+    pub(crate) fn message(&self) -> String {
+        let mut text = self.cause.to_string();
+        let mut source = std::error::Error::source(&*self.cause);
+        while let Some(error) = source {
+            text = format!("{text}: {error}");
+            source = error.source();
+        }
+        match self.advice() {
+            Some(advice) => format!("{text}. {advice}"),
+            None => text,
+        }
+    }
+
+    fn advice(&self) -> Option<String> {
+        match &*self.cause {
+            Cause::Postgres(error) => error.advice().map(|advice| format!("What to do: {advice}")),
+            Cause::Topology(_) => Some("What to do: nothing here; work goes on when a primary answers".to_owned()),
+            Cause::Store(_) => Some("What to do: mend the store; the credential that was there stays valid".to_owned()),
+            Cause::Refused(_) | Cause::Ledger(_) | Cause::Unproven(_) | Cause::LeaseLost | Cause::Settings(_) => None,
+        }
+    }
+
+    /// One word for the condition's reason.
+    pub(crate) fn reason(&self) -> &'static str {
+        match &*self.cause {
+            Cause::Topology(_) => "ClusterUnavailable",
+            Cause::Refused(_) => "NotOurs",
+            Cause::Store(_) => "StoreFailed",
+            Cause::Ledger(_) => "LedgerUnavailable",
+            Cause::Unproven(_) => "LoginFailed",
+            Cause::LeaseLost => "LeaseLost",
+            Cause::Settings(_) => "BadSettings",
+            Cause::Postgres(error) => match error.class() {
+                ErrorClass::Moved => "ClusterUnavailable",
+                ErrorClass::Fenced => "LeaseLost",
+                ErrorClass::Transient | ErrorClass::Conflict => "ServerBusy",
+                ErrorClass::Refused => "ServerRefused",
+            },
+        }
+    }
+
+    /// Which part's condition it falsifies.
+    pub(crate) fn part(&self) -> &'static str {
+        match self.step {
+            "store" | "prove" => "Credentials",
+            _ => "Database",
+        }
+    }
+
+    /// Whether nothing changes until a person does something.
+    pub(crate) fn needs_a_person(&self) -> bool {
+        match &*self.cause {
+            Cause::Refused(_) | Cause::Settings(_) => true,
+            Cause::Postgres(error) => error.class() == ErrorClass::Refused,
+            Cause::Topology(_) | Cause::Store(_) | Cause::Ledger(_) | Cause::Unproven(_) | Cause::LeaseLost => false,
+        }
+    }
+
+    /// Whether the primary may be another one now, or gone: it said so, or said nothing.
+    pub(crate) fn moved(&self) -> bool {
+        match &*self.cause {
+            Cause::Postgres(PostgresError::Deadline { .. }) => true,
+            Cause::Postgres(error) => error.class() == ErrorClass::Moved,
+            _ => false,
+        }
+    }
+
+    /// Whether another replica may have the claim by now, so that nothing is to be written about it.
+    pub(crate) fn lease_lost(&self) -> bool {
+        match &*self.cause {
+            Cause::LeaseLost => true,
+            Cause::Postgres(error) => error.class() == ErrorClass::Fenced,
+            _ => false,
+        }
+    }
+
+    /// When to try again after `attempts` failed tries: exponential with full jitter, so that many claims that failed
+    /// together do not come back together. What a person has to mend is tried at a slow pace.
+    pub(crate) fn next_try(&self, attempts: i32) -> Duration {
+        let (base, cap) = match (&*self.cause, self.needs_a_person()) {
+            (_, true) => (5.0, 120.0),
+            (Cause::Postgres(error), _) if error.class() == ErrorClass::Conflict => (0.05, 5.0),
+            (Cause::Topology(_), _) => (0.5, 5.0),
+            _ => (0.3, 30.0),
+        };
+        let ceiling = f64::min(cap, base * 2_f64.powi(attempts.clamp(0, 12)));
+        Duration::from_secs_f64(rand::rng().random_range(ceiling / 2.0..=ceiling))
+    }
+}

@@ -1,0 +1,50 @@
+//! Gauges, and deleting what has been kept long enough.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use metrics::gauge;
+use pgtenant_ledger::{Ledger, LedgerError, count_by_state, queue_length};
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::Cluster;
+
+const GAUGES: Duration = Duration::from_secs(15);
+const PRUNING: Duration = Duration::from_secs(3600);
+
+pub(crate) async fn run(ledger: &Ledger, clusters: &BTreeMap<String, Arc<Cluster>>, stop: &CancellationToken) {
+    let mut ticks = tokio::time::interval(GAUGES);
+    let mut pruned = Instant::now();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        for (name, cluster) in clusters {
+            #[expect(clippy::cast_precision_loss, reason = "at most eight")]
+            gauge!("pgtenant_cluster_connections", "cluster" => name.clone()).set(cluster.connections() as f64);
+        }
+        gauge!("pgtenant_ledger_connections").set(f64::from(ledger.connections()));
+        if let Err(error) = counts(ledger).await {
+            tracing::debug!(error = ?error, "gauges not read");
+        }
+        if pruned.elapsed() > PRUNING {
+            pruned = Instant::now();
+            match ledger.prune().await {
+                Ok(rows) => tracing::debug!(rows, "pruned the ledger"),
+                Err(error) => tracing::warn!(error = ?error, "the ledger was not pruned"),
+            }
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of rows stay far below 2^52")]
+async fn counts(ledger: &Ledger) -> Result<(), LedgerError> {
+    let mut db = ledger.acquire().await?;
+    for (cluster, state, count) in count_by_state(&mut db).await? {
+        gauge!("pgtenant_claims", "cluster" => cluster, "state" => state).set(count as f64);
+    }
+    gauge!("pgtenant_queue_length").set(queue_length(&mut db).await? as f64);
+    Ok(())
+}

@@ -1,0 +1,189 @@
+//! Which claim is looked at when: wishes at once, retries at their time, periodic looks at an even pace.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pgtenant_ledger::{Ledger, LedgerError, Take, Work, next_due, take};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::EngineSettings;
+
+/// A sleep ends at the latest after this time, whatever the ledger said: a lost NOTIFY costs no more.
+const LONGEST_SLEEP: Duration = Duration::from_secs(5);
+const LEDGER_RETRY: Duration = Duration::from_millis(500);
+
+/// Work that was taken, and a moment before the ledger granted its lease.
+pub(crate) struct Taken {
+    pub(crate) work: Work,
+    pub(crate) since: Instant,
+}
+
+/// One cluster's queue in this replica.
+pub(crate) struct Schedule<'a> {
+    pub(crate) ledger: &'a Ledger,
+    pub(crate) cluster: &'a str,
+    pub(crate) settings: &'a EngineSettings,
+    pub(crate) holder: Uuid,
+    pub(crate) wake: &'a Notify,
+}
+
+impl Schedule<'_> {
+    /// Takes work and hands it to `attend`, at most `concurrency` claims at once, until `stop`. Then it waits for the
+    /// claims under work, `grace` at the longest.
+    pub(crate) async fn run<F>(&self, stop: &CancellationToken, attend: impl Fn(Taken) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut running = JoinSet::new();
+        let mut pace = Pace::new(self.settings.looks_per_second);
+        while !stop.is_cancelled() {
+            let free = self.settings.concurrency - running.len();
+            let taken = if free == 0 { Ok(Vec::new()) } else { self.take(free, &mut pace).await };
+            let full = running.len() == self.settings.concurrency;
+            let nap = match taken {
+                Ok(taken) if taken.is_empty() && !full => self.nap(&pace).await,
+                Ok(taken) => {
+                    let all = taken.len() == free;
+                    for one in taken {
+                        running.spawn(attend(one));
+                    }
+                    if all { LONGEST_SLEEP } else { Duration::ZERO }
+                }
+                Err(error) => {
+                    tracing::warn!(cluster = self.cluster, error = ?error, "the ledger does not answer");
+                    LEDGER_RETRY
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => break,
+                // With every place taken only a free place matters; the wake-up stays stored until then.
+                () = self.wake.notified(), if running.len() < self.settings.concurrency => {}
+                Some(ended) = running.join_next(), if !running.is_empty() => log_panic(ended),
+                () = tokio::time::sleep(nap) => {}
+            }
+            while let Some(ended) = running.try_join_next() {
+                log_panic(ended);
+            }
+        }
+        let rest = async {
+            while let Some(ended) = running.join_next().await {
+                log_panic(ended);
+            }
+        };
+        if tokio::time::timeout(self.settings.grace, rest).await.is_err() {
+            tracing::warn!(cluster = self.cluster, "stopped with claims under work; their leases run out");
+        }
+    }
+
+    /// Wishes and retries first; a periodic look when a place is left and it is time for one.
+    async fn take(&self, free: usize, pace: &mut Pace) -> Result<Vec<Taken>, LedgerError> {
+        let since = Instant::now();
+        let mut db = self.ledger.acquire().await?;
+        let wanted = |urgent, limit: usize| Take {
+            holder: self.holder,
+            limit: i64::try_from(limit).unwrap_or(1),
+            urgent,
+            lease: self.settings.lease,
+        };
+        let mut taken = take(&mut db, self.cluster, wanted(true, free)).await?;
+        if taken.len() < free && pace.ready(since) {
+            let looks = take(&mut db, self.cluster, wanted(false, 1)).await?;
+            if !looks.is_empty() {
+                pace.spend(since);
+            }
+            taken.extend(looks);
+        }
+        Ok(taken.into_iter().map(|work| Taken { work, since }).collect())
+    }
+
+    /// How long nothing will be due.
+    async fn nap(&self, pace: &Pace) -> Duration {
+        let due = async { next_due(&mut *self.ledger.acquire().await?, self.cluster).await };
+        match due.await {
+            Ok((urgent, look)) => {
+                let look = look.map(|wait| wait.max(pace.wait(Instant::now())));
+                let next = urgent.into_iter().chain(look).min().unwrap_or(LONGEST_SLEEP);
+                next.clamp(Duration::from_millis(20), LONGEST_SLEEP)
+            }
+            Err(_) => LEDGER_RETRY,
+        }
+    }
+}
+
+fn log_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(error = ?error, "a claim's work panicked; its lease runs out and it is tried again");
+    }
+}
+
+/// At most so many looks a second, evenly spread: time that was not used is not saved up.
+#[derive(Debug)]
+struct Pace {
+    step: Duration,
+    next: Option<Instant>,
+}
+
+impl Pace {
+    fn new(per_second: f64) -> Self {
+        let step = Duration::try_from_secs_f64(1.0 / per_second).unwrap_or(Duration::from_secs(3600));
+        Self { step, next: None }
+    }
+
+    fn ready(&self, now: Instant) -> bool {
+        self.wait(now).is_zero()
+    }
+
+    fn wait(&self, now: Instant) -> Duration {
+        self.next.map_or(Duration::ZERO, |next| next.saturating_duration_since(now))
+    }
+
+    fn spend(&mut self, now: Instant) {
+        self.next = Some(now + self.step);
+    }
+}
+
+/// Wakes every cluster's schedule when work was announced, and connects again when the ledger went away.
+pub(crate) async fn listen(ledger: &Ledger, wake: &[Arc<Notify>], stop: &CancellationToken) {
+    let listening = async {
+        loop {
+            match ledger.listen(&[pgtenant_ledger::WORK_CHANNEL]).await {
+                Ok(mut listener) => loop {
+                    // Nobody knows what was announced before the listener was there, so everyone looks once.
+                    wake.iter().for_each(|one| one.notify_one());
+                    if let Err(error) = listener.recv().await {
+                        tracing::warn!(error = ?error, "the ledger's announcements stopped");
+                        break;
+                    }
+                },
+                Err(error) => tracing::debug!(error = ?error, "the ledger's announcements are not heard"),
+            }
+            tokio::time::sleep(LEDGER_RETRY).await;
+        }
+    };
+    tokio::select! {
+        () = listening => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_are_spread_without_a_burst() {
+        let start = Instant::now();
+        let mut pace = Pace::new(2.0);
+        assert!(pace.ready(start));
+        pace.spend(start);
+        assert!(!pace.ready(start + Duration::from_millis(499)));
+        let later = start + Duration::from_secs(60);
+        assert!(pace.ready(later));
+        pace.spend(later);
+        assert!(!pace.ready(later + Duration::from_millis(499)), "idle time is not saved up");
+        assert_eq!(pace.wait(later), Duration::from_millis(500));
+    }
+}

@@ -1,0 +1,157 @@
+//! What is seen of a cluster while nobody asks: its primary, what would bite later, and what a killed process left.
+
+use std::time::{Duration, Instant};
+
+use pgtenant_ledger::{Ledger, LedgerError, NewEvent, append_event, look_soon, set_cluster_status};
+use pgtenant_model::{ClaimKey, ClusterStatus, EventKind, InvalidField};
+use pgtenant_postgres::{drop_half_made, half_made, preflight};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::EngineSettings;
+use crate::cluster::Cluster;
+use crate::failure::Failure;
+
+/// After a change of the primary every credential is looked at within this time, since it may name the endpoint.
+const SPREAD_AFTER_FAILOVER: Duration = Duration::from_secs(10);
+/// An unchanged status is written again after this time, so that `observedAt` is never older.
+const STATUS_AGE: Duration = Duration::from_secs(60);
+/// How often the cluster is checked for what would bite later, and for half-made databases.
+const INSPECTION: Duration = Duration::from_secs(300);
+
+/// One cluster's watch in this replica.
+pub(crate) struct Watch<'a> {
+    pub(crate) ledger: &'a Ledger,
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) settings: &'a EngineSettings,
+}
+
+/// What was last written, and when.
+#[derive(Default)]
+struct Memory {
+    written: Option<(ClusterStatus, Instant)>,
+    inspected: Option<Instant>,
+    preflight: Vec<InvalidField>,
+    /// Half-made databases that nobody claimed at the last inspection.
+    orphans: Vec<String>,
+}
+
+impl Watch<'_> {
+    /// Watches until `stop`.
+    pub(crate) async fn run(&self, stop: &CancellationToken) {
+        let mut memory = Memory::default();
+        let mut ticks = tokio::time::interval(self.settings.watch_interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.look(&mut memory) => {}
+            }
+        }
+    }
+
+    async fn look(&self, memory: &mut Memory) {
+        let mut status = match self.cluster.observe().await {
+            Ok(observation) => observation.status(),
+            Err(cause) => ClusterStatus { problem: Some(cause.to_string()), ..ClusterStatus::default() },
+        };
+        let due = memory.inspected.is_none_or(|at| at.elapsed() > INSPECTION);
+        if status.primary.is_some() && due {
+            match self.inspect(memory).await {
+                Ok(()) => memory.inspected = Some(Instant::now()),
+                Err(failure) => {
+                    tracing::warn!(
+                        cluster = self.cluster.name,
+                        step = failure.step,
+                        "inspection: {}",
+                        failure.message()
+                    );
+                }
+            }
+        }
+        status.preflight.clone_from(&memory.preflight);
+        let known = memory.written.as_ref();
+        if known.is_some_and(|(before, at)| same(before, &status) && at.elapsed() < STATUS_AGE) {
+            return;
+        }
+        match self.record(&status).await {
+            Ok(()) => memory.written = Some((status, Instant::now())),
+            Err(error) => tracing::warn!(cluster = self.cluster.name, error = ?error, "status not written"),
+        }
+    }
+
+    /// Writes the status; a change of the primary is an event, and every claim is looked at soon.
+    async fn record(&self, status: &ClusterStatus) -> Result<(), LedgerError> {
+        let name = self.cluster.name.as_str();
+        let mut tx = self.ledger.begin().await?;
+        let before = set_cluster_status(&mut tx, name, status).await?;
+        let known = before.observed_at.is_some();
+        if known && before.primary != status.primary {
+            if status.primary.is_some() {
+                look_soon(&mut tx, name, SPREAD_AFTER_FAILOVER).await?;
+            }
+            let message = match (&before.primary, &status.primary) {
+                (Some(old), Some(new)) => format!("cluster {name}: the primary is {new}, before it was {old}"),
+                (None, Some(new)) => format!("cluster {name}: {new} is the primary"),
+                (_, None) => format!(
+                    "cluster {name}: no primary: {}",
+                    status.problem.as_deref().unwrap_or("no host answers as one")
+                ),
+            };
+            tracing::warn!(cluster = name, "{message}");
+            let detail = json!({"before": before.primary, "after": status.primary, "problem": status.problem});
+            let event = NewEvent { kind: EventKind::ClusterChanged, namespace: None, name, message, detail };
+            append_event(&mut tx, event).await?;
+        }
+        Ok(tx.commit().await?)
+    }
+
+    /// Preflight, and the half-made databases that a process left which was killed after its claim was gone. Such a
+    /// database never had a connection, so there is nothing in it to lose; it has to be there at two inspections.
+    async fn inspect(&self, memory: &mut Memory) -> Result<(), Failure> {
+        let server = self.cluster.server().await.map_err(Failure::at("inspect"))?;
+        let mut session = server.maintenance().await.map_err(Failure::at("inspect"))?;
+        memory.preflight = preflight(&mut session).await.map_err(Failure::at("inspect"))?;
+        let half_made = half_made(&mut session).await.map_err(Failure::at("inspect"))?;
+        let mut orphans = Vec::new();
+        for database in half_made {
+            if self.claimed(&database).await.map_err(Failure::at("inspect"))? {
+                continue;
+            }
+            if memory.orphans.contains(&database) {
+                drop_half_made(&mut session, &database).await.map_err(Failure::at("inspect"))?;
+                tracing::warn!(
+                    cluster = self.cluster.name,
+                    database,
+                    "dropped a half-made database that nobody claims"
+                );
+            } else {
+                orphans.push(database);
+            }
+        }
+        memory.orphans = orphans;
+        Ok(())
+    }
+
+    async fn claimed(&self, database: &str) -> Result<bool, LedgerError> {
+        let mut db = self.ledger.acquire().await?;
+        pgtenant_ledger::owner_of(&mut db, &self.cluster.name, database)
+            .await
+            .map(|owner: Option<ClaimKey>| owner.is_some())
+    }
+}
+
+/// Whether two looks saw the same, apart from the time and how far standbys are behind.
+fn same(a: &ClusterStatus, b: &ClusterStatus) -> bool {
+    let members =
+        |s: &ClusterStatus| s.members.iter().map(|m| (m.host.clone(), m.role, m.timeline)).collect::<Vec<_>>();
+    a.primary == b.primary
+        && a.version == b.version
+        && a.problem == b.problem
+        && a.preflight == b.preflight
+        && members(a) == members(b)
+}

@@ -1,0 +1,55 @@
+//! `dev`, `serve` and `migrate`: the commands that are the control plane.
+
+use std::error::Error;
+
+use super::error::{CliError, Outcome, Result};
+use super::server_args::{DevArgs, MigrateArgs, ServeArgs};
+use crate::config::{self, Settings, SettingsArgs};
+use crate::{dev, serve};
+
+pub(super) fn dev(args: DevArgs) -> Result<Outcome> {
+    run(dev::run(args))
+}
+
+pub(super) fn serve(args: &ServeArgs) -> Result<Outcome> {
+    run(serve::run(settings(&args.settings)?))
+}
+
+pub(super) fn migrate(args: &MigrateArgs) -> Result<Outcome> {
+    run(serve::migrate(settings(&args.settings)?))
+}
+
+fn settings(args: &SettingsArgs) -> Result<Settings> {
+    config::load(args, std::env::vars_os()).settings().map_err(|invalid| {
+        CliError::failed(format!("the settings can not be used:\n{invalid}"))
+            .hint("`pgtenant config check` shows every setting and where it comes from")
+    })
+}
+
+fn run(work: impl Future<Output = Result<(), Box<dyn Error>>>) -> Result<Outcome> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::failed(format!("can not start: {error}")))?;
+    let result = runtime.block_on(work);
+    // Nothing is waited for any more: what was under way has had its time.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => Ok(Outcome::Done),
+        Err(error) => Err(explain(&*error)),
+    }
+}
+
+/// An error with its sources; what follows `hint:` in it is advice.
+fn explain(error: &(dyn Error + 'static)) -> CliError {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    match text.split_once("\nhint: ") {
+        Some((message, hint)) => CliError::failed(message).hint(hint),
+        None => CliError::failed(text),
+    }
+}

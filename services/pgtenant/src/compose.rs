@@ -1,0 +1,108 @@
+//! The control plane put together: doors, engine and ledger in one process.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use pgtenant_api::{ApiParts, ApiSettings, ApiState, Check, Planner};
+use pgtenant_engine::{Engine, EngineSettings};
+use pgtenant_ledger::{Ledger, put_clusters};
+use pgtenant_model::{ClusterSpec, InvalidField, PlanReport, PlanRequest};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::telemetry;
+
+/// What a control plane is made of.
+pub(crate) struct ControlPlane {
+    pub(crate) ledger: Ledger,
+    pub(crate) clusters: Vec<(String, ClusterSpec)>,
+    pub(crate) engine: EngineSettings,
+    pub(crate) api: ApiSettings,
+    pub(crate) apps: Option<(PathBuf, pgtenant_apps_repo::Settings)>,
+    pub(crate) listener: TcpListener,
+}
+
+impl ControlPlane {
+    /// Serves until `stop`. REST answers from the first moment; `/readyz` says what is not there yet.
+    ///
+    /// # Errors
+    /// A cluster's settings that can not be used.
+    pub(crate) async fn run(self, stop: CancellationToken) -> Result<(), InvalidField> {
+        let Self { ledger, clusters, engine, api, apps, listener } = self;
+        let engine = Engine::new(ledger.clone(), clusters.clone(), engine)?;
+        let prepared = Arc::new(AtomicBool::new(false));
+        let state = ApiState::new(ApiParts {
+            ledger: ledger.clone(),
+            planner: Arc::new(EnginePlanner(engine.clone())),
+            metrics: Arc::new(telemetry::render),
+            readiness: readiness(Arc::clone(&prepared)),
+            settings: api,
+            shutdown: stop.clone(),
+        });
+        let background = async {
+            tokio::select! {
+                () = prepare(&ledger, &clusters) => prepared.store(true, Ordering::Relaxed),
+                () = stop.cancelled() => return,
+            }
+            let follow = async {
+                if let Some((root, settings)) = apps {
+                    pgtenant_apps_repo::follow(root, ledger.clone(), settings, stop.clone()).await;
+                }
+            };
+            tokio::join!(engine.run(stop.clone()), follow);
+        };
+        let events = pgtenant_api::follow_events(state.clone());
+        tokio::join!(pgtenant_api::serve(listener, state.clone()), background, events);
+        ledger.close().await;
+        Ok(())
+    }
+}
+
+/// Brings the ledger up to date, for as long as that takes.
+async fn prepare(ledger: &Ledger, clusters: &[(String, ClusterSpec)]) {
+    loop {
+        let prepared = async {
+            ledger.migrate().await?;
+            let mut tx = ledger.begin().await?;
+            for left in put_clusters(&mut tx, clusters).await? {
+                tracing::warn!(cluster = left, "is not in the settings any more, and has claims: they are left alone");
+            }
+            Ok::<_, pgtenant_ledger::LedgerError>(tx.commit().await?)
+        };
+        match prepared.await {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(error = ?error, "the ledger can not be used yet"),
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+fn readiness(prepared: Arc<AtomicBool>) -> pgtenant_api::Readiness {
+    Arc::new(move || {
+        let problem = (!prepared.load(Ordering::Relaxed)).then(|| "the ledger was not reached yet".to_owned());
+        Box::pin(async move { vec![Check { part: "engine".to_owned(), problem }] })
+    })
+}
+
+struct EnginePlanner(Engine);
+
+impl Planner for EnginePlanner {
+    fn plan(
+        &self,
+        request: PlanRequest,
+        scope: Option<Vec<String>>,
+    ) -> BoxFuture<'static, Result<PlanReport, pgtenant_api::PlanError>> {
+        let engine = self.0.clone();
+        Box::pin(async move {
+            engine.plan(request, scope).await.map_err(|error| match error {
+                pgtenant_engine::PlanError::Cluster { cluster, message } => {
+                    pgtenant_api::PlanError::Unreachable { cluster, source: message.into() }
+                }
+                other => pgtenant_api::PlanError::Internal(Box::new(other)),
+            })
+        })
+    }
+}

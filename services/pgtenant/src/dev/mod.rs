@@ -1,0 +1,110 @@
+//! `pgtenant dev`: everything on this machine, from nothing, in one folder.
+
+mod folder;
+mod passfile;
+mod servers;
+mod welcome;
+
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use pgtenant_api::ApiSettings;
+use pgtenant_engine::EngineSettings;
+use tokio::net::TcpListener;
+
+use crate::cli::server_args::DevArgs;
+use crate::compose::ControlPlane;
+use crate::telemetry;
+
+use folder::Folder;
+use servers::Servers;
+
+type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+
+/// Claims are few on a developer's machine, so each is looked at often.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+/// A control plane that was killed comes back at once here, so a claim under work waits no longer than this.
+const LEASE: Duration = Duration::from_secs(6);
+/// How long the start waits for the claims of the apps folder before it says `ready` all the same.
+const FIRST_CLAIMS: Duration = Duration::from_secs(20);
+
+/// Runs until Ctrl-C or SIGTERM.
+pub(crate) async fn run(args: DevArgs) -> Result<()> {
+    let begun = Instant::now();
+    let stop = crate::signals::on_stop();
+    let folder = Folder::open(args.dir)?;
+    telemetry::to_file(&folder.log_file())?;
+    let listener = listen(args.listen).await?;
+    let address = listener.local_addr()?;
+    say(begun, &format!("everything is kept in {}", folder.root().display()));
+
+    let start = async {
+        let servers = Servers::start(&folder, &mut |text: &str| say(begun, text)).await?;
+        let token = welcome::token(&folder, &servers.ledger).await?;
+        Ok::<_, Box<dyn std::error::Error>>((servers, token))
+    };
+    let (mut servers, token) = tokio::select! {
+        started = start => started?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    folder.write_env(address, &token, &servers.ca_file)?;
+    let example = folder.write_example()?;
+
+    let plane = ControlPlane {
+        ledger: servers.ledger.clone(),
+        clusters: vec![("default".to_owned(), servers.spec(&folder))],
+        engine: EngineSettings {
+            look_interval: LOOK_INTERVAL,
+            lease: LEASE,
+            faults: crate::faults()?,
+            ..EngineSettings::default()
+        },
+        api: ApiSettings::default(),
+        apps: Some((folder.apps(), pgtenant_apps_repo::Settings::default())),
+        listener,
+    };
+    let greeting = async {
+        say(begun, "making the databases of the apps folder");
+        let first = welcome::first_ready(&servers.ledger, FIRST_CLAIMS).await;
+        passfile::write(&folder).ok();
+        print(&welcome::message(&folder, address, &servers, first.as_ref(), example));
+        passfile::follow(&folder, servers.ledger.clone()).await;
+    };
+    let result = {
+        let work = plane.run(stop.clone());
+        tokio::pin!(work);
+        tokio::select! {
+            result = &mut work => result,
+            () = greeting => work.await,
+        }
+    };
+    say(begun, "stopping the servers");
+    servers.stop().await?;
+    Ok(result?)
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let advice = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                "another program has this port; stop it, or choose another with --listen 127.0.0.1:PORT (0: any)"
+            }
+            _ => "choose another with --listen HOST:PORT",
+        };
+        format!("can not listen on {address}: {error}\nhint: {advice}").into()
+    })
+}
+
+/// Progress goes to standard error, so that standard output has the result alone.
+fn say(begun: Instant, text: &str) {
+    let mut err = std::io::stderr().lock();
+    let (dim, plain) = if err.is_terminal() { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
+    // Nobody may be reading: that is no reason to stop.
+    writeln!(err, "{dim}{:6.1} s{plain}  {text}", begun.elapsed().as_secs_f64()).ok();
+}
+
+fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).ok();
+}

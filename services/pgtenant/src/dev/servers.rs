@@ -1,0 +1,152 @@
+//! The ledger's server and the shared cluster.
+
+use std::path::PathBuf;
+use std::str::FromStr as _;
+
+use pgtenant_lab::{Binaries, Cluster, ClusterOptions};
+use pgtenant_ledger::Ledger;
+use pgtenant_model::{
+    ClusterSpec, Environment, FileStore, HostPort, Limits, Provisioner, SslMode, StoreSpec, StreamingTopology, TlsSpec,
+    Topology,
+};
+use pgtenant_postgres::{Bootstrap, GROUP, Server, ServerOptions, Timeouts, Verifier, bootstrap};
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::ConnectOptions as _;
+use sqlx::postgres::PgConnectOptions;
+use zeroize::Zeroizing;
+
+use super::Result;
+use super::folder::Folder;
+
+/// Trusted extensions of PostgreSQL's own distribution: a database's owner may make them.
+const EXTENSIONS: [&str; 17] = [
+    "btree_gin",
+    "btree_gist",
+    "citext",
+    "cube",
+    "dict_int",
+    "fuzzystrmatch",
+    "hstore",
+    "intarray",
+    "isn",
+    "lo",
+    "ltree",
+    "pg_trgm",
+    "pgcrypto",
+    "seg",
+    "tablefunc",
+    "unaccent",
+    "uuid-ossp",
+];
+const PROVISIONER: &str = "prov_a";
+const LEDGER_CONNECTIONS: u32 = 12;
+
+/// Running servers.
+#[derive(Debug)]
+pub(super) struct Servers {
+    cluster: Cluster,
+    ledger_server: Cluster,
+    pub(super) ledger: Ledger,
+    pub(super) ca_file: PathBuf,
+}
+
+impl Servers {
+    pub(super) async fn start(folder: &Folder, progress: &mut (impl FnMut(&str) + Send)) -> Result<Self> {
+        let binaries = Binaries::locate(None)?;
+        progress(&format!("PostgreSQL {} from {}", binaries.version(), binaries.dir().display()));
+        let options = ClusterOptions {
+            standby: false,
+            extra_conf: vec![("max_connections".into(), "50".into())],
+            ..ClusterOptions::new(folder.root().join("ledger"), binaries.clone())
+        };
+        let ledger_server = Cluster::open_or_create(options, |text| progress(&format!("ledger: {text}"))).await?;
+        let options = ClusterOptions {
+            extra_conf: vec![("max_connections".into(), "300".into())],
+            ..ClusterOptions::new(folder.root().join("cluster"), binaries)
+        };
+        let cluster = Cluster::open_or_create(options, |text| progress(&format!("cluster: {text}"))).await?;
+        progress("bringing the ledger up to date");
+        let ledger = open_ledger(folder, &ledger_server).await?;
+        prepare_cluster(folder, &cluster).await?;
+        let ca_file = cluster.ca_file();
+        Ok(Self { cluster, ledger_server, ledger, ca_file })
+    }
+
+    /// The cluster as the control plane is told of it.
+    pub(super) fn spec(&self, folder: &Folder) -> ClusterSpec {
+        ClusterSpec {
+            environment: Environment::Dev,
+            topology: Topology::Streaming(StreamingTopology { hosts: self.hosts() }),
+            endpoint: None,
+            provisioner: Provisioner {
+                username: PROVISIONER.to_owned(),
+                password_file: folder.root().join("provisioner.password"),
+                database: "postgres".to_owned(),
+            },
+            tls: TlsSpec { sslmode: SslMode::VerifyFull, ca_file: Some(self.ca_file.clone()) },
+            stores: vec![StoreSpec::File(FileStore {
+                directory: folder.secrets(),
+                name: "customer/{namespace}/{role}".to_owned(),
+            })],
+            allowed_namespaces: vec!["*".to_owned()],
+            allowed_extensions: EXTENSIONS.map(str::to_owned).to_vec(),
+            limits: Limits { databases_per_namespace: 1000, connections: None },
+        }
+    }
+
+    pub(super) fn hosts(&self) -> Vec<HostPort> {
+        self.cluster.hosts().iter().filter_map(|host| HostPort::from_str(host).ok()).collect()
+    }
+
+    pub(super) async fn stop(&mut self) -> Result<()> {
+        self.cluster.stop().await?;
+        Ok(self.ledger_server.stop().await?)
+    }
+}
+
+/// The ledger has a login and a database of its own on its server.
+async fn open_ledger(folder: &Folder, server: &Cluster) -> Result<Ledger> {
+    let (password, _) = folder.secret("ledger.password")?;
+    let superuser = server.superuser();
+    let mut db = superuser.clone().connect().await?;
+    let known: bool = sqlx::query_scalar("select exists (select from pg_roles where rolname = 'pgtenant')")
+        .fetch_one(&mut db)
+        .await?;
+    if !known {
+        // Letters and digits only, and the ledger's server logs no statements.
+        let statement = Zeroizing::new(format!("create role pgtenant login password '{}'", password.expose_secret()));
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement.as_str())).execute(&mut db).await?;
+    }
+    let made: bool = sqlx::query_scalar("select exists (select from pg_database where datname = 'pgtenant')")
+        .fetch_one(&mut db)
+        .await?;
+    if !made {
+        sqlx::raw_sql("create database pgtenant owner pgtenant").execute(&mut db).await?;
+    }
+    let ledger = Ledger::new(login(superuser, "pgtenant", &password, "pgtenant"), LEDGER_CONNECTIONS);
+    ledger.migrate().await?;
+    Ok(ledger)
+}
+
+/// What a superuser does once when a cluster is attached.
+async fn prepare_cluster(folder: &Folder, cluster: &Cluster) -> Result<()> {
+    let (password, _) = folder.secret("provisioner.password")?;
+    let superuser = cluster.superuser();
+    let server = Server::new(ServerOptions {
+        host: superuser.get_host().to_owned(),
+        port: superuser.get_port(),
+        sslmode: SslMode::VerifyFull,
+        ca_file: Some(cluster.ca_file()),
+        username: superuser.get_username().to_owned(),
+        password: cluster.superuser_password().clone(),
+        maintenance_database: "postgres".to_owned(),
+        application_name: "pgtenant-dev".to_owned(),
+        timeouts: Timeouts::default(),
+    })?;
+    let logins = vec![(PROVISIONER.to_owned(), Verifier::of(&password))];
+    Ok(bootstrap(&server, &Bootstrap { group: GROUP.to_owned(), logins, close_to_public: true }).await?)
+}
+
+fn login(server: PgConnectOptions, user: &str, password: &SecretString, database: &str) -> PgConnectOptions {
+    server.username(user).password(password.expose_secret()).database(database)
+}

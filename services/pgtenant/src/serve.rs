@@ -1,0 +1,86 @@
+//! `pgtenant serve` and `pgtenant migrate`: the control plane beside clusters that are there already.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pgtenant_api::ApiSettings;
+use pgtenant_apps_repo::Guard;
+use pgtenant_engine::EngineSettings;
+use pgtenant_ledger::Ledger;
+use secrecy::ExposeSecret as _;
+use sqlx::postgres::PgConnectOptions;
+use tokio::net::TcpListener;
+
+use crate::compose::ControlPlane;
+use crate::config::Settings;
+use crate::telemetry;
+
+type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+
+/// Serves until SIGTERM or Ctrl-C.
+pub(crate) async fn run(settings: Settings) -> Result<()> {
+    telemetry::to_stderr(settings.log.format, &settings.log.level)?;
+    let stop = crate::signals::on_stop();
+    let listener = TcpListener::bind(settings.listen)
+        .await
+        .map_err(|error| format!("can not listen on {}: {error}\nhint: set `listen`", settings.listen))?;
+    tracing::info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "serving");
+    if !settings.listen.ip().is_loopback() {
+        tracing::warn!("bearer tokens travel in clear text: put TLS before this port, as an ingress does");
+    }
+    let plane = ControlPlane {
+        ledger: ledger(&settings)?,
+        clusters: settings.clusters.clone().into_iter().collect(),
+        engine: engine(&settings)?,
+        api: api(&settings),
+        apps: apps(&settings),
+        listener,
+    };
+    Ok(plane.run(stop).await?)
+}
+
+/// Brings the ledger up to date and ends.
+pub(crate) async fn migrate(settings: Settings) -> Result<()> {
+    let ledger = ledger(&settings)?;
+    tokio::time::timeout(Duration::from_secs(300), ledger.migrate()).await??;
+    Ok(())
+}
+
+fn ledger(settings: &Settings) -> Result<Ledger> {
+    let ledger = &settings.ledger;
+    let url = ledger.url.as_deref().unwrap_or_default();
+    let mut options: PgConnectOptions = url.parse().map_err(|error| format!("ledger.url: {error}"))?;
+    if let Some(password) = ledger.password()? {
+        options = options.password(password.expose_secret());
+    }
+    Ok(Ledger::new(options.application_name("pgtenant"), ledger.max_connections))
+}
+
+fn engine(settings: &Settings) -> Result<EngineSettings> {
+    Ok(EngineSettings {
+        look_interval: settings.look.interval,
+        looks_per_second: settings.look.max_per_second,
+        grace: settings.shutdown.grace,
+        faults: crate::faults()?,
+        ..EngineSettings::default()
+    })
+}
+
+fn api(settings: &Settings) -> ApiSettings {
+    let limits = &settings.api;
+    ApiSettings {
+        body_limit: limits.body_limit,
+        request_timeout: limits.request_timeout,
+        rate_per_second: limits.rate_limit,
+        rate_burst: limits.rate_burst,
+        shutdown_grace: settings.shutdown.grace,
+        ..ApiSettings::default()
+    }
+}
+
+fn apps(settings: &Settings) -> Option<(PathBuf, pgtenant_apps_repo::Settings)> {
+    let apps = &settings.apps;
+    let guard = Guard { max_removals: apps.max_removals, allow_mass_removal: apps.allow_mass_removal };
+    let follow = pgtenant_apps_repo::Settings { rescan: apps.rescan, guard, ..pgtenant_apps_repo::Settings::default() };
+    apps.dir.clone().map(|dir| (dir, follow))
+}
