@@ -1,0 +1,26 @@
+//! Promises to users, kept by the running binary: over HTTP, the command line, files and psql.
+#![expect(clippy::unwrap_used, reason = "helpers of tests are no tests to clippy")]
+
+mod adopt;
+mod apps;
+mod apps_guard;
+mod cli;
+mod connect;
+mod credentials;
+mod dev_refuses;
+mod dev_start;
+mod documents;
+mod drift;
+mod events;
+mod failover;
+mod kills;
+mod leak;
+mod modes;
+mod names;
+mod observe;
+mod outages;
+mod replicas;
+mod rest_around;
+mod rest_database;
+mod shared;
+mod steps;

@@ -1,0 +1,125 @@
+//! Several replicas on one ledger share the work, and one that stalls is fenced.
+
+use std::time::Duration;
+
+use pgtenant_tests::{
+    Serve, Site, SiteOptions, eventually, files_below, measured, never, rows, unique, works_for_an_application,
+};
+use rustix::process::Signal;
+use serde_json::json;
+
+const CLAIMS: usize = 60;
+
+/// The claim that a replica holds at its fault point.
+async fn stalled(serve: &Serve) -> String {
+    let line = serve
+        .running
+        .find("a claim at the fault point", Duration::from_secs(30), |_, log| {
+            let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+            lines.into_iter().find(|line| line["message"] == "fault point")
+        })
+        .await;
+    let claim = line["span"]["claim"].as_str().or(line["claim"].as_str()).unwrap_or_else(|| panic!("{line}"));
+    claim.split_once('/').expect("namespace/name").1.to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_replicas_share_the_claims_and_one_that_was_stopped_breaks_nothing_when_it_wakes() {
+    let site = Site::new(SiteOptions { look: "10m".to_owned(), ..SiteOptions::shared().await }).await;
+    let namespace = unique("share");
+    let fault = [("PGTENANT_FAULT", "stall=1s@after:store")];
+    let (first, second) = (site.serve("first").await, site.serve("second").await);
+    let third = site.serve_with("third", &fault).await;
+    for serve in [&first, &second, &third] {
+        serve.is_ready().await;
+    }
+    let apis = [first.api(), second.api(), third.api()];
+    let names: Vec<String> = (0..CLAIMS).map(|number| format!("db-{number:02}")).collect();
+    let begun = std::time::Instant::now();
+    let asked = names.iter().enumerate().map(|(number, name)| apis[number % 3].create(&namespace, name));
+    let stop = async {
+        let name = stalled(&third).await;
+        third.running.signal(Signal::STOP);
+        name
+    };
+    let (_, held) = futures::join!(futures::future::join_all(asked), stop);
+
+    // The two others do all the rest at once, and what the third one held when its leases have run out.
+    let done = |names: Vec<String>| {
+        let api = first.api();
+        let namespace = namespace.clone();
+        async move {
+            for name in names {
+                api.is_ready(&namespace, &name).await;
+            }
+        }
+    };
+    done(names.clone()).await;
+    measured(&format!("replicas: {CLAIMS} claims Ready after {:.1} s with a third replica stopped", begun.elapsed().as_secs_f64()));
+    for (name, serve) in [("first", &first), ("second", &second)] {
+        let made = serve.metric("pgtenant_time_to_ready_seconds_count").await;
+        assert!(made >= 5.0, "the {name} replica made {made} of {CLAIMS}");
+    }
+
+    // What it held is gone by the time it wakes; it must not come back.
+    let database = format!("{namespace}-{held}");
+    first.api().delete(&format!("/v1/namespaces/{namespace}/databases/{held}")).await.expect(202);
+    first.api().is_gone(&namespace, &held).await;
+    third.running.signal(Signal::CONT);
+    never("the replica that woke up has done something", Duration::from_secs(5), || async {
+        let sql = format!("select datname::text from pg_database where datname = '{database}' union all
+                           select rolname from pg_roles where rolname like '{database}-%'");
+        let found = rows(&site.superuser, None, &sql).await;
+        let files: Vec<_> = files_below(&site.secrets).into_iter().filter(|file| file.contains(&format!("{database}-"))).collect();
+        if found.is_empty() && files.is_empty() { Ok(()) } else { Err(format!("{found:?} {files:?}")) }
+    })
+    .await;
+    assert!(third.running.is_running(), "{}", third.running.said());
+    eventually("it says that it was fenced", Duration::from_secs(20), || async {
+        let fenced = third.metric("pgtenant_fenced_total").await;
+        if fenced >= 1.0 { Ok(()) } else { Err(third.running.said()) }
+    })
+    .await;
+    // It works on, as one of three.
+    let made = third.metric("pgtenant_time_to_ready_seconds_count").await;
+    let more: Vec<String> = (0..30).map(|number| format!("more-{number:02}")).collect();
+    let api = first.api();
+    futures::future::join_all(more.iter().map(|name| api.create(&namespace, name))).await;
+    done(more).await;
+    assert!(third.metric("pgtenant_time_to_ready_seconds_count").await > made, "the third replica takes no work any more");
+    for name in names.iter().filter(|name| **name != held).step_by(6) {
+        works_for_an_application(&site.secrets, &namespace, name).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_was_stopped_in_a_rotation_does_not_set_its_old_idea_of_the_password() {
+    let site = Site::new(SiteOptions { look: "10m".to_owned(), ..SiteOptions::shared().await }).await;
+    let namespace = unique("stale");
+    let first = site.serve("first").await;
+    first.api().ready(&namespace, "db").await;
+    drop(first);
+    let stalling = site.serve_with("stalling", &[("PGTENANT_FAULT", "stall=1s@after:store")]).await;
+    let path = format!("/v1/namespaces/{namespace}/databases/db/credentials/rotate");
+    stalling.api().ask(&path).await.expect(202);
+    assert_eq!(stalled(&stalling).await, "db");
+    stalling.running.signal(Signal::STOP);
+    let second = site.serve("second").await;
+    second.api().is_ready(&namespace, "db").await;
+    // A rotation after it: whatever the stopped one knows is old now.
+    second.api().post(&path, json!({"tiers": ["read", "write", "admin"]})).await.expect(202);
+    second.api().is_ready(&namespace, "db").await;
+    let passwords = pgtenant_tests::Credential::of(&site.secrets, &namespace, "db");
+    stalling.running.signal(Signal::CONT);
+    never("a password was changed", Duration::from_secs(5), || async {
+        for (tier, known) in pgtenant_tests::TIERS.iter().zip(&passwords) {
+            if pgtenant_tests::Credential::try_read(&site.secrets, &namespace, "db", tier)? != *known {
+                return Err(format!("{tier}: another password is stored"));
+            }
+            pgtenant_tests::try_sql(known, "select 1").await.map_err(|state| format!("{tier}: {state}"))?;
+        }
+        Ok(())
+    })
+    .await;
+    works_for_an_application(&site.secrets, &namespace, "db").await;
+}
