@@ -1,0 +1,138 @@
+//! What all sections work with.
+
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use pgtenant_model::EventKind;
+use serde::Serialize;
+
+use crate::api::{Api, Claim, Events};
+use crate::error::{BenchError, Result};
+use crate::floor::Worker;
+use crate::lab::Lab;
+
+/// Clients that post at the same time.
+pub(crate) const CLIENTS: usize = 16;
+/// A claim that takes longer has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
+
+/// One claim through pgtenant. Everything in milliseconds from the beginning of the POST.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ClaimSample {
+    pub(crate) claim: String,
+    /// Until the answer 201 was there.
+    pub(crate) posted: f64,
+    /// Until the event `Ready` was there.
+    pub(crate) ready: f64,
+}
+
+/// Many claims at once.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Burst {
+    pub(crate) count: usize,
+    /// From the first POST to the last `Ready`.
+    pub(crate) seconds: f64,
+    pub(crate) per_second: f64,
+    pub(crate) claims: Vec<ClaimSample>,
+}
+
+/// The servers, and the control plane as its users see it.
+pub(crate) struct Bench<'a> {
+    pub(crate) lab: &'a Lab,
+    pub(crate) api: Api,
+    pub(crate) events: Events,
+    pub(crate) progress: &'a (dyn Fn(&str) + Sync),
+}
+
+impl Bench<'_> {
+    pub(crate) fn say(&self, text: &str) {
+        (self.progress)(text);
+    }
+
+    /// From the POST to `Ready`.
+    pub(crate) async fn claim(&self, claim: &Claim) -> Result<ClaimSample> {
+        let ready = self.events.expect(claim, EventKind::Ready);
+        let begun = Instant::now();
+        self.api.create(claim).await?;
+        let posted = millis(begun, Instant::now());
+        let ready = millis(begun, ready.within(PATIENCE).await?);
+        Ok(ClaimSample { claim: claim.to_string(), posted, ready })
+    }
+
+    /// All at once, through [`CLIENTS`] clients.
+    pub(crate) async fn burst(&self, claims: &[Claim]) -> Result<Burst> {
+        let begun = Instant::now();
+        let posts = stream::iter(claims).map(|claim| async move {
+            let arrival = self.events.expect(claim, EventKind::Ready);
+            let at = Instant::now();
+            self.api.create(claim).await?;
+            Ok::<_, BenchError>((claim, at, millis(at, Instant::now()), arrival))
+        });
+        let posted: Vec<_> = posts.buffer_unordered(CLIENTS).try_collect().await?;
+        let mut last = begun;
+        let mut samples = Vec::new();
+        for (claim, at, posted, arrival) in posted {
+            let ready = arrival.within(PATIENCE).await?;
+            last = last.max(ready);
+            samples.push(ClaimSample { claim: claim.to_string(), posted, ready: millis(at, ready) });
+        }
+        let seconds = millis(begun, last) / 1e3;
+        Ok(Burst { count: claims.len(), seconds, per_second: rate(claims.len(), seconds), claims: samples })
+    }
+
+    /// Removes claims, and waits until nothing of them is left.
+    pub(crate) async fn remove(&self, claims: &[Claim]) -> Result<()> {
+        let removals = stream::iter(claims).map(|claim| async move {
+            let gone = self.events.expect(claim, EventKind::Deleted);
+            self.api.remove(claim).await?;
+            gone.within(PATIENCE).await
+        });
+        removals.buffer_unordered(CLIENTS).try_for_each(|_| async { Ok(()) }).await
+    }
+
+    /// Removes what the floor made.
+    pub(crate) async fn remove_floor(&self, names: &[String]) -> Result<()> {
+        let workers = self.workers(2).await?;
+        let halves = [0, 1].map(|half| names.iter().skip(half).step_by(2));
+        let remove = |worker: Worker, names: std::iter::StepBy<std::iter::Skip<std::slice::Iter<'_, String>>>| {
+            let names: Vec<String> = names.cloned().collect();
+            async move {
+                for name in &names {
+                    worker.remove(name).await?;
+                }
+                worker.stop().await;
+                Ok::<_, BenchError>(())
+            }
+        };
+        let removals = workers.into_iter().zip(halves).map(|(worker, names)| remove(worker, names));
+        futures::future::try_join_all(removals).await.map(drop)
+    }
+
+    pub(crate) async fn workers(&self, count: usize) -> Result<Vec<Worker>> {
+        let mut workers = Vec::new();
+        for _ in 0..count {
+            workers.push(Worker::start(&self.lab.primary, &self.lab.provisioner).await?);
+        }
+        Ok(workers)
+    }
+
+    /// Writes out what earlier work left, so that both sides begin alike.
+    pub(crate) async fn checkpoint(&self) -> Result<()> {
+        for (dial, login) in [(&self.lab.primary, &self.lab.superuser), (&self.lab.ledger, &self.lab.ledger_superuser)]
+        {
+            let session = dial.connect(login, "postgres").await?;
+            session.batch("CHECKPOINT").await?;
+            session.close().await;
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn millis(from: Instant, to: Instant) -> f64 {
+    to.duration_since(from).as_secs_f64() * 1e3
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of claims")]
+pub(crate) fn rate(count: usize, seconds: f64) -> f64 {
+    count as f64 / seconds
+}

@@ -1,0 +1,243 @@
+//! Servers of this run: a ledger, a primary and its standby with fsync, a provisioner, a token, settings for `serve`.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
+
+use pgtenant_lab::{Binaries, Cluster, ClusterOptions, free_port};
+use pgtenant_ledger::{Ledger, NewToken, TokenRole, create_token};
+use pgtenant_model::{
+    ClusterSpec, Environment, FileStore, HostPort, Limits, Provisioner, SslMode, StoreSpec, StreamingTopology, TlsSpec,
+    Topology,
+};
+use pgtenant_postgres::{Bootstrap, GROUP, Server, ServerOptions, Timeouts, Verifier, bootstrap};
+use rand::distr::{Alphanumeric, SampleString};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use tempfile::TempDir;
+
+use crate::connect::{Dial, Login};
+use crate::error::{BenchError, Result};
+
+const PROVISIONER: &str = "prov_a";
+const LEDGER: &str = "pgtenant";
+
+/// Running servers, and how to reach them.
+pub(crate) struct Lab {
+    root: PathBuf,
+    cluster: Cluster,
+    ledger_server: Cluster,
+    pub(crate) primary: Dial,
+    pub(crate) standby: Dial,
+    pub(crate) ledger: Dial,
+    pub(crate) superuser: Login,
+    pub(crate) ledger_superuser: Login,
+    pub(crate) provisioner: Login,
+    pub(crate) token: SecretString,
+    /// What `serve` listens on.
+    pub(crate) port: u16,
+}
+
+/// The file for `--config`.
+#[derive(Serialize)]
+struct SettingsFile {
+    listen: String,
+    ledger: LedgerSection,
+    clusters: ClusterSection,
+}
+
+#[derive(Serialize)]
+struct LedgerSection {
+    url: String,
+    password_file: PathBuf,
+}
+
+#[derive(Serialize)]
+struct ClusterSection {
+    default: ClusterSpec,
+}
+
+/// A folder for one run, which all may pass: the servers run as another user when root starts them.
+pub(crate) fn folder(place: &Path) -> Result<TempDir> {
+    let dir = tempfile::Builder::new()
+        .prefix("pgtenant-bench-")
+        .permissions(fs::Permissions::from_mode(0o711))
+        .tempdir_in(place)
+        .map_err(BenchError::io("make a folder in", place))?;
+    Ok(dir)
+}
+
+impl Lab {
+    pub(crate) async fn start(root: &Path, mut progress: impl FnMut(&str) + Send) -> Result<Self> {
+        let binaries = Binaries::locate(None)?;
+        progress(&format!("PostgreSQL {} from {}", binaries.version(), binaries.dir().display()));
+        let options = ClusterOptions {
+            standby: false,
+            extra_conf: vec![("max_connections".into(), "50".into())],
+            ..ClusterOptions::new(root.join("ledger"), binaries.clone())
+        };
+        let mut ledger_server = Cluster::open_or_create(options, &mut progress).await?;
+        let options = ClusterOptions {
+            extra_conf: vec![("max_connections".into(), "300".into())],
+            ..ClusterOptions::new(root.join("cluster"), binaries)
+        };
+        let mut cluster = Cluster::open_or_create(options, &mut progress).await?;
+        let primary = Dial::new(cluster.primary().port(), &cluster.ca_file())?;
+        let standby_port = cluster.standby().map_or(0, |node| node.port());
+        let standby = Dial::new(standby_port, &cluster.ca_file())?;
+        let ledger = Dial::new(ledger_server.primary().port(), &ledger_server.ca_file())?;
+        let (superuser, ledger_superuser) = (superuser(&cluster), superuser(&ledger_server));
+        let provisioner = make_provisioner(root, &mut cluster).await?;
+        let token = make_ledger(root, &ledger_server, &ledger, &ledger_superuser).await?;
+        let port = free_port();
+        let lab = Self {
+            root: root.to_owned(),
+            cluster,
+            ledger_server,
+            primary,
+            standby,
+            ledger,
+            superuser,
+            ledger_superuser,
+            provisioner,
+            token,
+            port,
+        };
+        lab.write_settings()?;
+        Ok(lab)
+    }
+
+    pub(crate) fn settings_file(&self) -> PathBuf {
+        self.root.join("pgtenant.toml")
+    }
+
+    pub(crate) fn log_file(&self) -> PathBuf {
+        self.root.join("pgtenant.log")
+    }
+
+    /// PostgreSQL's version.
+    pub(crate) fn version(&self) -> &str {
+        self.cluster.version()
+    }
+
+    /// Process ids of the primary's and the ledger's postmaster.
+    pub(crate) fn postmasters(&mut self) -> (Option<u32>, Option<u32>) {
+        (self.cluster.primary().pid(), self.ledger_server.primary().pid())
+    }
+
+    /// The stored credential of a role.
+    pub(crate) fn credential(&self, namespace: &str, role: &str) -> Result<Login> {
+        let path = self.secrets().join(format!("customer/{namespace}/{role}.json"));
+        let text = fs::read_to_string(&path).map_err(BenchError::io("read", &path))?;
+        let json: serde_json::Value = serde_json::from_str(&text).map_err(BenchError::text("read a credential"))?;
+        let text = |key: &str| json.get(key).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
+        Ok(Login { user: text("username"), password: text("password").into() })
+    }
+
+    /// Stops the servers. Their files go with the folder of the run.
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        self.cluster.stop().await?;
+        Ok(self.ledger_server.stop().await?)
+    }
+
+    fn secrets(&self) -> PathBuf {
+        self.root.join("secrets")
+    }
+
+    fn write_settings(&self) -> Result<()> {
+        let hosts = self.cluster.hosts().iter().filter_map(|host| HostPort::from_str(host).ok()).collect();
+        let directory = self.secrets();
+        fs::create_dir_all(&directory).map_err(BenchError::io("make", &directory))?;
+        let private = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(&directory, private).map_err(BenchError::io("close", &directory))?;
+        let default = ClusterSpec {
+            environment: Environment::Test,
+            topology: Topology::Streaming(StreamingTopology { hosts }),
+            endpoint: None,
+            provisioner: Provisioner {
+                username: PROVISIONER.to_owned(),
+                password_file: self.root.join("provisioner.password"),
+                database: "postgres".to_owned(),
+            },
+            tls: TlsSpec { sslmode: SslMode::VerifyFull, ca_file: Some(self.cluster.ca_file()) },
+            stores: vec![StoreSpec::File(FileStore { directory, name: "customer/{namespace}/{role}".to_owned() })],
+            allowed_namespaces: vec!["*".to_owned()],
+            allowed_extensions: Vec::new(),
+            limits: Limits { databases_per_namespace: 1000, connections: None },
+        };
+        let settings = SettingsFile {
+            listen: format!("127.0.0.1:{}", self.port),
+            ledger: LedgerSection {
+                url: format!(
+                    "postgresql://{LEDGER}@localhost:{}/{LEDGER}?sslmode=verify-full&sslrootcert={}",
+                    self.ledger.port(),
+                    self.ledger_server.ca_file().display(),
+                ),
+                password_file: self.root.join("ledger.password"),
+            },
+            clusters: ClusterSection { default },
+        };
+        let text = toml::to_string(&settings).map_err(BenchError::text("write the settings"))?;
+        let path = self.settings_file();
+        fs::write(&path, text).map_err(BenchError::io("write", path))
+    }
+}
+
+fn superuser(cluster: &Cluster) -> Login {
+    Login { user: cluster.superuser().get_username().to_owned(), password: cluster.superuser_password().clone() }
+}
+
+/// A fresh password, also in a file that only this user may read.
+fn secret(root: &Path, name: &str) -> Result<SecretString> {
+    let password = Alphanumeric.sample_string(&mut rand::rng(), 40);
+    let path = root.join(name);
+    let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+    let written = file.and_then(|mut file| file.write_all(password.as_bytes()));
+    written.map_err(BenchError::io("write", path))?;
+    Ok(password.into())
+}
+
+/// What a superuser does once when a cluster is attached.
+async fn make_provisioner(root: &Path, cluster: &mut Cluster) -> Result<Login> {
+    let password = secret(root, "provisioner.password")?;
+    let Login { user, password: superusers } = superuser(cluster);
+    let server = Server::new(ServerOptions {
+        host: "localhost".to_owned(),
+        port: cluster.primary().port(),
+        sslmode: SslMode::VerifyFull,
+        ca_file: Some(cluster.ca_file()),
+        username: user,
+        password: superusers,
+        maintenance_database: "postgres".to_owned(),
+        application_name: "bench".to_owned(),
+        timeouts: Timeouts::default(),
+    })?;
+    let what = Bootstrap {
+        group: GROUP.to_owned(),
+        logins: vec![(PROVISIONER.to_owned(), Verifier::of(&password))],
+        close_to_public: true,
+    };
+    bootstrap(&server, &what).await?;
+    Ok(Login { user: PROVISIONER.to_owned(), password })
+}
+
+async fn make_ledger(root: &Path, server: &Cluster, dial: &Dial, superuser: &Login) -> Result<SecretString> {
+    let password = secret(root, "ledger.password")?;
+    let db = dial.connect(superuser, "postgres").await?;
+    let verifier = postgres_protocol::password::scram_sha_256(password.expose_secret().as_bytes());
+    db.batch(&format!("CREATE ROLE {LEDGER} LOGIN PASSWORD '{verifier}'")).await?;
+    db.batch(&format!("CREATE DATABASE {LEDGER} OWNER {LEDGER}")).await?;
+    db.close().await;
+    let options = server.superuser().username(LEDGER).password(password.expose_secret()).database(LEDGER);
+    let ledger = Ledger::new(options, 1);
+    ledger.migrate().await?;
+    let mut tx = ledger.begin().await?;
+    let new =
+        NewToken { name: "bench".to_owned(), role: TokenRole::Platform, namespaces: Vec::new(), expires_at: None };
+    let (_, token) = create_token(&mut tx, new).await?;
+    tx.commit().await.map_err(BenchError::text("make a token"))?;
+    ledger.close().await;
+    Ok(token)
+}

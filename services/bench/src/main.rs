@@ -1,0 +1,220 @@
+//! `pgtenant-bench`: pgtenant against the same SQL by hand, in one run, interleaved, on servers of its own.
+//!
+//! It says what it found, with aims met or missed, and fails only where something does not work: a benchmark, not a
+//! timed test.
+
+mod api;
+mod args;
+mod bench;
+mod burst;
+mod connect;
+mod error;
+mod first_use;
+mod floor;
+mod idle;
+mod lab;
+mod latency;
+mod machine;
+mod metrics;
+mod pace;
+mod process;
+mod report;
+mod sampler;
+mod serve;
+mod stats;
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser as _;
+use tempfile::TempDir;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::api::{Api, Events};
+use crate::args::{Args, Section, Sizes};
+use crate::bench::Bench;
+use crate::error::{BenchError, Result};
+use crate::idle::Processes;
+use crate::lab::Lab;
+use crate::machine::Machine;
+use crate::pace::Pace;
+use crate::report::Report;
+use crate::serve::Serve;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    // Only the first one counts, and this is the first.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let run = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let result = match run {
+        Ok(runtime) => runtime.block_on(run_all(&args)),
+        Err(error) => Err(BenchError::io("start", "the runtime")(error)),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            writeln!(std::io::stderr(), "pgtenant-bench: {}", report::chain(&error)).ok();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether everything worked.
+async fn run_all(args: &Args) -> Result<bool> {
+    let begun = Instant::now();
+    let say = |text: &str| say(begun, text);
+    let binary = serve::binary(args.pgtenant.as_deref())?;
+    let folder = lab::folder(&args.place())?;
+    let mut sizes = args.sizes();
+    fit(args, &mut sizes, folder.path(), &say)?;
+    let stolen = process::stolen();
+    let result = tokio::select! {
+        result = with_servers(args, &sizes, &binary, folder.path(), &say) => result,
+        () = stopped() => Err(BenchError::Interrupted),
+    };
+    say("removing what was made");
+    clear(folder).await?;
+    let mut report = result?;
+    report.stolen = process::stolen() - stolen;
+    report.took = begun.elapsed().as_secs_f64();
+    report.judge();
+    write_json(&args.json, &report)?;
+    let mut out = std::io::stdout().lock();
+    let text = format!("{}\nraw samples: {}\n", report.text(), args.json.display());
+    out.write_all(text.as_bytes()).map_err(BenchError::io("write to", "standard output"))?;
+    Ok(report.latency.is_none_or(|latency| latency.first_use_failures.is_empty()))
+}
+
+async fn with_servers(
+    args: &Args,
+    sizes: &Sizes,
+    binary: &Path,
+    folder: &Path,
+    say: &(impl Fn(&str) + Sync),
+) -> Result<Report> {
+    let mut lab = Lab::start(folder, say).await?;
+    say("starting pgtenant");
+    let serve = Serve::start(binary, &lab, &args.set).await?;
+    let measured = measure(args, sizes, &mut lab, &serve, binary, say).await;
+    if measured.is_err() {
+        say(&format!("the last lines of its log:\n{}", serve.last_words()));
+    }
+    let stopped = serve.stop().await;
+    if let Some(log) = &args.log {
+        std::fs::copy(lab.log_file(), log).map_err(BenchError::io("write", log))?;
+    }
+    lab.stop().await?;
+    let report = measured?;
+    stopped?;
+    Ok(report)
+}
+
+async fn measure(
+    args: &Args,
+    sizes: &Sizes,
+    lab: &mut Lab,
+    serve: &Serve,
+    binary: &Path,
+    say: &(impl Fn(&str) + Sync),
+) -> Result<Report> {
+    let (primary, ledger) = lab.postmasters();
+    let processes = Processes { pgtenant: serve.pid(), primary, ledger };
+    let pace = Pace::of(binary, lab, &args.set).await?;
+    let api = Api::new(lab.port, &lab.token)?;
+    let events = Events::open(&api).await?;
+    let bench = Bench { lab, api, events, progress: say };
+    let machine = Machine::describe(&args.place(), serve::version(binary).await, lab.version());
+    let mut report = Report {
+        at: chrono::Utc::now(),
+        quick: args.quick,
+        machine,
+        verdicts: Vec::new(),
+        latency: None,
+        burst: None,
+        idle: None,
+        stolen: 0.0,
+        took: 0.0,
+    };
+    if args.wants(Section::Latency) {
+        report.latency = Some(latency::measure(&bench, sizes).await?);
+    }
+    if args.wants(Section::Burst) {
+        report.burst = Some(burst::measure(&bench, sizes).await?);
+    }
+    if args.wants(Section::Idle) {
+        report.idle = Some(idle::measure(&bench, sizes, processes, pace).await?);
+    }
+    Ok(report)
+}
+
+/// Leaves out what there is no room for. A database takes 7.5 MB, on the primary and on the standby.
+fn fit(args: &Args, sizes: &mut Sizes, folder: &Path, say: &impl Fn(&str)) -> Result<()> {
+    const DATABASE: u64 = 15_500_000;
+    /// Empty servers and their logs.
+    const SERVERS: u64 = 4_000_000_000;
+    let need = |claims: usize| SERVERS + DATABASE * claims as u64;
+    let free = machine::free_space(folder);
+    let all = sizes.idle.len();
+    if args.wants(Section::Idle) {
+        sizes.idle.retain(|size| need(*size) < free);
+    }
+    let rest = [2 * (sizes.warm_up + sizes.claims), 2 * sizes.burst];
+    let most = rest.into_iter().chain(sizes.idle.iter().copied()).max().unwrap_or_default();
+    let gb = |bytes: u64| bytes / 1_000_000_000 + 1;
+    if need(most) > free || (args.wants(Section::Idle) && sizes.idle.is_empty()) {
+        let (need, free) = (gb(need(most)), free / 1_000_000_000);
+        let text =
+            format!("{} has {free} GB free, and {need} GB are needed; choose another with --disk", folder.display());
+        return Err(BenchError::Serve(text));
+    }
+    if sizes.idle.len() < all {
+        let left: Vec<String> = sizes.idle.iter().map(ToString::to_string).collect();
+        say(&format!("there is no room for more claims at rest than {}", left.join(", ")));
+    }
+    say(&format!("up to {} GB will be used in {}", gb(need(most)), folder.display()));
+    Ok(())
+}
+
+/// Servers that were just dropped are ending, and may still write.
+async fn clear(folder: TempDir) -> Result<()> {
+    let path = folder.keep();
+    let until = Instant::now() + Duration::from_secs(30);
+    loop {
+        match std::fs::remove_dir_all(&path) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if Instant::now() > until => return Err(BenchError::io("remove", path)(error)),
+            Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+        }
+    }
+}
+
+async fn stopped() {
+    let wait = async |kind| match signal(kind) {
+        Ok(mut signal) => drop(signal.recv().await),
+        Err(_) => std::future::pending().await,
+    };
+    tokio::select! {
+        () = wait(SignalKind::interrupt()) => {}
+        () = wait(SignalKind::terminate()) => {}
+    }
+}
+
+fn write_json(path: &Path, report: &Report) -> Result<()> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(BenchError::io("make", parent))?;
+    }
+    let mut text = serde_json::to_vec_pretty(report).map_err(BenchError::text("write the samples"))?;
+    text.push(b'\n');
+    std::fs::write(path, text).map_err(BenchError::io("write", path))
+}
+
+/// Progress goes to standard error, so that standard output has the result alone.
+fn say(begun: Instant, text: &str) {
+    let mut err = std::io::stderr().lock();
+    let (dim, plain) = if err.is_terminal() { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
+    writeln!(err, "{dim}{:6.1} s{plain}  {text}", begun.elapsed().as_secs_f64()).ok();
+}
