@@ -1,6 +1,10 @@
 //! The OpenAPI document: what handlers say of themselves, and what is true of all of them.
 
-use serde_json::{Map, Value, json};
+mod common;
+mod rules;
+
+use pgtenant_model::Event;
+use serde_json::{Value, json};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{self, Content, ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi, ToResponse};
@@ -8,9 +12,6 @@ use utoipa::{Modify, OpenApi, ToResponse};
 use crate::problem::{self, ProblemBody, ProblemType};
 
 const PROBLEM_JSON: &str = "application/problem+json";
-const LABEL: &str = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$";
-const SCHEMA_NAME: &str = "^(?!pg_|public$|information_schema$)[a-z_][a-z0-9_]*$";
-const EXTENSION_NAME: &str = "^[a-z0-9_-]+$";
 
 /// Where the paths are added to.
 #[derive(OpenApi)]
@@ -38,7 +39,7 @@ const EXTENSION_NAME: &str = "^[a-z0-9_-]+$";
         (name = "plan", description = "What would change."),
         (name = "tokens", description = "Bearer tokens."),
     ),
-    components(schemas(ProblemBody)),
+    components(schemas(ProblemBody, Event)),
     security(("bearer" = [])),
     modifiers(&Bearer),
 )]
@@ -111,148 +112,62 @@ fn problem_response(kinds: &[&ProblemType]) -> openapi::Response {
     ResponseBuilder::new().description(list.join("\n")).content(PROBLEM_JSON, content).build()
 }
 
-/// Adds what is true of every operation, and the rules that model's types check when they are used.
-pub(crate) fn finish(mut openapi: openapi::OpenApi) -> openapi::OpenApi {
+/// The whole document: what handlers say, what is true of every operation, and the rules that model's types check when
+/// they are used. As JSON, because utoipa's own types do not hold all that OpenAPI has.
+pub(crate) fn finish(mut openapi: openapi::OpenApi) -> Value {
     let components = openapi.components.get_or_insert_default();
     components.responses.extend(responses().into_iter().map(|(name, response)| (name.to_owned(), response)));
-    // The document is its JSON; going through that form can not fail for one that was just made.
-    let Ok(mut document) = serde_json::to_value(&openapi) else { return openapi };
-    add_headers(&mut document);
-    for_each_operation(&mut document, add_common);
-    constrain(&mut document);
-    serde_json::from_value(document).unwrap_or(openapi)
+    // A document is maps with string keys, which is always JSON.
+    let mut document = serde_json::to_value(&openapi).unwrap_or_default();
+    common::add(&mut document);
+    rules::add(&mut document);
+    document
 }
 
-fn for_each_operation(document: &mut Value, mut visit: impl FnMut(&str, &str, &mut Map<String, Value>)) {
-    let paths = document.get_mut("paths").and_then(Value::as_object_mut).into_iter().flatten();
-    for (path, item) in paths {
-        for (method, operation) in item.as_object_mut().into_iter().flatten() {
-            if let Some(operation) = operation.as_object_mut() {
-                visit(path, method, operation);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_in_the_schemas() {
+        let value = crate::openapi();
+        let name = &value["components"]["schemas"]["NewDatabase"]["properties"]["schemas"];
+        assert_eq!(name["uniqueItems"], true);
+        assert!(name["items"]["pattern"].as_str().is_some_and(|p| p.contains("information_schema")));
+        assert_eq!(value["components"]["schemas"]["NewDatabase"]["additionalProperties"], false);
+        assert_eq!(
+            value["components"]["responses"]["TooManyRequests"]["headers"]["Retry-After"]["schema"]["minimum"],
+            1
+        );
+    }
+
+    #[test]
+    fn every_problem_is_documented() {
+        let text = crate::openapi_json();
+        // These two answer what is no operation.
+        for problem in crate::PROBLEMS.iter().filter(|p| !["no-such-route", "method-not-allowed"].contains(&p.slug)) {
+            assert!(text.contains(&problem.uri()), "{}", problem.slug);
+        }
+    }
+
+    #[test]
+    fn operations_are_complete() {
+        let document = crate::openapi();
+        let items = document["paths"].as_object().unwrap();
+        for (path, item) in items {
+            for (method, operation) in item.as_object().unwrap() {
+                let at = format!("{method} {path}");
+                for field in ["operationId", "summary", "description"] {
+                    assert!(operation[field].as_str().is_some_and(|text| !text.is_empty()), "{at}: {field}");
+                }
+                let statuses: Vec<_> = operation["responses"].as_object().unwrap().keys().collect();
+                let wanted: &[&str] = match path.starts_with("/v1/") {
+                    true => &["400", "401", "429", "500", "503", "504"],
+                    false => &["200"],
+                };
+                assert!(wanted.iter().all(|status| statuses.iter().any(|s| s == status)), "{at}: {statuses:?}");
+                assert_eq!(operation.get("security") == Some(&Value::Array(Vec::new())), !path.starts_with("/v1/"));
             }
         }
     }
-}
-
-fn add_common(path: &str, method: &str, operation: &mut Map<String, Value>) {
-    strip_null(operation);
-    let response = |name: &str| json!({"$ref": format!("#/components/responses/{name}")});
-    let mut common = vec![("431", json!({"description": "The headers are too many or too long; no body."}))];
-    if path.starts_with("/v1/") {
-        common.extend([
-            ("400", response("BadRequest")),
-            ("401", response("Unauthenticated")),
-            ("429", response("TooManyRequests")),
-            ("500", response("Internal")),
-            ("503", response("Unavailable")),
-            ("504", response("Timeout")),
-        ]);
-    }
-    if matches!(method, "post" | "patch") {
-        common.extend([
-            ("408", response("RequestTimeout")),
-            ("413", response("BodyTooLarge")),
-            ("415", response("UnsupportedMediaType")),
-            ("422", response("InvalidFields")),
-        ]);
-    }
-    if let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) {
-        for (status, response) in common {
-            responses.entry(status).or_insert(response);
-        }
-    }
-    let conditional = operation["responses"].get("412").is_some();
-    let mut parameters = Vec::new();
-    if conditional {
-        parameters.push(json!({
-            "name": "If-Match", "in": "header", "required": false,
-            "description": "The `ETag` that was read: nothing happens (412) if the database has changed since.",
-            "schema": {"type": "string", "maxLength": 1024, "pattern": "^(\\*|(W/)?\"[!#-~]*\"(, ?(W/)?\"[!#-~]*\")*)$"},
-            "example": "\"3\"",
-        }));
-    }
-    if method == "post" {
-        parameters.push(json!({
-            "name": "Idempotency-Key", "in": "header", "required": false,
-            "description": "Makes a repetition safe: within a day the same request under the same key is answered as \
-                            before, with `Idempotent-Replayed: true`, and has no effect.",
-            "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
-            "example": "8e03978e-40d5-43dd-bc93-6894a57f9324",
-        }));
-    }
-    if !parameters.is_empty() {
-        let all = operation.entry("parameters").or_insert_with(|| json!([]));
-        all.as_array_mut().into_iter().for_each(|all| all.append(&mut parameters));
-    }
-}
-
-/// A parameter or body that may be left out can not be null as well.
-fn strip_null(operation: &mut Map<String, Value>) {
-    let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut).into_iter().flatten();
-    let mut schemas: Vec<&mut Value> = parameters.filter_map(|parameter| parameter.get_mut("schema")).collect();
-    schemas.iter_mut().for_each(|schema| without_null(schema));
-    let body = operation.get_mut("requestBody").and_then(|body| body.pointer_mut("/content/application~1json/schema"));
-    if let Some(schema) = body {
-        without_null(schema);
-    }
-}
-
-fn without_null(schema: &mut Value) {
-    if let Some(types) = schema.get_mut("type").and_then(Value::as_array_mut) {
-        types.retain(|t| t != "null");
-        if let [only] = types.as_slice() {
-            schema["type"] = only.clone();
-        }
-    }
-    if let Some(choices) = schema.get_mut("oneOf").and_then(Value::as_array_mut) {
-        choices.retain(|choice| choice["type"] != "null");
-        if let [only] = choices.as_slice() {
-            *schema = only.clone();
-        }
-    }
-}
-
-fn add_headers(document: &mut Value) {
-    let seconds = json!({"schema": {"type": "integer", "minimum": 1}, "description": "Seconds to wait."});
-    for name in ["TooManyRequests", "Unavailable", "NotReady"] {
-        document["components"]["responses"][name]["headers"] = json!({"Retry-After": seconds});
-    }
-    let challenge = json!({"schema": {"type": "string"}, "description": "How to authenticate."});
-    document["components"]["responses"]["Unauthenticated"]["headers"] = json!({"WWW-Authenticate": challenge});
-}
-
-/// Rules that the types do not tell.
-fn constrain(document: &mut Value) {
-    let schemas = &mut document["components"]["schemas"];
-    let mut rule = |schema: &str, property: &str, rules: Value| {
-        let target = &mut schemas[schema]["properties"][property];
-        if let (Some(target), Value::Object(rules)) = (target.as_object_mut(), rules) {
-            target.extend(rules);
-        }
-    };
-    let label = json!({"minLength": 1, "maxLength": 63, "pattern": LABEL});
-    let names = |pattern: &str| {
-        let items = json!({"type": "string", "minLength": 1, "maxLength": 63, "pattern": pattern});
-        json!({"maxItems": 32, "uniqueItems": true, "items": items})
-    };
-    for schema in ["NewDatabase", "ClaimSpec", "ClaimPatch"] {
-        rule(schema, "cluster", label.clone());
-        rule(schema, "schemas", names(SCHEMA_NAME));
-        rule(schema, "extensions", names(EXTENSION_NAME));
-        rule(schema, "connectionLimit", json!({"minimum": 1, "maximum": 10_000}));
-    }
-    rule("NewDatabase", "cluster", json!({"default": "default"}));
-    rule("ClaimSpec", "cluster", json!({"default": "default"}));
-    // What can not be fulfilled is told by the plan; here is only what can not be asked.
-    let text = json!({"type": "string", "maxLength": 253, "pattern": "^[^\\u0000]*$"});
-    for property in ["namespace", "name", "cluster"] {
-        rule("PlannedClaim", property, json!({"maxLength": 253, "pattern": "^[^\\u0000]*$"}));
-    }
-    for property in ["schemas", "extensions"] {
-        rule("PlannedClaim", property, json!({"maxItems": 32, "items": text}));
-    }
-    rule("PlannedClaim", "connectionLimit", json!({"minimum": 1, "maximum": 10_000}));
-    let mut namespace = label;
-    namespace["type"] = json!("string");
-    rule("NewTokenBody", "namespaces", json!({"maxItems": 100, "items": namespace}));
 }

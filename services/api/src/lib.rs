@@ -51,9 +51,9 @@ pub fn router(state: ApiState) -> Router {
         .with_state(state)
 }
 
-/// The OpenAPI document.
+/// The OpenAPI document; [`openapi_json`] is how it is published.
 #[must_use]
-pub fn openapi() -> utoipa::openapi::OpenApi {
+pub fn openapi() -> serde_json::Value {
     let router = OpenApiRouter::with_openapi(Document::openapi()).merge(open()).merge(versioned());
     document::finish(router.into_openapi())
 }

@@ -24,8 +24,9 @@ pub(crate) fn succeeded(work: &Work, done: Done, settings: &EngineSettings, now:
     };
     hold("Database", "Provisioned", format!("database {} and its roles are as they should be", claim.key.database()));
     hold("Credentials", "Proven", "every store has every credential, and each of them logs in".to_owned());
-    hold("Ready", "Provisioned", format!("connect to {}:{}", done.endpoint.host, done.endpoint.port));
     let beyond = beyond(&done.plan);
+    let reach = format!("connect to {}:{}", done.endpoint.host, done.endpoint.port);
+    hold("Ready", "Provisioned", beyond.as_ref().map_or_else(|| reach.clone(), |text| format!("{reach}; but {text}")));
     let news = beyond.as_ref().filter(|text| !said(claim, "Database", text)).cloned();
     if let Some(text) = &beyond {
         falsify(&mut conditions, "Database", "NeedsSuperuser", text, now);

@@ -35,8 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[into_params(parameter_in = Query)]
 pub(crate) struct EventsQuery {
     /// Begin after the event with this id; 0: with the oldest that is kept. Without it: with the next one.
-    #[param(minimum = 0)]
-    after: Option<u64>,
+    #[param(value_type = i64, required = false, minimum = 0, maximum = 9_007_199_254_740_991_i64)]
+    after: Option<EventId>,
     /// Only those of this tenant.
     #[param(value_type = String, required = false, min_length = 1, max_length = 63,
             pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
@@ -45,6 +45,20 @@ pub(crate) struct EventsQuery {
     #[param(value_type = String, required = false, min_length = 1, max_length = 63,
             pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
     name: Option<Label>,
+}
+
+/// An id as it was in the stream: up to 2^53 - 1, which every JSON library holds.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(try_from = "u64")]
+pub(crate) struct EventId(i64);
+
+impl TryFrom<u64> for EventId {
+    type Error = String;
+
+    fn try_from(value: u64) -> Result<Self, Self::Error> {
+        let id = i64::try_from(value).ok().filter(|id| *id < 1 << 53);
+        id.map(Self).ok_or_else(|| format!("{value} is no event's id"))
+    }
 }
 
 /// The last event that a client has seen, as browsers send it when they connect again.
@@ -70,7 +84,7 @@ impl<S: Send + Sync> FromRequestParts<S> for LastEventId {
 /// that reads too slowly is disconnected, and goes on in the same way.
 #[utoipa::path(
     get, path = "/v1/events", operation_id = "streamEvents", tag = "events",
-    params(EventsQuery, ("Last-Event-ID" = Option<u64>, Header, minimum = 0,
+    params(EventsQuery, ("Last-Event-ID" = Option<u64>, Header, minimum = 0, maximum = 9_007_199_254_740_991_i64,
            description = "The last event that was seen; goes before `after`.")),
     responses(
         (status = 200, description = "The stream.", body = String, content_type = "text/event-stream"),
@@ -89,7 +103,7 @@ pub(crate) async fn stream(
     // What is written after this is handed out, what was written before it is read from the ledger.
     let news = tokio::time::timeout(PATIENCE, state.events.subscribe()).await;
     let news = news.map_err(|_| Problem::plain(&LEDGER_UNAVAILABLE).retry_after(2))?;
-    let after = last_event_id.or(after.map(|id| i64::try_from(id).unwrap_or(i64::MAX)));
+    let after = last_event_id.or(after.map(|id| id.0));
     let last = match after {
         Some(id) => id,
         None => store::last_event(&mut *state.ledger().acquire().await?).await?,

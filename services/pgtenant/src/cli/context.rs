@@ -1,7 +1,7 @@
 //! What every client command has: the options that all share, and through them the control plane.
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -26,8 +26,8 @@ pub(crate) struct GlobalArgs {
     /// The control plane
     #[arg(long, global = true, env = "PGTENANT_URL", default_value = DEFAULT_URL, value_name = "URL")]
     pub(crate) url: String,
-    /// File whose first line is the token; PGTENANT_TOKEN holds the token itself and comes first
-    #[arg(long, global = true, env = "PGTENANT_TOKEN_FILE", value_name = "FILE")]
+    /// File whose first line is the token [env: PGTENANT_TOKEN holds the token itself, PGTENANT_TOKEN_FILE names a file]
+    #[arg(long, global = true, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
     /// No colours, as with NO_COLOR
     #[arg(long, global = true)]
@@ -66,21 +66,23 @@ impl Context {
         Ok(client)
     }
 
+    /// The flag comes before the variables.
     fn token(&self) -> Result<SecretString> {
-        if let Some(token) = std::env::var("PGTENANT_TOKEN").ok().filter(|token| !token.trim().is_empty()) {
-            return Ok(SecretString::from(token.trim()));
+        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        if let Some(path) = &self.args.token_file {
+            return token_of(path, "--token-file names the token's file");
         }
-        let Some(path) = &self.args.token_file else {
-            return Err(CliError::failed("there is no token").hint(
-                "set PGTENANT_TOKEN, or PGTENANT_TOKEN_FILE (--token-file) to a file that holds it; `pgtenant dev` \
-                 writes one into DIR/env: `. DIR/env` sets it",
-            ));
-        };
-        crate::config::read_secret(path).map_err(|error| {
-            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-            CliError::failed(format!("{error}{cause}"))
-                .hint("--token-file (PGTENANT_TOKEN_FILE) names the token's file")
-        })
+        if let Some(token) = variable("PGTENANT_TOKEN") {
+            let text = token.to_str().ok_or_else(|| CliError::failed("PGTENANT_TOKEN is not text"))?;
+            return Ok(SecretString::from(text.trim()));
+        }
+        if let Some(path) = variable("PGTENANT_TOKEN_FILE") {
+            return token_of(Path::new(&path), "PGTENANT_TOKEN_FILE names the token's file");
+        }
+        Err(CliError::failed("there is no token").hint(
+            "set PGTENANT_TOKEN, or PGTENANT_TOKEN_FILE (--token-file) to a file that holds it; `pgtenant dev` writes one \
+             into DIR/env: `. DIR/env` sets it",
+        ))
     }
 
     /// How long a command with `--wait` may take.
@@ -92,6 +94,13 @@ impl Context {
     pub(crate) fn is_interactive(&self) -> bool {
         std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
     }
+}
+
+fn token_of(path: &Path, hint: &str) -> Result<SecretString> {
+    crate::config::read_secret(path).map_err(|error| {
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        CliError::failed(format!("{error}{cause}")).hint(hint)
+    })
 }
 
 /// Whether a token can be read on its way.

@@ -91,7 +91,7 @@ fn print(out: &Output, message: &Message) -> Result<()> {
     let Event { at, kind, namespace, name, message, .. } = serde_json::from_str(&message.data).map_err(fault)?;
     let kind = json_word(kind);
     let target = namespace.map_or_else(|| name.clone(), |namespace| format!("{namespace}/{name}"));
-    let padded = format!("{kind:17}");
+    let padded = format!("{kind:18}");
     let shown = message.replace(|c: char| c.is_control(), " ");
     out.line(format!("{}  {} {target}  {shown}", time(at), out.paint(&padded, Paint::of_word(&kind))))?;
     Ok(())

@@ -39,6 +39,9 @@ fn a_token_can_lie_in_a_file() {
     std::fs::write(&file, "pgt_file\n").unwrap();
     end(bare(&["db", "list", "--url", &server.url()]).env("PGTENANT_TOKEN_FILE", &file)).expect(0);
     assert_eq!(server.only("GET").header("authorization"), "Bearer pgt_file");
+    let mut both = bare(&["db", "list", "--url", &server.url(), "--token-file", file.to_str().unwrap()]);
+    end(both.env("PGTENANT_TOKEN", "pgt_variable")).expect(0);
+    assert_eq!(server.asked().last().unwrap().header("authorization"), "Bearer pgt_file");
     let ended = end(&mut bare(&["db", "list", "--url", &server.url(), "--token-file", "/nonexistent"])).expect(1);
     assert!(ended.stderr.contains("can not read /nonexistent: No such file"), "{}", ended.stderr);
 }

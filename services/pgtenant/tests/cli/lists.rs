@@ -180,7 +180,7 @@ fn events_are_lines() {
         [Answer::events(&format!(": hi\n\nid: 7\nevent: Ready\ndata: {event}\n\n"))],
     );
     let ended = server.run(&["events", "-n", "idp-dev"]).expect(0);
-    assert_eq!(ended.stdout, "2026-01-01T00:00:00Z  Ready             idp-dev/my-db  idp-dev/my-db is Ready\n");
+    assert_eq!(ended.stdout, "2026-01-01T00:00:00Z  Ready              idp-dev/my-db  idp-dev/my-db is Ready\n");
     let ended = server.run(&["events", "-n", "idp-dev", "-o", "json"]).expect(0);
     assert_eq!(ended.stdout.trim_end(), event);
 }

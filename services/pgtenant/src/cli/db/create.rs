@@ -62,9 +62,9 @@ pub(super) async fn run(context: &Context, args: &CreateArgs) -> Result<Outcome>
         let database: Database = reply.read()?;
         let place = database.endpoint.map(|e| format!(" on {}:{}", e.host, e.port)).unwrap_or_default();
         context.out.line(format!("{key} is {}: database {}{place}", database.state.as_str(), database.database))?;
-        note(&format!(
-            "hint: `pgtenant db get {key}` shows where its credentials are, `pgtenant db connect {key}` opens psql"
-        ));
+        if context.is_interactive() {
+            note(&format!("hint: `pgtenant db connect {key}` opens psql, `pgtenant db get {key}` shows all of it"));
+        }
     }
     Ok(Outcome::Done)
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::Utc;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use pgtenant_model::{ClaimKey, Database, DatabaseState, Operation, OperationState};
+use pgtenant_model::{ClaimKey, ConditionStatus, Database, DatabaseState, Operation, OperationState};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -185,17 +185,24 @@ fn stuck(database: Option<&Database>) -> Found {
     }
 }
 
+/// Why it is not done yet.
 fn message(sight: &Sight) -> Option<String> {
     let operation = sight.operation.as_ref().and_then(|operation| operation.message.clone());
     let condition = || {
         let conditions = &sight.database.as_ref()?.conditions;
-        Some(conditions.iter().find(|condition| condition.kind == "Ready")?.message.clone())
+        let ready = conditions.iter().find(|condition| condition.kind == "Ready")?;
+        // One that holds is older than the request.
+        (ready.status != ConditionStatus::True).then(|| ready.message.clone())
     };
     operation.or_else(condition).filter(|text| !text.is_empty())
 }
 
 fn describe(sight: &Sight) -> String {
-    let state = sight.database.as_ref().map_or("gone", |database| database.state.as_str());
+    let state = match &sight.database {
+        None => "gone",
+        Some(database) if database.state == DatabaseState::Ready => "under way",
+        Some(database) => database.state.as_str(),
+    };
     match message(sight) {
         Some(message) => format!("{state}: {}", message.replace('\n', " ")),
         None => state.to_owned(),

@@ -11,12 +11,16 @@ pub(crate) fn age(then: DateTime<Utc>, now: DateTime<Utc>) -> String {
     short((now - then).num_seconds())
 }
 
-/// How long until then, as `in 45s`; `now` where it is past.
+/// How long until then, as `in 45s`; `now` where it is past. A moment less than 90 days is `in 90d`.
 pub(crate) fn until(then: DateTime<Utc>, now: DateTime<Utc>) -> String {
-    match (then - now).num_seconds() {
-        ..=0 => "now".to_owned(),
-        seconds => format!("in {}", short(seconds)),
-    }
+    let seconds = ((then - now).num_milliseconds() + 999).div_euclid(1000);
+    let unit = match seconds {
+        ..120 => 1,
+        s if s < 2 * HOUR => MINUTE,
+        s if s < 2 * DAY => HOUR,
+        _ => DAY,
+    };
+    if seconds <= 0 { "now".to_owned() } else { format!("in {}", short((seconds + unit / 2) / unit * unit)) }
 }
 
 /// A point in time, to the second, in UTC.
@@ -59,6 +63,8 @@ mod tests {
         let now = DateTime::from_timestamp(1_000_000, 0).unwrap();
         assert_eq!(until(now + chrono::TimeDelta::seconds(12), now), "in 12s");
         assert_eq!(until(now - chrono::TimeDelta::seconds(12), now), "now");
+        assert_eq!(until(now + chrono::TimeDelta::milliseconds(90 * 86_400_000 - 40), now), "in 90d");
+        assert_eq!(until(now + chrono::TimeDelta::milliseconds(300_000 - 400), now), "in 5m");
         assert_eq!(time(now), "1970-01-12T13:46:40Z");
     }
 }
