@@ -1,5 +1,6 @@
 //! What is taken from a request, and the problems of what can not be taken.
 
+use axum::body::Bytes;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
@@ -88,39 +89,41 @@ pub(crate) struct PostOptional<T> {
     pub(crate) attempt: Attempt,
 }
 
-impl<T: DeserializeOwned> FromRequest<ApiState> for PostOptional<T> {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, state: &ApiState) -> Result<Self> {
-        let (parts, bytes) = read(request, state).await?;
-        let key = idempotency_key(&parts.headers)?;
-        let body = if bytes.is_empty() {
-            None
-        } else {
-            check_media_type(&parts.headers, &["application/json"])?;
-            parse(&bytes)?
-        };
-        let digest = Sha256::new()
-            .chain_update(parts.method.as_str())
-            .chain_update(" ")
-            .chain_update(parts.uri.to_string())
-            .chain_update("\n")
-            .chain_update(&bytes)
-            .finalize()
-            .to_vec();
-        Ok(Self { body, attempt: Attempt { key, digest } })
-    }
-}
-
 impl<T: DeserializeOwned> FromRequest<ApiState> for Post<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &ApiState) -> Result<Self> {
-        check_media_type(request.headers(), &["application/json"])?;
-        let PostOptional { body, attempt } = PostOptional::from_request(request, state).await?;
-        let body = body.ok_or_else(|| Problem::new(&MALFORMED_JSON, "the body is empty; send a JSON object"))?;
-        Ok(Self { body, attempt })
+        let (attempt, headers, bytes) = attempt(request, state).await?;
+        check_media_type(&headers, &["application/json"])?;
+        Ok(Self { body: parse(&bytes)?, attempt })
     }
+}
+
+impl<T: DeserializeOwned> FromRequest<ApiState> for PostOptional<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &ApiState) -> Result<Self> {
+        let (attempt, headers, bytes) = attempt(request, state).await?;
+        if bytes.is_empty() {
+            return Ok(Self { body: None, attempt });
+        }
+        check_media_type(&headers, &["application/json"])?;
+        Ok(Self { body: parse(&bytes)?, attempt })
+    }
+}
+
+async fn attempt(request: Request, state: &ApiState) -> Result<(Attempt, HeaderMap, Bytes)> {
+    let (parts, bytes) = read(request, state).await?;
+    let digest = Sha256::new()
+        .chain_update(parts.method.as_str())
+        .chain_update(" ")
+        .chain_update(parts.uri.to_string())
+        .chain_update("\n")
+        .chain_update(&bytes)
+        .finalize()
+        .to_vec();
+    let key = idempotency_key(&parts.headers)?;
+    Ok((Attempt { key, digest }, parts.headers, bytes))
 }
 
 /// The body of a PATCH.
@@ -164,7 +167,7 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
     }
 }
 
-async fn read(request: Request, state: &ApiState) -> Result<(Parts, axum::body::Bytes)> {
+async fn read(request: Request, state: &ApiState) -> Result<(Parts, Bytes)> {
     let settings = state.settings();
     let limit = settings.body_limit;
     let too_large = || Problem::new(&BODY_TOO_LARGE, format!("at most {limit} bytes are allowed"));

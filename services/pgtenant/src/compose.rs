@@ -56,7 +56,8 @@ impl ControlPlane {
         };
         let events = pgtenant_api::follow_events(state.clone());
         tokio::join!(pgtenant_api::serve(listener, state.clone()), background, events);
-        ledger.close().await;
+        // A connection that somebody still holds is not waited for long.
+        tokio::time::timeout(Duration::from_secs(5), ledger.close()).await.ok();
         Ok(())
     }
 }

@@ -53,7 +53,7 @@ pub(crate) fn to_file(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
         .mode(0o600)
         .open(path)
         .map_err(|error| format!("can not write the log {}: {error}", path.display()))?;
-    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env()?;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
     let to_file = fmt::layer().with_ansi(false).with_writer(Mutex::new(file)).with_filter(filter);
     let to_terminal = fmt::layer()
         .with_writer(Forgiving(io::stderr))

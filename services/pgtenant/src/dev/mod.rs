@@ -71,14 +71,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
         print(&welcome::message(&folder, address, &servers, first.as_ref(), example));
         passfile::follow(&folder, servers.ledger.clone()).await;
     };
-    let result = {
-        let work = plane.run(stop.clone());
-        tokio::pin!(work);
-        tokio::select! {
-            result = &mut work => result,
-            () = greeting => work.await,
-        }
-    };
+    let (result, _) = tokio::join!(plane.run(stop.clone()), stop.run_until_cancelled(greeting));
     say(begun, "stopping the servers");
     servers.stop().await?;
     Ok(result?)
