@@ -97,6 +97,13 @@ impl Server {
         script.asked.iter().filter(|asked| !asked.line.contains("/v1/events")).cloned().collect()
     }
 
+    /// The streams of events that were opened.
+    pub(crate) fn streams(&self) -> Vec<String> {
+        let script = self.script.lock().unwrap();
+        let lines = script.asked.iter().map(|asked| asked.line.clone());
+        lines.filter(|line| line.contains("/v1/events")).collect()
+    }
+
     pub(crate) fn lines(&self) -> Vec<String> {
         self.asked().into_iter().map(|asked| asked.line).collect()
     }

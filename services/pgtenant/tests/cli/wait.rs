@@ -1,5 +1,6 @@
 //! Waiting for the end of a request.
 
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -99,8 +100,9 @@ fn events_end_a_pause() {
         .on("GET /v1/events?namespace=idp-dev&name=my-db", [Answer::events("id: 1\ndata: {}\n\n")]);
     let begun = Instant::now();
     server.run(&["db", "create", "idp-dev/my-db", "--wait"]).expect(0);
-    // Without the event it would be looked at again after 700 ms, or 3 s.
-    assert!(begun.elapsed() < Duration::from_millis(650), "{:?}", begun.elapsed());
+    // While a stream is open and silent, three seconds lie between two looks.
+    assert!(begun.elapsed() < Duration::from_millis(2500), "{:?}", begun.elapsed());
+    assert_eq!(server.streams(), ["GET /v1/events?namespace=idp-dev&name=my-db"]);
 }
 
 #[test]
@@ -148,4 +150,23 @@ fn deleting_waits_until_it_is_gone() {
     assert_eq!(ended.stdout, "idp-dev/my-db is being deleted\nidp-dev/my-db deleted\n");
     let json = server.run(&["db", "delete", "idp-dev/my-db", "--yes", "-o", "json"]).expect(0);
     assert_eq!(json.json()["state"], "Succeeded");
+}
+
+#[test]
+fn ctrl_c_ends_the_wait_and_not_the_work() {
+    let server = Server::start();
+    server
+        .on(DATABASES, [made()])
+        .on(&operation_line(), [running(None, None)])
+        .on(DATABASE, [Answer::json(200, &database("idp-dev", "my-db", "Provisioning"))]);
+    let mut command = server.command(&["db", "create", "idp-dev/my-db", "--wait"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !server.lines().iter().any(|line| line.starts_with("GET /v1/operations/")) {
+        assert!(Instant::now() < deadline, "it never looked");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let ended = crate::run::Ended::from(child.wait_with_output().unwrap()).expect(130);
+    assert!(ended.stderr.contains("idp-dev/my-db goes on without you"), "{}", ended.stderr);
 }
