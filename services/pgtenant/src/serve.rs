@@ -60,9 +60,11 @@ fn engine(settings: &Settings) -> Result<EngineSettings> {
     Ok(EngineSettings {
         look_interval: settings.look.interval,
         looks_per_second: settings.look.max_per_second,
+        concurrency: settings.work.concurrency,
+        lease: settings.work.lease,
+        watch_interval: settings.work.watch,
         grace: settings.shutdown.grace,
         faults: crate::faults()?,
-        ..EngineSettings::default()
     })
 }
 

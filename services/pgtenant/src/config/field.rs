@@ -80,7 +80,25 @@ pub(crate) const FIELDS: &[Field] = &[
         Some("5m"),
         "How often each claim is looked at for drift",
     ),
-    field("look.max_per_second", Kind::Number(1000.0), Some("0.5"), "Looks a second and cluster at most"),
+    field("look.max_per_second", Kind::Number(1000.0), Some("1"), "Looks a second and cluster at most"),
+    field(
+        "work.concurrency",
+        Kind::Integer(1, 32),
+        Some("4"),
+        "Claims of a cluster that are worked on at once; a cluster has 8 connections at most",
+    ),
+    field(
+        "work.lease",
+        Kind::Duration(3 * SECOND, HOUR),
+        Some("15s"),
+        "How long the claims under work wait when a replica has died",
+    ),
+    field(
+        "work.watch",
+        Kind::Duration(SECOND, HOUR),
+        Some("10s"),
+        "How often each cluster's members are asked who is the primary",
+    ),
     field("api.body_limit", Kind::Size(16 << 20), Some("256KiB"), "Bytes that a request's body may have"),
     field("api.request_timeout", Kind::Duration(SECOND, HOUR), Some("30s"), "Time in which a request is answered"),
     field("api.rate_limit", Kind::Integer(1, 1_000_000), Some("100"), "Requests a second that each token may make"),
@@ -152,7 +170,7 @@ mod tests {
         assert_eq!(field.flag().as_deref(), Some("ledger-max-connections"));
         assert_eq!(Field::find("ledger.password").unwrap().flag(), None);
         assert_eq!(allowed_in("log"), "format, level");
-        assert_eq!(allowed_in(""), "listen, ledger, log, apps, look, api, shutdown, clusters");
+        assert_eq!(allowed_in(""), "listen, ledger, log, apps, look, work, api, shutdown, clusters");
     }
 
     #[test]

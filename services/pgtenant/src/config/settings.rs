@@ -25,6 +25,8 @@ pub(crate) struct Settings {
     pub(crate) apps: AppsSettings,
     /// The periodic look.
     pub(crate) look: LookSettings,
+    /// Work on claims.
+    pub(crate) work: WorkSettings,
     /// REST.
     pub(crate) api: ApiLimits,
     /// Stopping.
@@ -92,6 +94,20 @@ pub(crate) struct LookSettings {
     pub(crate) interval: Duration,
     /// Looks a second and cluster.
     pub(crate) max_per_second: f64,
+}
+
+/// Work on claims.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WorkSettings {
+    /// Claims of a cluster at once.
+    pub(crate) concurrency: usize,
+    /// Of a claim under work.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) lease: Duration,
+    /// Between two looks at a cluster's members.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) watch: Duration,
 }
 
 /// Limits of REST.
