@@ -54,6 +54,10 @@ pub(crate) async fn wanted(claim: &Claim, tier: Tier, reach: &Reach, stores: &St
     let target = CredentialTarget { key: claim.key.clone(), tier };
     let held = stores.get(&target).await.map_err(Failure::at("store"))?;
     let known = claim.credentials.get(&tier);
+    if known.is_some() && matches!(held, Verdict::Missing) {
+        // Lost is what a store that is there does not have: a volume that is not mounted has lost nothing.
+        stores.reach().await.map_err(Failure::at("store"))?;
+    }
     let (password, set, rotated) = choose(&held, known, claim.rotate.contains(&tier), &target.role());
     let credential = reach.credential(&target, &password);
     let store = !matches!(&held, Verdict::Same(there) if pgtenant_secrets::same(there, &credential));

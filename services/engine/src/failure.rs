@@ -61,7 +61,9 @@ impl Failure {
         match &*self.cause {
             Cause::Postgres(error) => error.advice().map(|advice| format!("What to do: {advice}")),
             Cause::Topology(_) => Some("What to do: nothing here; work goes on when a primary answers".to_owned()),
-            Cause::Store(_) => Some("What to do: mend the store; the credential that was there stays valid".to_owned()),
+            Cause::Store(error) => {
+                Some(format!("What to do: {}; the credential that was there stays valid", error.advice()))
+            }
             Cause::Refused(_) | Cause::Ledger(_) | Cause::Unproven(_) | Cause::LeaseLost | Cause::Settings(_) => None,
         }
     }

@@ -33,6 +33,13 @@ pub trait SecretStore: Send + Sync + fmt::Debug {
     /// nothing of what it holds.
     fn get<'a>(&'a self, target: &'a CredentialTarget) -> BoxFuture<'a, Result<Option<Credential>, StoreError>>;
 
+    /// Whether the store itself is there. Asked before a credential that is missing is believed to be lost: a volume that
+    /// is not mounted has lost none.
+    ///
+    /// # Errors
+    /// It is not.
+    fn reach(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+
     /// Removes all of `targets`, durably.
     ///
     /// # Errors

@@ -119,6 +119,17 @@ impl Stores {
         Ok(Verdict::of(found))
     }
 
+    /// Whether every store is there; see [`SecretStore::reach`].
+    ///
+    /// # Errors
+    /// The first that is not.
+    pub async fn reach(&self) -> Result<(), StoreError> {
+        for store in &self.list {
+            store.reach().await?;
+        }
+        Ok(())
+    }
+
     /// Removes all of `targets` from every store.
     ///
     /// # Errors

@@ -154,6 +154,18 @@ impl SecretStore for FileSecrets {
         })
     }
 
+    fn reach(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        let location = self.inner.root.display().to_string();
+        Box::pin(async move {
+            let turn = self.turn().await;
+            let look = |inner: &Inner| {
+                let open = |source| Fault::Io { step: "open the store's directory", source };
+                std::fs::read_dir(&inner.root).map(drop).map_err(open)
+            };
+            self.blocking(&turn, Action::Read, location, look).await
+        })
+    }
+
     fn delete_many<'a>(&'a self, targets: &'a [CredentialTarget]) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
             let turn = self.turn().await;

@@ -82,6 +82,16 @@ async fn what_is_there_is_not_written_again() {
 }
 
 #[tokio::test]
+async fn a_store_that_is_away_is_not_an_empty_one() {
+    let dir = TempDir::new().unwrap();
+    let away = store(&dir.path().join("not-mounted"));
+    assert!(away.reach().await.unwrap_err().explain().contains("not-mounted"));
+    let entries = tiers("ns", "db", "one");
+    away.put_many(&entries).await.unwrap();
+    away.reach().await.unwrap();
+}
+
+#[tokio::test]
 async fn deleting_leaves_nothing_and_touches_no_other() {
     let dir = TempDir::new().unwrap();
     let store = store(dir.path());
