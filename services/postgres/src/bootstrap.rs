@@ -5,6 +5,8 @@
 
 use pgtenant_model::InvalidField;
 
+use tokio_postgres::types::Type;
+
 use crate::error::PostgresError;
 use crate::server::Server;
 use crate::session::Session;
@@ -82,7 +84,7 @@ pub async fn bootstrap(server: &Server, bootstrap: &Bootstrap) -> Result<(), Pos
     let version = version(&mut session).await?;
     for script in scripts(version, bootstrap) {
         if let Some(database) = script.unless
-            && !session.texts("look for a database", EXISTS, &[database]).await?.is_empty()
+            && !session.texts("look for a database", EXISTS, &[(&database, Type::TEXT)]).await?.is_empty()
         {
             continue;
         }

@@ -8,10 +8,12 @@ use crate::error::{PostgresError, chain};
 use crate::observed::{Inside, Observed};
 use crate::plan::Desired;
 use crate::server::Server;
-use crate::session::Session;
+use crate::session::{Parameter, Session};
+use tokio_postgres::types::Type;
 
 const OBSERVE: &str = include_str!("sql/observe.sql");
 const INSIDE: &str = include_str!("sql/inside.sql");
+const FOREIGN: &str = include_str!("sql/foreign.sql");
 
 /// What is looked at for one claim.
 #[derive(Debug, Serialize)]
@@ -66,7 +68,7 @@ async fn documents(
     targets: &[Target<'_>],
 ) -> Result<Vec<Observed>, PostgresError> {
     let targets = write(what, targets)?;
-    let texts = session.texts(what, OBSERVE, &[&targets]).await?;
+    let texts = session.texts(what, OBSERVE, &[(&targets, Type::TEXT)]).await?;
     let observed: Vec<Observed> = texts.into_iter().map(|text| read(what, text)).collect::<Result<_, _>>()?;
     if let Some(last) = observed.last() {
         server.saw_clock(last.server.clock);
@@ -75,19 +77,6 @@ async fn documents(
         }
     }
     Ok(observed)
-}
-
-/// What [`observe_inside`] asks for.
-#[derive(Debug, Serialize)]
-struct InsideTarget<'a> {
-    provisioner: &'a str,
-    admin: String,
-    read: String,
-    write: String,
-    second_admin: String,
-    seconds: Vec<String>,
-    schemas: Vec<&'a str>,
-    adopt: bool,
 }
 
 /// Looks at a claim from within its database. Any login of the claim may ask, and sees the same: the session that proved
@@ -100,21 +89,35 @@ pub async fn observe_inside(
     desired: &Desired,
     provisioner: &str,
 ) -> Result<Inside, PostgresError> {
-    let Desired { key, schemas, adopt, .. } = desired;
+    let key = &desired.key;
     let what = format!("look into database {:?}", key.database());
-    let target = InsideTarget {
-        provisioner,
-        admin: key.role(Tier::Admin),
-        read: key.role(Tier::Read),
-        write: key.role(Tier::Write),
-        second_admin: key.second_login(Tier::Admin),
-        seconds: Tier::ALL.map(|tier| key.second_login(tier)).into(),
-        schemas: std::iter::once("public").chain(schemas.iter().map(String::as_str)).collect(),
-        adopt: *adopt,
-    };
-    let most = Inside::MOST.to_string();
-    let texts = session.texts(&what, INSIDE, &[&write(&what, &target)?, &most]).await?;
-    read(&what, texts.into_iter().next().flatten())
+    let roles = Tier::ALL.map(|tier| key.role(tier));
+    let [read, write, admin] = &roles;
+    let seconds = Tier::ALL.map(|tier| key.second_login(tier));
+    let schemas: Vec<_> = std::iter::once("public").chain(desired.schemas.iter().map(String::as_str)).collect();
+    let most = i64::try_from(Inside::MOST).unwrap_or(i64::MAX);
+    let parameters: [Parameter<'_>; 8] = [
+        (&provisioner, Type::TEXT),
+        (read, Type::TEXT),
+        (write, Type::TEXT),
+        (admin, Type::TEXT),
+        (&key.second_login(Tier::Admin), Type::TEXT),
+        (&seconds.as_slice(), Type::TEXT_ARRAY),
+        (&schemas, Type::TEXT_ARRAY),
+        (&most, Type::INT8),
+    ];
+    let mut inside: Inside = one(&what, session.texts(&what, INSIDE, &parameters).await?)?;
+    if desired.adopt {
+        let own: Vec<_> = roles.iter().chain(&seconds).collect();
+        let parameters: [Parameter<'_>; 4] =
+            [(&provisioner, Type::TEXT), (&own, Type::TEXT_ARRAY), (&schemas, Type::TEXT_ARRAY), (&most, Type::INT8)];
+        inside.foreign = one(&what, session.texts(&what, FOREIGN, &parameters).await?)?;
+    }
+    Ok(inside)
+}
+
+fn one<T: DeserializeOwned>(what: &str, rows: Vec<Option<String>>) -> Result<T, PostgresError> {
+    read(what, rows.into_iter().next().flatten())
 }
 
 fn write(what: &str, value: &(impl Serialize + ?Sized)) -> Result<String, PostgresError> {

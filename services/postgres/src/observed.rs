@@ -121,10 +121,8 @@ pub struct RoleFacts {
     pub manageable: bool,
     /// Whether the provisioner has its privileges now, as a member or as a superuser.
     pub usable: bool,
-    /// Who is in it.
-    pub members: Vec<Membership>,
-    /// What it is in.
-    pub member_of: Vec<Membership>,
+    /// Who is in it, and what it is in.
+    pub memberships: Vec<Membership>,
     /// `ALTER ROLE … SET role`, for all databases or one.
     pub role_settings: Vec<RoleSetting>,
     /// What it owns or was granted outside of the claim's database.
@@ -142,10 +140,10 @@ pub struct Membership {
     pub grantor: String,
     /// WITH ADMIN OPTION.
     pub admin: bool,
-    /// Whether they are there without SET ROLE.
-    pub inherit: bool,
-    /// Whether `member` may SET ROLE.
-    pub set: bool,
+    /// Whether they are there without SET ROLE; none: the version leaves it to the member's INHERIT.
+    pub inherit: Option<bool>,
+    /// Whether `member` may SET ROLE; none: the version always lets it.
+    pub set: Option<bool>,
     /// Whether the provisioner may revoke this grant.
     pub revocable: bool,
 }
@@ -182,6 +180,8 @@ pub struct Inside {
     /// How many objects each second login owns, where that is any.
     pub owned_by_second: BTreeMap<String, u64>,
     /// Relations in the claim's schemas that belong to roles which are not the claim's, at most [`Inside::MOST`].
+    /// Looked for under `adopt` only.
+    #[serde(default)]
     pub foreign: Vec<Foreign>,
 }
 

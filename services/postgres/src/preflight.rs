@@ -2,6 +2,7 @@
 
 use pgtenant_model::{ClaimKey, InvalidField};
 use serde::Deserialize;
+use tokio_postgres::types::Type;
 
 use crate::bootstrap::{GROUP, template_problem};
 use crate::change::{Change, DatabaseChange};
@@ -45,7 +46,7 @@ struct TemplateFacts {
 /// What the server says.
 pub async fn preflight(session: &mut Session) -> Result<Vec<InvalidField>, PostgresError> {
     let what = "run the preflight";
-    let text = session.texts(what, PREFLIGHT, &[OWN_TEMPLATE]).await?.into_iter().next().flatten();
+    let text = session.texts(what, PREFLIGHT, &[(&OWN_TEMPLATE, Type::TEXT)]).await?.into_iter().next().flatten();
     let facts: Facts = serde_json::from_str(&text.unwrap_or_default())
         .map_err(|error| PostgresError::Answer { what: what.to_owned(), reason: chain(&error) })?;
     let mut problems = Vec::new();
@@ -135,7 +136,7 @@ pub async fn half_made(session: &mut Session) -> Result<Vec<String>, PostgresErr
     const HALF_MADE: &str = "SELECT d.datname::text FROM pg_database d JOIN pg_roles r ON r.oid = d.datdba \
          WHERE r.rolname = current_user AND NOT d.datallowconn AND d.datname <> $1 \
          AND shobj_description(d.oid, 'pg_database') IS NULL ORDER BY 1";
-    let names = session.texts("look for half-made databases", HALF_MADE, &[OWN_TEMPLATE]).await?;
+    let names = session.texts("look for half-made databases", HALF_MADE, &[(&OWN_TEMPLATE, Type::TEXT)]).await?;
     Ok(names.into_iter().flatten().collect())
 }
 

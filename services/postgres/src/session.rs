@@ -1,5 +1,6 @@
 //! One connection, and how statements are sent on it.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::AbortHandle;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Connection, SimpleQueryMessage};
+use tokio_postgres::{Client, Connection, Row, SimpleQueryMessage, Statement};
 
 use crate::error::{PostgresError, chain};
 use crate::server::{Counted, Inner, Timeouts};
@@ -27,6 +28,7 @@ pub(crate) struct Live {
     client: Client,
     task: AbortHandle,
     timeouts: Timeouts,
+    prepared: HashMap<&'static str, Statement>,
     /// Something was sent and its answer not read, or the session's settings are not the usual ones.
     spoilt: AtomicBool,
 }
@@ -43,7 +45,7 @@ impl Live {
             }
             drop(counted);
         });
-        Self { client, task: task.abort_handle(), timeouts, spoilt: AtomicBool::new(false) }
+        Self { client, task: task.abort_handle(), timeouts, prepared: HashMap::new(), spoilt: AtomicBool::new(false) }
     }
 
     pub(crate) fn is_usable(&self) -> bool {
@@ -64,6 +66,9 @@ impl Drop for Session {
         }
     }
 }
+
+/// A value and its type, so that the server need not be asked for it.
+pub(crate) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// How far a batch came that failed.
 pub(crate) struct Failure {
@@ -118,21 +123,39 @@ impl Session {
         result.map_err(|cause| Failure { done, cause })
     }
 
-    /// Runs a query of one text column; parameters are texts. One round trip.
+    /// Runs a query of one text column. One round trip; on a session that is used again the server keeps the plan, which
+    /// takes it longer to make than to run.
     pub(crate) async fn texts(
         &mut self,
         what: &str,
         query: &'static str,
-        parameters: &[&str],
+        parameters: &[Parameter<'_>],
     ) -> Result<Vec<Option<String>>, PostgresError> {
-        let parameters: Vec<_> = parameters.iter().map(|text| (text as &(dyn ToSql + Sync), Type::TEXT)).collect();
-        let deadline = self.timeouts().statement;
-        let rows = self
-            .within(deadline, async |client| client.query_typed(query, &parameters).await)
-            .await
-            .map_err(|cause| cause.into_error(what))?;
+        let rows = self.rows(query, parameters).await.map_err(|cause| cause.into_error(what))?;
         let text = |row: &tokio_postgres::Row| row.try_get(0).map_err(|error| PostgresError::new(what, &error));
         rows.iter().map(text).collect()
+    }
+
+    async fn rows(&mut self, query: &'static str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, Cause> {
+        let deadline = self.timeouts().statement;
+        if self.home.is_none() {
+            return self.within(deadline, async |client| client.query_typed(query, parameters).await).await;
+        }
+        let kept = self.live.as_ref().and_then(|live| live.prepared.get(query).cloned());
+        let statement = match kept {
+            Some(statement) => statement,
+            None => {
+                let types: Vec<_> = parameters.iter().map(|(_, kind)| kind.clone()).collect();
+                let prepare = async |client: &Client| client.prepare_typed(query, &types).await;
+                let statement = self.within(deadline, prepare).await?;
+                if let Some(live) = &mut self.live {
+                    live.prepared.insert(query, statement.clone());
+                }
+                statement
+            }
+        };
+        let values: Vec<_> = parameters.iter().map(|(value, _)| *value).collect();
+        self.within(deadline, async |client| client.query(&statement, &values).await).await
     }
 
     /// Waits for an answer until `deadline`. A caller that goes away meanwhile, and one that waited in vain, leave the

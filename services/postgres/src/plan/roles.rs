@@ -38,7 +38,7 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, names: &Names, work: 
 /// A second login is the claim's when it says so or is in the tier's role; else it only looks like one.
 pub(super) fn belongs(facts: &RoleFacts, tier_role: &str, comment: &str) -> bool {
     facts.comment.as_deref() == Some(comment)
-        || (facts.comment.is_none() && facts.member_of.iter().any(|m| m.role == tier_role))
+        || (facts.comment.is_none() && facts.memberships.iter().any(|m| m.role == tier_role))
 }
 
 fn create(work: &mut Work, role: String, comment: String, connection_limit: i32, password: Option<&Verifier>) {
@@ -146,18 +146,20 @@ impl Subject<'_> {
         let server = &self.observed.server;
         let second = self.second_login();
         let mut joined = self.tier_role.is_none();
-        for membership in &self.facts.member_of {
-            if Some(membership.role.as_str()) == self.tier_role && !membership.admin {
-                joined = true;
-            } else {
-                self.remove(membership, work);
-            }
-        }
-        for membership in &self.facts.members {
-            let member = &membership.member;
-            let provisioner = *member == server.current_user || *member == server.session_user;
-            // A second login's own entry is looked at from its side.
-            if !provisioner && Some(member) != second.as_ref() {
+        for membership in &self.facts.memberships {
+            let Membership { role, member, admin, inherit, set, .. } = membership;
+            if member == self.role {
+                let whole = !admin && *inherit != Some(false) && *set != Some(false);
+                if Some(role.as_str()) == self.tier_role && whole {
+                    joined = true;
+                } else {
+                    self.remove(membership, work);
+                }
+            } else if *member != server.current_user
+                && *member != server.session_user
+                // Its entry is looked at from its own side.
+                && Some(member) != second.as_ref()
+            {
                 self.remove(membership, work);
             }
         }

@@ -1,18 +1,16 @@
 -- What can be seen of claims from outside of their databases, one JSON document each.
 -- $1: a JSON array of {"database": name, "roles": [names], "extensions": [names]}.
 --
--- Columns that not all versions have are read through to_jsonb(row). A privilege that only some versions know is chosen
--- by CASE in pg_has_role's argument.
+-- Names of roles come from pg_get_userbyid rather than from joins: on a new session planning takes longer than running.
+-- Columns that not all versions have are read through to_jsonb(row), and a privilege that not all versions know is chosen in
+-- pg_has_role's argument.
 WITH me AS MATERIALIZED (
-    SELECT r.oid,
-           current_setting('server_version_num')::int AS version,
+    SELECT current_setting('server_version_num')::int AS version,
+           CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END AS set_role,
            r.rolsuper AS superuser,
            r.rolcreaterole AS createrole
       FROM pg_roles r
      WHERE r.rolname = current_user
-), target AS (
-    SELECT t.n, t.want, t.want ->> 'database' AS database
-      FROM json_array_elements($1::json) WITH ORDINALITY AS t (want, n)
 )
 SELECT json_build_object(
     'server', json_build_object(
@@ -27,7 +25,7 @@ SELECT json_build_object(
         SELECT json_build_object(
             'owner', json_build_object(
                 'name', o.rolname,
-                'usable', pg_has_role(o.oid, 'USAGE') AND pg_has_role(o.oid, CASE WHEN me.version >= 160000 THEN 'SET' ELSE 'MEMBER' END),
+                'usable', pg_has_role(o.oid, 'USAGE') AND pg_has_role(o.oid, me.set_role),
                 'manageable', me.superuser OR NOT o.rolsuper AND me.createrole
                     AND (me.version < 160000 OR pg_has_role(o.oid, 'MEMBER WITH ADMIN OPTION'))),
             'comment', shobj_description(d.oid, 'pg_database'),
@@ -35,26 +33,23 @@ SELECT json_build_object(
             'connection_limit', d.datconnlimit,
             'acl', (
                 SELECT coalesce(json_agg(json_build_object(
-                    'grantee', g.rolname,
-                    'grantor', f.rolname,
+                    'grantee', CASE WHEN a.grantee <> 0 THEN pg_get_userbyid(a.grantee) END,
+                    'grantor', pg_get_userbyid(a.grantor),
                     'privilege', a.privilege_type,
-                    'grantable', a.is_grantable) ORDER BY g.rolname, a.privilege_type), '[]')
-                  FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
-                  JOIN pg_roles f ON f.oid = a.grantor
-                  LEFT JOIN pg_roles g ON g.oid = a.grantee
-                 WHERE a.grantee = 0 OR g.oid IS NOT NULL),
+                    'grantable', a.is_grantable)), '[]')
+                  FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a),
             'settings', (
                 SELECT coalesce(json_agg(json_build_object(
                     'name', split_part(c.entry, '=', 1),
                     'value', substr(c.entry, strpos(c.entry, '=') + 1),
                     'resettable', me.superuser OR EXISTS (
-                        SELECT FROM pg_settings g
+                        SELECT FROM pg_show_all_settings() g
                          WHERE g.name = split_part(c.entry, '=', 1) AND g.context IN ('user', 'backend')))), '[]')
                   FROM pg_db_role_setting s, unnest(s.setconfig) AS c (entry)
                  WHERE s.setdatabase = d.oid AND s.setrole = 0))
           FROM pg_database d
           JOIN pg_roles o ON o.oid = d.datdba
-         WHERE d.datname = target.database),
+         WHERE d.datname = target.want ->> 'database'),
     'roles', (
         SELECT coalesce(json_object_agg(r.rolname, json_build_object(
             'can_login', r.rolcanlogin,
@@ -70,63 +65,42 @@ SELECT json_build_object(
             'manageable', me.superuser OR NOT r.rolsuper AND me.createrole AND CASE
                 WHEN me.version < 160000 THEN NOT r.rolreplication
                 ELSE pg_has_role(r.oid, 'MEMBER WITH ADMIN OPTION') END,
-            'usable', pg_has_role(r.oid, 'USAGE') AND pg_has_role(r.oid, CASE WHEN me.version >= 160000 THEN 'SET' ELSE 'MEMBER' END),
-            'members', (
-                SELECT coalesce(json_agg(x.doc ORDER BY x.doc ->> 'member'), '[]')
-                  FROM (SELECT m.roleid, m.member, m.grantor, m.admin_option, to_jsonb(m) AS row
-                          FROM pg_auth_members m WHERE m.roleid = r.oid) m,
-                LATERAL (
-                    SELECT jsonb_build_object(
-                        'role', r.rolname,
-                        'member', u.rolname,
-                        'grantor', coalesce(f.rolname, ''),
-                        'admin', m.admin_option,
-                        'inherit', coalesce((m.row ->> 'inherit_option')::bool, u.rolinherit),
-                        'set', coalesce((m.row ->> 'set_option')::bool, true),
-                        'revocable', me.superuser OR NOT r.rolsuper AND me.createrole AND (me.version < 160000
-                            OR pg_has_role(m.roleid, 'MEMBER WITH ADMIN OPTION') AND pg_has_role(m.grantor, 'USAGE'))) AS doc
-                      FROM pg_roles u LEFT JOIN pg_roles f ON f.oid = m.grantor
-                     WHERE u.oid = m.member) x),
-            'member_of', (
-                SELECT coalesce(json_agg(x.doc ORDER BY x.doc ->> 'role'), '[]')
-                  FROM (SELECT m.roleid, m.member, m.grantor, m.admin_option, to_jsonb(m) AS row
-                          FROM pg_auth_members m WHERE m.member = r.oid) m,
-                LATERAL (
-                    SELECT jsonb_build_object(
-                        'role', g.rolname,
-                        'member', r.rolname,
-                        'grantor', coalesce(f.rolname, ''),
-                        'admin', m.admin_option,
-                        'inherit', coalesce((m.row ->> 'inherit_option')::bool, r.rolinherit),
-                        'set', coalesce((m.row ->> 'set_option')::bool, true),
-                        'revocable', me.superuser OR NOT g.rolsuper AND me.createrole AND (me.version < 160000
-                            OR pg_has_role(m.roleid, 'MEMBER WITH ADMIN OPTION') AND pg_has_role(m.grantor, 'USAGE'))) AS doc
-                      FROM pg_roles g LEFT JOIN pg_roles f ON f.oid = m.grantor
-                     WHERE g.oid = m.roleid) x),
+            'usable', pg_has_role(r.oid, 'USAGE') AND pg_has_role(r.oid, me.set_role),
+            -- A membership is revoked by who may grant the role; from 16 on also in the grantor's name.
+            'memberships', (
+                SELECT coalesce(json_agg(json_build_object(
+                    'role', pg_get_userbyid(m.roleid),
+                    'member', pg_get_userbyid(m.member),
+                    'grantor', pg_get_userbyid(m.grantor),
+                    'admin', m.admin_option,
+                    'inherit', (to_jsonb(m) ->> 'inherit_option')::bool,
+                    'set', (to_jsonb(m) ->> 'set_option')::bool,
+                    'revocable', me.superuser OR me.createrole AND CASE
+                        WHEN me.version < 160000 THEN NOT (SELECT g.rolsuper FROM pg_roles g WHERE g.oid = m.roleid)
+                        ELSE pg_has_role(m.roleid, 'MEMBER WITH ADMIN OPTION') AND pg_has_role(m.grantor, 'USAGE')
+                        END)), '[]')
+                  FROM pg_auth_members m
+                 WHERE m.roleid = r.oid OR m.member = r.oid),
             'role_settings', (
                 SELECT coalesce(json_agg(json_build_object(
-                    'database', d.datname,
+                    'database', (SELECT d.datname FROM pg_database d WHERE d.oid = s.setdatabase),
                     'value', substr(c.entry, 6))), '[]')
-                  FROM pg_db_role_setting s
-                  LEFT JOIN pg_database d ON d.oid = s.setdatabase,
-                  unnest(s.setconfig) AS c (entry)
+                  FROM pg_db_role_setting s, unnest(s.setconfig) AS c (entry)
                  WHERE s.setrole = r.oid AND c.entry LIKE 'role=%'),
             'elsewhere', (
-                SELECT coalesce(json_agg(json_build_object('database', e.datname, 'owned', e.owned)), '[]')
-                  FROM (SELECT DISTINCT d.datname, s.deptype = 'o' AS owned
-                          FROM pg_shdepend s
-                          LEFT JOIN pg_database d ON d.oid = s.dbid
-                         WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = r.oid
-                           AND d.datname IS DISTINCT FROM target.database
-                           AND NOT (s.dbid = 0 AND s.classid = 'pg_database'::regclass AND EXISTS (
-                               SELECT FROM pg_database own WHERE own.oid = s.objid AND own.datname = target.database))
-                         ORDER BY 1, 2 LIMIT 100) e))), '{}')
+                SELECT coalesce(json_agg(DISTINCT jsonb_build_object(
+                    'database', CASE WHEN s.dbid <> 0 THEN d.datname END, 'owned', s.deptype = 'o')), '[]')
+                  FROM pg_shdepend s
+                  LEFT JOIN pg_database d ON d.oid = CASE
+                      WHEN s.dbid = 0 AND s.classid = 'pg_database'::regclass THEN s.objid ELSE s.dbid END
+                 WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = r.oid
+                   AND d.datname IS DISTINCT FROM target.want ->> 'database'))), '{}')
           FROM pg_roles r
          WHERE r.rolname IN (SELECT json_array_elements_text(target.want -> 'roles'))),
     'extensions_available', (
         SELECT coalesce(json_agg(e.name), '[]')
           FROM json_array_elements_text(target.want -> 'extensions') AS w (name)
           JOIN pg_available_extensions() e ON e.name = w.name)
-    )::text AS document
-  FROM target, me
+    )::text
+  FROM json_array_elements($1::json) WITH ORDINALITY AS target (want, n), me
  ORDER BY target.n

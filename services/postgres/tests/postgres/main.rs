@@ -1,4 +1,6 @@
 //! On real servers. What is in `every_version` runs on all supported versions, the rest on one.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that can not go on has failed")]
+
 mod every_version;
 mod world;
