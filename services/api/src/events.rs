@@ -10,7 +10,7 @@ use tracing::{debug, warn};
 
 use crate::ApiState;
 
-/// Events that a stream may be behind before it is ended: 1,024 of about 1 kB, shared by all streams.
+/// Events that a stream may be behind before it reads them from the ledger again: 1,024 of about 1 kB, shared by all.
 const BUFFER: usize = 1024;
 /// Events that are read at once.
 pub(crate) const PAGE: i64 = 500;

@@ -12,6 +12,7 @@ mod extract;
 mod limit;
 mod observe;
 mod page;
+mod patient;
 mod problem;
 mod routes;
 mod serve;

@@ -18,6 +18,7 @@ use tower::ServiceExt;
 use tracing::{debug, warn};
 
 use crate::ApiState;
+use crate::patient::Patient;
 
 /// Headers of a request; with more it is answered 431.
 const MAX_HEADERS: usize = 64;
@@ -53,7 +54,7 @@ pub async fn serve(listener: TcpListener, state: ApiState) {
                 continue;
             }
         };
-        let connection = graceful.watch(http.serve_connection(io(stream), service(&app, peer)));
+        let connection = graceful.watch(http.serve_connection(io(stream, settings.write_timeout), service(&app, peer)));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 debug!(%peer, %error, "a connection ended early");
@@ -67,10 +68,10 @@ pub async fn serve(listener: TcpListener, state: ApiState) {
     }
 }
 
-fn io(stream: TcpStream) -> TokioIo<TcpStream> {
+fn io(stream: TcpStream, patience: Duration) -> TokioIo<Patient> {
     // Small answers must not wait for an acknowledgement.
     let _ = stream.set_nodelay(true);
-    TokioIo::new(stream)
+    TokioIo::new(Patient::new(stream, patience))
 }
 
 /// The door for one connection; limits by address want to know whose it is.

@@ -90,6 +90,8 @@ pub struct ApiSettings {
     pub max_connections: usize,
     /// Time in which a connection must have sent the headers of a request.
     pub header_timeout: Duration,
+    /// Time for which a client may take nothing of its answer before it is cut off.
+    pub write_timeout: Duration,
     /// Time that open requests are given when the control plane stops.
     pub shutdown_grace: Duration,
 }
@@ -111,6 +113,7 @@ impl Default for ApiSettings {
             sse_per_token: 10,
             max_connections: 2048,
             header_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
             shutdown_grace: Duration::from_secs(10),
         }
     }

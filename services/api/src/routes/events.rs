@@ -70,10 +70,9 @@ impl<S: Send + Sync> FromRequestParts<S> for LastEventId {
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self> {
         let mut values = parts.headers.get_all("last-event-id").iter();
         let Some(value) = values.next() else { return Ok(Self(None)) };
-        let id =
-            value.to_str().ok().and_then(|text| text.parse().ok()).filter(|id| *id >= 0 && values.next().is_none());
+        let id = value.to_str().ok().and_then(|text| EventId::try_from(text.parse::<u64>().ok()?).ok());
         let fault = || Problem::new(&INVALID_HEADER, "Last-Event-ID: send one id as it was in the stream");
-        id.map(|id| Self(Some(id))).ok_or_else(fault)
+        id.filter(|_| values.next().is_none()).map(|id| Self(Some(id.0))).ok_or_else(fault)
     }
 }
 
@@ -81,7 +80,7 @@ impl<S: Send + Sync> FromRequestParts<S> for LastEventId {
 ///
 /// Server-sent events: `id:` grows, `event:` is the type, `data:` is an Event as JSON; comments keep the connection
 /// alive. Events are kept for a week; a client that connects again with `Last-Event-ID` (or `after`) misses none. A client
-/// that reads too slowly is disconnected, and goes on in the same way.
+/// that takes nothing for half a minute is disconnected, and goes on in the same way.
 #[utoipa::path(
     get, path = "/v1/events", operation_id = "streamEvents", tag = "events",
     params(EventsQuery, ("Last-Event-ID" = Option<u64>, Header, minimum = 0, maximum = 9_007_199_254_740_991_i64,
@@ -169,8 +168,8 @@ impl Follower {
         if !self.still_allowed().await {
             return None;
         }
-        // Taken before the read, so that nothing falls between the two; taken anew, so that a long replay does not
-        // count as reading too slowly.
+        // Taken before the read, so that nothing falls between the two; taken anew, so that a long replay leaves nothing
+        // behind.
         self.news = self.news.resubscribe();
         let page = async {
             let mut db = self.state.ledger().acquire().await?;
@@ -199,8 +198,10 @@ impl Follower {
         match received {
             Ok(event) => Some((event.id > self.last).then_some(event)),
             Err(RecvError::Lagged(missed)) => {
-                debug!(missed, "a client reads too slowly and is disconnected");
-                None
+                // Nothing is kept for those who are slow: what they missed is read again.
+                debug!(missed, "a stream of events reads more slowly than events are written");
+                self.live = false;
+                Some(None)
             }
             Err(RecvError::Closed) => None,
         }
