@@ -13,6 +13,7 @@ mod telemetry;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    no_core_dumps();
     // Only fails where another provider was installed before, and there is none.
     let _ = rustls::crypto::ring::default_provider().install_default();
     cli::run()
@@ -24,4 +25,11 @@ fn main() -> ExitCode {
 /// It can not be read.
 fn faults() -> Result<pgtenant_engine::Faults, pgtenant_model::InvalidField> {
     pgtenant_engine::Faults::parse(&std::env::var("PGTENANT_FAULT").unwrap_or_default())
+}
+
+/// Passwords are in this process's memory for moments: none of them is to end in a file of a crash.
+fn no_core_dumps() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    // A lower limit is always allowed; where it is not, the system's own setting holds.
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
 }
