@@ -265,3 +265,6 @@ impl Names {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
