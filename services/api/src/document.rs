@@ -121,7 +121,22 @@ pub(crate) fn finish(mut openapi: openapi::OpenApi) -> Value {
     let mut document = serde_json::to_value(&openapi).unwrap_or_default();
     common::add(&mut document);
     rules::add(&mut document);
+    sort(&mut document);
     document
+}
+
+/// By name, whether serde_json keeps an order of its own in this build or not.
+fn sort(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            let mut entries: Vec<_> = std::mem::take(map).into_iter().collect();
+            entries.sort_by(|a, b| a.0.cmp(&b.0));
+            entries.iter_mut().for_each(|(_, value)| sort(value));
+            map.extend(entries);
+        }
+        Value::Array(list) => list.iter_mut().for_each(sort),
+        _ => {}
+    }
 }
 
 #[cfg(test)]

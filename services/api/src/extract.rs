@@ -108,7 +108,7 @@ impl<T: DeserializeOwned> FromRequest<ApiState> for PostOptional<T> {
             return Ok(Self { body: None, attempt });
         }
         check_media_type(&headers, &["application/json"])?;
-        Ok(Self { body: parse(&bytes)?, attempt })
+        Ok(Self { body: Some(parse(&bytes)?), attempt })
     }
 }
 

@@ -60,7 +60,7 @@ pub(crate) struct AuditQuery {
     #[param(value_type = i64, required = false, minimum = 1, maximum = 500, default = 100)]
     limit: Limit,
     /// `nextCursor` of the page before.
-    #[param(max_length = 512)]
+    #[param(max_length = 512, pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
 }
 

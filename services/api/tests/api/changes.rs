@@ -143,7 +143,9 @@ async fn passwords_are_replaced_and_never_shown() {
     assert_eq!(world.count("select cardinality(rotate)::bigint from claims").await, 1);
     world.ask(&world.tenant, Method::POST, &rotate, None).await.expect(202);
     assert_eq!(world.count("select cardinality(rotate)::bigint from claims").await, 3);
-    for body in [json!({"tiers": []}), json!({"tiers": ["root"]}), json!({"tiers": "read"}), json!({}), json!([1])] {
+    for body in
+        [json!({"tiers": []}), json!({"tiers": ["root"]}), json!({"tiers": "read"}), json!({}), json!([1]), json!(null)]
+    {
         world.post(&world.tenant, &rotate, body).await.expect_problem(422, "invalid-fields");
     }
     world
