@@ -193,7 +193,7 @@ fn advice_on(sqlstate: &str) -> Option<&'static str> {
             "the provisioner may not do this: run the cluster's preflight, or have a superuser run the statement"
         }
         "2BP01" => {
-            "the role still owns something: look with \\ddp, \\dn+ and pg_shdepend, then REASSIGN OWNED and DROP OWNED"
+            "the role has something outside of its database: a superuser runs DROP OWNED BY it in the database named there"
         }
         "53300" => "raise max_connections, or the role's CONNECTION LIMIT",
         "53100" => "the server's disk is full",

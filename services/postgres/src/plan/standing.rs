@@ -112,15 +112,15 @@ fn of_database(
     Ok(Standing::ToAdopt)
 }
 
-/// Ours is what has our comment; or lost it, and is the provisioner's with our admin role beside it.
+/// Ours is what has our comment; or lost it, and belongs to the provisioner or our admin role, which still has its own.
 pub(super) fn is_ours(key: &ClaimKey, observed: &Observed, facts: &DatabaseFacts) -> bool {
     if let Some(comment) = &facts.comment {
         return *comment == database_comment(key);
     }
-    let admin = observed.roles.get(&key.role(Tier::Admin));
-    let admin_is_ours =
-        admin.is_some_and(|role| role.comment.as_deref() == Some(role_comment(key, Tier::Admin).as_str()));
-    facts.allow_connections && facts.owner.name == observed.server.current_user && admin_is_ours
+    let admin = key.role(Tier::Admin);
+    let admin_comment = observed.roles.get(&admin).and_then(|role| role.comment.as_deref());
+    [&observed.server.current_user, &admin].contains(&&facts.owner.name)
+        && admin_comment == Some(role_comment(key, Tier::Admin).as_str())
 }
 
 /// A database is commented in the transaction that opens it, so one that is closed and has no comment was never open.

@@ -49,30 +49,26 @@ SELECT json_build_object(
           JOIN claimed ON claimed.oid = d.defaclnamespace
          WHERE d.defaclobjtype IN ('r', 'S') AND d.defaclrole IN (me.admin, me.second_admin)),
     'extensions', (SELECT coalesce(json_agg(e.extname), '[]') FROM pg_extension e),
-    -- A NULL is a relation that was dropped meanwhile; a tier whose role is missing lacks everything.
+    -- What a tier was granted itself: what it has by way of PUBLIC or a membership may go. A role that is missing lacks
+    -- everything. Letters as in aclitem: r SELECT, a INSERT, w UPDATE, d DELETE, D TRUNCATE, U USAGE.
     'lacking', (
         SELECT coalesce(json_agg(json_build_object(
             'schema', l.nspname, 'name', l.relname, 'kind', l.kind, 'read', l.read, 'write', l.write)), '[]')
-          FROM (SELECT claimed.nspname, c.relname, g.kind, g.read, g.write
-                  FROM claimed
-                  JOIN pg_class c ON c.relnamespace = claimed.oid,
-                  LATERAL (
-                    SELECT CASE c.relkind WHEN 'S' THEN 'sequence' ELSE 'table' END AS kind,
-                           me.read IS NULL OR NOT coalesce(CASE c.relkind
-                               WHEN 'S' THEN has_sequence_privilege(me.read, c.oid, 'SELECT')
-                               ELSE has_table_privilege(me.read, c.oid, 'SELECT') END, true) AS read,
-                           me.write IS NULL OR NOT coalesce(CASE c.relkind
-                               WHEN 'S' THEN has_sequence_privilege(me.write, c.oid, 'SELECT')
-                                   AND has_sequence_privilege(me.write, c.oid, 'USAGE')
-                               ELSE has_table_privilege(me.write, c.oid, 'SELECT')
-                                   AND has_table_privilege(me.write, c.oid, 'INSERT')
-                                   AND has_table_privilege(me.write, c.oid, 'UPDATE')
-                                   AND has_table_privilege(me.write, c.oid, 'DELETE')
-                                   AND has_table_privilege(me.write, c.oid, 'TRUNCATE') END, true) AS write
-                    OFFSET 0) g
-                 WHERE c.relowner IN (me.admin, me.second_admin)
-                   AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
-                   AND (g.read OR g.write)
+          FROM (SELECT claimed.nspname, c.relname, o.kind,
+                       NOT coalesce(c.relacl @> o.read, false) AS read,
+                       NOT coalesce(c.relacl @> o.write, false) AS write
+                  FROM (SELECT owner.oid, g.kind, g.relkinds,
+                               CASE WHEN me.read IS NOT NULL
+                                   THEN (me.read || '=' || g.read || '/' || owner.oid::regrole)::aclitem END AS read,
+                               CASE WHEN me.write IS NOT NULL
+                                   THEN (me.write || '=' || g.write || '/' || owner.oid::regrole)::aclitem END AS write
+                          FROM (VALUES (me.admin::oid), (me.second_admin::oid)) AS owner (oid),
+                               (VALUES ('table', 'r', 'arwdD', '{r,p,v,m,f}'::"char"[]),
+                                       ('sequence', 'r', 'rU', '{S}')) AS g (kind, read, write, relkinds)
+                         WHERE owner.oid IS NOT NULL) o
+                  JOIN pg_class c ON c.relowner = o.oid AND c.relkind = ANY (o.relkinds)
+                  JOIN claimed ON claimed.oid = c.relnamespace
+                 WHERE NOT coalesce(c.relacl @> o.read, false) OR NOT coalesce(c.relacl @> o.write, false)
                  LIMIT $8) l),
     -- Default privileges are not owned: REASSIGN OWNED leaves them.
     'owned_by_second', (

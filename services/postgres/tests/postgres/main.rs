@@ -2,5 +2,9 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that can not go on has failed")]
 
+mod drift;
 mod every_version;
+mod fences;
+mod hostile;
+mod servers;
 mod world;

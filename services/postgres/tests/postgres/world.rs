@@ -67,12 +67,6 @@ impl World {
         Self { server: Server::new(options("prov_a", password)).unwrap(), superuser }
     }
 
-    /// The same cluster, through another login of the provisioner.
-    pub(crate) fn as_login(&self, username: &str) -> Server {
-        let options = ServerOptions { username: username.into(), ..self.server.options().clone() };
-        Server::new(options).unwrap()
-    }
-
     pub(crate) fn tenant(&self) -> Tenant<'_> {
         let key = ClaimKey::new(unique("ns"), "db").unwrap();
         self.tenant_of(key)
