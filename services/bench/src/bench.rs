@@ -10,6 +10,7 @@ use crate::api::{Api, Claim, Events};
 use crate::error::{BenchError, Result};
 use crate::floor::Worker;
 use crate::lab::Lab;
+use crate::process;
 
 /// Clients that post at the same time.
 pub(crate) const CLIENTS: usize = 16;
@@ -36,8 +37,56 @@ pub(crate) struct Burst {
     pub(crate) claims: Vec<ClaimSample>,
 }
 
+/// Processes under measurement.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Processes {
+    pub(crate) pgtenant: u32,
+    pub(crate) primary: Option<u32>,
+    pub(crate) standby: Option<u32>,
+    pub(crate) ledger: Option<u32>,
+}
+
+/// Processor time in milliseconds.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(crate) struct CpuTimes {
+    pub(crate) pgtenant: f64,
+    pub(crate) primary: f64,
+    pub(crate) standby: f64,
+    pub(crate) ledger: f64,
+    /// The benchmark's own: the floor's client, and pgtenant's users.
+    pub(crate) bench: f64,
+}
+
+impl Processes {
+    pub(crate) fn cpu(&self) -> CpuTimes {
+        let server = |pid: Option<u32>| pid.map_or(0.0, process::cpu_with_children) * 1e3;
+        CpuTimes {
+            pgtenant: process::cpu(self.pgtenant).own * 1e3,
+            primary: server(self.primary),
+            standby: server(self.standby),
+            ledger: server(self.ledger),
+            bench: process::cpu(std::process::id()).own * 1e3,
+        }
+    }
+}
+
+impl CpuTimes {
+    /// What was used from `before` until `self`, for each of `claims`.
+    pub(crate) fn since(self, before: Self, claims: usize) -> Self {
+        let each = |now: f64, then: f64| rate(1, rate(claims, 1.0)) * (now - then);
+        Self {
+            pgtenant: each(self.pgtenant, before.pgtenant),
+            primary: each(self.primary, before.primary),
+            standby: each(self.standby, before.standby),
+            ledger: each(self.ledger, before.ledger),
+            bench: each(self.bench, before.bench),
+        }
+    }
+}
+
 /// The servers, and the control plane as its users see it.
 pub(crate) struct Bench<'a> {
+    pub(crate) processes: Processes,
     pub(crate) lab: &'a Lab,
     pub(crate) api: Api,
     pub(crate) events: Events,

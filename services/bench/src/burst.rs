@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::api::Claim;
 use crate::args::Sizes;
-use crate::bench::{Bench, Burst, millis, rate};
+use crate::bench::{Bench, Burst, CpuTimes, millis, rate};
 use crate::error::Result;
 use crate::floor::{FloorSample, Worker};
 use crate::metrics::{Scrape, Step};
@@ -28,6 +28,9 @@ pub(crate) struct Bursts {
     /// `(seconds, connections to the primary)` of each round, as the server sees them.
     pub(crate) floor_connections: Vec<Vec<(f64, f64)>>,
     pub(crate) pgtenant_connections: Vec<Vec<(f64, f64)>>,
+    /// Processor time for each claim, of each round.
+    pub(crate) floor_cpu: Vec<CpuTimes>,
+    pub(crate) pgtenant_cpu: Vec<CpuTimes>,
 }
 
 /// Many claims by hand.
@@ -52,11 +55,14 @@ pub(crate) async fn measure(bench: &Bench<'_>, sizes: &Sizes) -> Result<Bursts> 
             let lab = bench.lab;
             let sampler =
                 Sampler::start(&lab.primary, &lab.superuser, "postgres", CONNECTIONS, LOOK_AT_CONNECTIONS).await?;
+            let before = bench.processes.cpu();
             if through_pgtenant {
                 bursts.pgtenant.push(bench.burst(&claims).await?);
+                bursts.pgtenant_cpu.push(bench.processes.cpu().since(before, sizes.burst));
                 bursts.pgtenant_connections.push(sampler.stop().await?);
             } else {
                 bursts.floor.push(floor(bench, &by_hand).await?);
+                bursts.floor_cpu.push(bench.processes.cpu().since(before, sizes.burst));
                 bursts.floor_connections.push(sampler.stop().await?);
             }
         }

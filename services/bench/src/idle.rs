@@ -21,14 +21,6 @@ const STEP: usize = 200;
 const LOOK_AT_TAKES: Duration = Duration::from_millis(50);
 const LOOK_AT_CONNECTIONS: Duration = Duration::from_millis(100);
 
-/// Processes under measurement.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Processes {
-    pub(crate) pgtenant: u32,
-    pub(crate) primary: Option<u32>,
-    pub(crate) ledger: Option<u32>,
-}
-
 /// Raw samples of every size, and what follows.
 #[derive(Debug, Serialize)]
 pub(crate) struct Idle {
@@ -73,7 +65,7 @@ pub(crate) struct Projection {
     pub(crate) full_look: f64,
 }
 
-pub(crate) async fn measure(bench: &Bench<'_>, sizes: &Sizes, processes: Processes, pace: Pace) -> Result<Idle> {
+pub(crate) async fn measure(bench: &Bench<'_>, sizes: &Sizes, pace: Pace) -> Result<Idle> {
     let mut measured: Vec<Size> = Vec::new();
     let mut there = 0;
     for wanted in &sizes.idle {
@@ -89,7 +81,7 @@ pub(crate) async fn measure(bench: &Bench<'_>, sizes: &Sizes, processes: Process
         bench.checkpoint().await?;
         bench.say(&format!("idle: {} s to settle, {} s to measure", sizes.settle.as_secs(), sizes.window.as_secs()));
         tokio::time::sleep(sizes.settle).await;
-        measured.push(at_rest(bench, there, sizes.window, processes, grown_per_second).await?);
+        measured.push(at_rest(bench, there, sizes.window, grown_per_second).await?);
     }
     let projection = project(&measured, pace);
     Ok(Idle { pace, sizes: measured, projection })
@@ -112,14 +104,8 @@ async fn long_ago(bench: &Bench<'_>, pace: Pace, claims: usize) -> Result<()> {
     Ok(())
 }
 
-async fn at_rest(
-    bench: &Bench<'_>,
-    claims: usize,
-    window: Duration,
-    processes: Processes,
-    grown_per_second: f64,
-) -> Result<Size> {
-    let lab = bench.lab;
+async fn at_rest(bench: &Bench<'_>, claims: usize, window: Duration, grown_per_second: f64) -> Result<Size> {
+    let Bench { lab, processes, .. } = bench;
     let ask = |dial, login, database, sql, every| Sampler::start(dial, login, database, sql, every);
     let primary = ask(&lab.primary, &lab.superuser, "postgres", CONNECTIONS, LOOK_AT_CONNECTIONS).await?;
     let standby = ask(&lab.standby, &lab.superuser, "postgres", CONNECTIONS, LOOK_AT_CONNECTIONS).await?;

@@ -122,9 +122,11 @@ impl Lab {
         self.cluster.version()
     }
 
-    /// Process ids of the primary's and the ledger's postmaster.
-    pub(crate) fn postmasters(&mut self) -> (Option<u32>, Option<u32>) {
-        (self.cluster.primary().pid(), self.ledger_server.primary().pid())
+    /// Process ids of the postmasters: primary, standby, ledger.
+    pub(crate) fn postmasters(&mut self) -> [Option<u32>; 3] {
+        let primary = self.cluster.primary().pid();
+        let standby = self.cluster.standby().and_then(|node| node.pid());
+        [primary, standby, self.ledger_server.primary().pid()]
     }
 
     /// The stored credential of a role.

@@ -38,6 +38,12 @@ impl Machine {
     }
 }
 
+/// Load averages of the last one, five and fifteen minutes: whether anybody else is at work here.
+pub(crate) fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().take(3).collect::<Vec<_>>().join(" ")
+}
+
 /// Bytes that may be written to `place`: in a file system in memory, no more than there is memory.
 pub(crate) fn free_space(place: &Path) -> u64 {
     let Ok(stat) = rustix::fs::statvfs(place) else { return u64::MAX };

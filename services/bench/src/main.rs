@@ -22,6 +22,7 @@ mod report;
 mod sampler;
 mod serve;
 mod stats;
+mod verdict;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
@@ -34,9 +35,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api::{Api, Events};
 use crate::args::{Args, Section, Sizes};
-use crate::bench::Bench;
+use crate::bench::{Bench, Processes};
 use crate::error::{BenchError, Result};
-use crate::idle::Processes;
 use crate::lab::Lab;
 use crate::machine::Machine;
 use crate::pace::Pace;
@@ -70,7 +70,7 @@ async fn run_all(args: &Args) -> Result<bool> {
     let folder = lab::folder(&args.place())?;
     let mut sizes = args.sizes();
     fit(args, &mut sizes, folder.path(), &say)?;
-    let stolen = process::stolen();
+    let (load, stolen) = (machine::load(), process::stolen());
     let result = tokio::select! {
         result = with_servers(args, &sizes, &binary, folder.path(), &say) => result,
         () = stopped() => Err(BenchError::Interrupted),
@@ -78,9 +78,10 @@ async fn run_all(args: &Args) -> Result<bool> {
     say("removing what was made");
     clear(folder).await?;
     let mut report = result?;
+    report.load = load;
     report.stolen = process::stolen() - stolen;
     report.took = begun.elapsed().as_secs_f64();
-    report.judge();
+    report.verdicts = verdict::judge(&report);
     write_json(&args.json, &report)?;
     let mut out = std::io::stdout().lock();
     let text = format!("{}\nraw samples: {}\n", report.text(), args.json.display());
@@ -120,12 +121,12 @@ async fn measure(
     binary: &Path,
     say: &(impl Fn(&str) + Sync),
 ) -> Result<Report> {
-    let (primary, ledger) = lab.postmasters();
-    let processes = Processes { pgtenant: serve.pid(), primary, ledger };
+    let [primary, standby, ledger] = lab.postmasters();
+    let processes = Processes { pgtenant: serve.pid(), primary, standby, ledger };
     let pace = Pace::of(binary, lab, &args.set).await?;
     let api = Api::new(lab.port, &lab.token)?;
     let events = Events::open(&api).await?;
-    let bench = Bench { lab, api, events, progress: say };
+    let bench = Bench { processes, lab, api, events, progress: say };
     let machine = Machine::describe(&args.place(), serve::version(binary).await, lab.version());
     let mut report = Report {
         at: chrono::Utc::now(),
@@ -135,6 +136,7 @@ async fn measure(
         latency: None,
         burst: None,
         idle: None,
+        load: String::new(),
         stolen: 0.0,
         took: 0.0,
     };
@@ -145,7 +147,7 @@ async fn measure(
         report.burst = Some(burst::measure(&bench, sizes).await?);
     }
     if args.wants(Section::Idle) {
-        report.idle = Some(idle::measure(&bench, sizes, processes, pace).await?);
+        report.idle = Some(idle::measure(&bench, sizes, pace).await?);
     }
     Ok(report)
 }

@@ -23,6 +23,19 @@ pub(crate) fn cpu(pid: u32) -> Cpu {
     parse_stat(&stat, ticks_per_second())
 }
 
+/// Of a process, its living children and those that it has waited for: for a postmaster, the whole server.
+pub(crate) fn cpu_with_children(pid: u32) -> f64 {
+    let Cpu { own, children } = cpu(pid);
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ticks = ticks_per_second();
+    let living = processes.filter_map(|entry| {
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        let parent: u32 = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+        (parent == pid).then(|| parse_stat(&stat, ticks).own)
+    });
+    own + children + living.sum::<f64>()
+}
+
 pub(crate) fn memory(pid: u32) -> Memory {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     Memory { resident: megabytes(&status, "VmRSS:"), peak: megabytes(&status, "VmHWM:") }

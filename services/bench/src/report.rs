@@ -5,12 +5,14 @@ use std::fmt::Write as _;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
 
+use crate::bench::{CpuTimes, rate};
 use crate::burst::Bursts;
-use crate::idle::{Idle, PROJECTED};
+use crate::idle::Idle;
 use crate::latency::Latency;
 use crate::machine::Machine;
 use crate::metrics::Step;
-use crate::stats::{median, quantile};
+use crate::stats::median;
+use crate::verdict::Verdict;
 
 /// Everything of a run, as it is written to the JSON file.
 #[derive(Debug, Serialize)]
@@ -22,21 +24,11 @@ pub(crate) struct Report {
     pub(crate) latency: Option<Latency>,
     pub(crate) burst: Option<Bursts>,
     pub(crate) idle: Option<Idle>,
+    /// Load averages before the run.
+    pub(crate) load: String,
     /// Seconds of processor time that the host gave to others during the run.
     pub(crate) stolen: f64,
     pub(crate) took: f64,
-}
-
-/// One aim and what came of it.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Verdict {
-    pub(crate) what: String,
-    pub(crate) value: f64,
-    pub(crate) shown: String,
-    pub(crate) aim: String,
-    pub(crate) met: bool,
-    pub(crate) pgtenant: String,
-    pub(crate) floor: String,
 }
 
 /// An error and all its causes in one line.
@@ -46,21 +38,6 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 impl Report {
-    /// Fills the verdicts from the samples.
-    pub(crate) fn judge(&mut self) {
-        let mut verdicts = Vec::new();
-        if let Some(latency) = &self.latency {
-            verdicts.extend(judge_latency(latency));
-        }
-        if let Some(burst) = &self.burst {
-            verdicts.extend(judge_burst(burst));
-        }
-        if let Some(idle) = &self.idle {
-            verdicts.extend(judge_idle(idle));
-        }
-        self.verdicts = verdicts;
-    }
-
     /// For a terminal.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
@@ -77,8 +54,11 @@ impl Report {
             machine.kernel,
             machine.filesystem,
         );
-        let _ =
-            writeln!(text, "took {:.0} s; the host took {:.1} s of processor time for others", self.took, self.stolen);
+        let _ = writeln!(
+            text,
+            "took {:.0} s; load before it {}; the host took {:.1} s of processor time",
+            self.took, self.load, self.stolen
+        );
         if self.quick {
             text.push_str("a smoke run: these figures are no measurement\n");
         }
@@ -98,120 +78,16 @@ impl Report {
     fn verdict_table(&self) -> Table {
         let mut table = new_table(&["", "result", "aim", "", "pgtenant", "floor"]);
         for verdict in &self.verdicts {
-            let met = if verdict.met { "met" } else { "MISSED" };
+            let met = match verdict {
+                Verdict { aim, .. } if aim.is_empty() => "",
+                Verdict { met: true, .. } => "met",
+                Verdict { met: false, .. } => "MISSED",
+            };
             let Verdict { what, shown, aim, pgtenant, floor, .. } = verdict;
             table.add_row([what, shown, aim, met, pgtenant, floor]);
         }
         table
     }
-}
-
-fn judge_latency(latency: &Latency) -> Vec<Verdict> {
-    let pgtenant: Vec<f64> = latency.pgtenant.iter().map(|sample| sample.ready).collect();
-    let floor: Vec<f64> = latency.floor.iter().map(|sample| sample.total).collect();
-    let row = |what: &str, share: f64, aim: f64| {
-        let (mine, theirs) = (quantile(&pgtenant, share), quantile(&floor, share));
-        Verdict {
-            what: what.to_owned(),
-            value: mine / theirs,
-            shown: format!("{:.2} ×", mine / theirs),
-            aim: if aim.is_finite() { format!("≤ {aim} ×") } else { "–".to_owned() },
-            met: mine / theirs <= aim,
-            pgtenant: format!("{mine:.1} ms"),
-            floor: format!("{theirs:.1} ms"),
-        }
-    };
-    let failures = latency.first_use_failures.len();
-    let first_use = Verdict {
-        what: "first use fails".to_owned(),
-        value: count(failures),
-        shown: failures.to_string(),
-        aim: "0".to_owned(),
-        met: failures == 0,
-        pgtenant: format!("of {}", latency.first_uses),
-        floor: String::new(),
-    };
-    vec![row("claim to Ready, median", 0.5, 1.25), row("claim to Ready, p95", 0.95, f64::INFINITY), first_use]
-}
-
-fn judge_burst(burst: &Bursts) -> Vec<Verdict> {
-    // All claims over all seconds: a round that was slow counts for as long as it took.
-    let mine: f64 = burst.pgtenant.iter().map(|round| round.seconds).sum();
-    let theirs: f64 = burst.floor.iter().map(|round| round.seconds).sum();
-    let claims = count(burst.pgtenant.iter().map(|round| round.count).sum());
-    let most = |rounds: &[Vec<(f64, f64)>]| rounds.iter().flatten().map(|sample| sample.1).fold(0.0, f64::max);
-    let each = burst.pgtenant.first().map_or(0, |round| round.count);
-    vec![
-        Verdict {
-            what: format!("rate of {each} claims at once"),
-            value: theirs / mine,
-            shown: format!("{:.2} ×", theirs / mine),
-            aim: "≥ 0.9 ×".to_owned(),
-            met: theirs / mine >= 0.9,
-            pgtenant: format!("{:.1} /s", claims / mine),
-            floor: format!("{:.1} /s", claims / theirs),
-        },
-        Verdict {
-            what: "connections to the cluster".to_owned(),
-            value: most(&burst.pgtenant_connections),
-            shown: format!("{:.0}", most(&burst.pgtenant_connections)),
-            aim: "≤ 8".to_owned(),
-            met: most(&burst.pgtenant_connections) <= 8.0,
-            pgtenant: String::new(),
-            floor: format!("{:.0}", most(&burst.floor_connections)),
-        },
-    ]
-}
-
-fn judge_idle(idle: &Idle) -> Vec<Verdict> {
-    let largest = idle.sizes.last();
-    let at_largest = |value: fn(&crate::idle::Size) -> String| largest.map(value).unwrap_or_default();
-    let row = |what: &str, value: f64, shown: String, aim: &str, most: f64, measured: String| Verdict {
-        what: format!("{what}, {PROJECTED} claims"),
-        value,
-        shown,
-        aim: aim.to_owned(),
-        met: value <= most,
-        pgtenant: format!("{measured} at {}", largest.map_or(0, |size| size.claims)),
-        floor: String::new(),
-    };
-    let projection = &idle.projection;
-    let burst = idle.sizes.iter().map(|size| size.most_looks_in_a_second).fold(0.0, f64::max);
-    vec![
-        row(
-            "idle: a core",
-            projection.cpu,
-            format!("{:.1} %", projection.cpu),
-            "≤ 5 %",
-            5.0,
-            at_largest(|size| format!("{:.1} %", size.cpu)),
-        ),
-        row(
-            "idle: memory",
-            projection.memory,
-            format!("{:.0} MB", projection.memory),
-            "≤ 150 MB",
-            150.0,
-            at_largest(|size| format!("{:.0} MB", size.memory.resident)),
-        ),
-        row(
-            "idle: connections",
-            projection.connections,
-            format!("{:.0}", projection.connections),
-            "≤ 5",
-            5.0,
-            at_largest(|size| format!("{:.0}", size.connections.0)),
-        ),
-        Verdict {
-            what: "looks in any one second".to_owned(),
-            value: burst,
-            shown: format!("{burst:.0}"),
-            aim: format!("≤ {:.0}", (idle.pace.per_second + 1.0).ceil()),
-            met: burst <= (idle.pace.per_second + 1.0).ceil(),
-            pgtenant: format!("full look of {PROJECTED}: {}", minutes(projection.full_look)),
-            floor: String::new(),
-        },
-    ]
 }
 
 fn latency_details(latency: &Latency) -> String {
@@ -264,6 +140,15 @@ fn burst_details(burst: &Bursts) -> String {
         ]);
     }
     let _ = writeln!(text, "{table}");
+    let _ = writeln!(text, "processor ms for each claim");
+    let mut table = new_table(&["", "pgtenant", "primary", "standby", "ledger", "benchmark", "together"]);
+    for (what, rounds) in [("pgtenant", &burst.pgtenant_cpu), ("floor", &burst.floor_cpu)] {
+        let of = |value: fn(&CpuTimes) -> f64| median(&rounds.iter().map(value).collect::<Vec<_>>());
+        let parts = [of(|c| c.pgtenant), of(|c| c.primary), of(|c| c.standby), of(|c| c.ledger), of(|c| c.bench)];
+        let all = parts.into_iter().chain([parts.iter().sum()]).map(|ms| format!("{ms:.1}"));
+        table.add_row(std::iter::once(what.to_owned()).chain(all));
+    }
+    let _ = writeln!(text, "{table}");
     if !burst.steps.is_empty() {
         let mut table = new_table(&["step", "mean ms", "times"]);
         for Step { step, count, mean_ms } in &burst.steps {
@@ -310,7 +195,7 @@ fn idle_details(idle: &Idle) -> String {
             format!("{:.0}", size.connections.1),
             format!("{:.2}", size.looks_per_second),
             format!("{:.0}", size.most_looks_in_a_second),
-            minutes(idle.pace.full_look(count(size.claims))),
+            minutes(idle.pace.full_look(rate(size.claims, 1.0))),
         ]);
     }
     let _ = writeln!(text, "{table}");
@@ -339,11 +224,6 @@ fn new_table(header: &[&str]) -> Table {
     table
 }
 
-fn minutes(seconds: f64) -> String {
+pub(crate) fn minutes(seconds: f64) -> String {
     if seconds < 60.0 { format!("{seconds:.0} s") } else { format!("{:.0} min", seconds / 60.0) }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts of claims")]
-fn count(number: usize) -> f64 {
-    number as f64
 }
