@@ -92,13 +92,20 @@ impl Attendant {
     async fn finish(&self, work: &Work, finished: &Finished) -> Result<(), LedgerError> {
         let mut tx = self.engine.ledger.begin().await?;
         finish(&mut tx, work, finished).await?;
-        Ok(tx.commit().await?)
+        tx.commit().await?;
+        for (kind, message, _) in &finished.events {
+            tracing::info!(?kind, "{message}");
+        }
+        Ok(())
     }
 
     async fn gone(&self, work: &Work) -> Result<(), LedgerError> {
         counter!("pgtenant_looks_total", "result" => "removed").increment(1);
+        let message = format!("{}: database, roles and credentials are gone", work.claim.key);
         let mut tx = self.engine.ledger.begin().await?;
-        forget(&mut tx, work, &format!("{}: database, roles and credentials are gone", work.claim.key)).await?;
-        Ok(tx.commit().await?)
+        forget(&mut tx, work, &message).await?;
+        tx.commit().await?;
+        tracing::info!("{message}");
+        Ok(())
     }
 }

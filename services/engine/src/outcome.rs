@@ -64,7 +64,7 @@ fn events(claim: &Claim, done: &Done, fresh: bool) -> Vec<(EventKind, String, Va
     }
     let texts = texts(&done.plan);
     let detail = json!({"changes": texts, "generation": claim.generation});
-    if !fresh && !texts.is_empty() && claim.attempts == 0 {
+    if !fresh && !texts.is_empty() {
         counter!("pgtenant_drift_repaired_total", "cluster" => claim.spec.cluster.clone())
             .increment(texts.len().try_into().unwrap_or(u64::MAX));
         let message = format!("{key}: {} put back: {}", plural(texts.len()), texts.join("; "));

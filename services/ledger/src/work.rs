@@ -13,7 +13,6 @@ use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
 use crate::claim::{ClaimRow, claim_columns};
-use crate::event::json_name;
 use crate::{Claim, CredentialState, LedgerError, NewEvent, Result, append_event};
 
 /// A claim that this replica looks at.
@@ -254,7 +253,6 @@ async fn append_all(db: &mut PgConnection, claim: &Claim, events: &[(EventKind, 
             message: message.clone(),
             detail: detail.clone(),
         };
-        tracing::info!(claim = %claim.key, kind = json_name(*kind), "{message}");
         append_event(db, event).await?;
     }
     Ok(())
