@@ -12,7 +12,12 @@ async fn legacy(plane: &Plane, namespace: &str) -> String {
     let provisioner = &plane.site.provisioner;
     superuser_sql(&place.superuser, None, &format!("create role \"{owner}\" login password 'old'")).await;
     superuser_sql(&place.superuser, None, &format!("grant \"{owner}\" to \"{provisioner}\"")).await;
-    superuser_sql(&place.superuser, None, &format!("create database \"{database}\" owner \"{owner}\" template template0")).await;
+    superuser_sql(
+        &place.superuser,
+        None,
+        &format!("create database \"{database}\" owner \"{owner}\" template template0"),
+    )
+    .await;
     let tables = format!(
         "alter schema public owner to \"{owner}\"; set role \"{owner}\";
          create table customers (id int generated always as identity primary key, name text);
@@ -24,7 +29,12 @@ async fn legacy(plane: &Plane, namespace: &str) -> String {
 }
 
 async fn customers(database: &str) -> Vec<String> {
-    rows(&Place::shared().await.superuser, Some(database), "select md5(string_agg(name, ',' order by id)) from customers").await
+    rows(
+        &Place::shared().await.superuser,
+        Some(database),
+        "select coalesce(md5(string_agg(name, ',' order by id)), 'none') from customers",
+    )
+    .await
 }
 
 #[tokio::test]

@@ -48,7 +48,10 @@ async fn a_change_is_noticed_within_a_second() {
         noticed.push(begun.elapsed());
     }
     noticed.sort();
-    measured(&format!("apps folder: a change is a claim after {:?} (median of 5), {:?} at most", noticed[2], noticed[4]));
+    measured(&format!(
+        "apps folder: a change is a claim after {:?} (median of 5), {:?} at most",
+        noticed[2], noticed[4]
+    ));
     assert!(noticed[2] < Duration::from_secs(1), "{noticed:?}");
     api.is_ready(&namespace, "db-4").await;
     works_for_an_application(&dev.secrets(), &namespace, "db-4").await;
@@ -108,11 +111,16 @@ async fn a_broken_file_is_named_and_its_claims_stay_until_it_is_mended() {
         // What is written, where the fault is, and a word of the message.
         ("postgresqlDatabases:\n  - name: one\n  - name: [\n", 4, "", ""),
         ("postgresqlDatabases:\n  - name: one\n  - nam: two\n", 3, "postgresqlDatabases[1].nam", "name"),
-        ("postgresqlDatabases:\n  - name: one\n    colour: red\n", 3, "postgresqlDatabases[0].colour", "colour"),
+        ("postgresqlDatabases:\n  - name: one\n    colour: red\n", 3, "postgresqlDatabases[0].colour", "not known"),
         ("postgresqlDatabases:\n  - name: One_Bad\n", 2, "postgresqlDatabases[0].name", "One_Bad"),
         ("postgresqlDatabases:\n  - name: one\n  - name: one\n", 3, "postgresqlDatabases[1].name", "twice"),
         ("postgresqlDatabases:\n  - name: one\n    mode: precious\n", 3, "postgresqlDatabases[0].mode", "precious"),
-        ("postgresqlDatabases:\n  - name: one\n    connectionLimit: 0\n", 3, "postgresqlDatabases[0].connectionLimit", "0"),
+        (
+            "postgresqlDatabases:\n  - name: one\n    connectionLimit: 0\n",
+            3,
+            "postgresqlDatabases[0].connectionLimit",
+            "0",
+        ),
         ("postgresqlDatabase:\n  - name: one\n", 1, "postgresqlDatabase", "postgresqlDatabases"),
     ];
     for (text, line, key, word) in broken {

@@ -13,7 +13,11 @@ async fn a_database_goes_through_its_life() {
     let (cli, namespace) = (dev.cli(), unique("life"));
     let target = format!("{namespace}/orders");
     let made = cli.run(&["db", "create", &target, "--wait"]).await.expect(0);
-    assert!(made.stdout.contains("is Ready") && made.stdout.contains(&format!("{namespace}-orders")), "{}", made.stdout);
+    assert!(
+        made.stdout.contains("is Ready") && made.stdout.contains(&format!("{namespace}-orders")),
+        "{}",
+        made.stdout
+    );
     let again = cli.run(&["db", "create", "-n", &namespace, "orders"]).await.expect(0);
     assert!(again.stdout.contains("unchanged"), "{}", again.stdout);
     let other = cli.run(&["db", "create", &target, "--mode", "protected"]).await.expect(1);
@@ -92,7 +96,10 @@ async fn adopt_shows_the_plan_first_and_does_nothing_without_a_yes() {
     superuser_sql(&superuser, Some(&database), &sql).await;
     let target = format!("{namespace}/legacy");
     let dry = cli.run(&["db", "adopt", &target, "--dry-run"]).await.expect(0).stdout;
-    assert!(dry.contains("adopt") && dry.contains(&format!("{database}-read")) && dry.contains("grant SELECT"), "{dry}");
+    assert!(
+        dry.contains("adopt") && dry.contains(&format!("{database}-read")) && dry.contains("grant SELECT"),
+        "{dry}"
+    );
     let unsure = cli.run(&["db", "adopt", &target]).await;
     assert_ne!(unsure.status, 0, "without a terminal nobody can be asked: {}", unsure.stdout);
     cli.run(&["db", "get", &target]).await.expect(1);

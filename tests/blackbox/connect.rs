@@ -1,9 +1,8 @@
 //! `db connect`: psql with the right role, verified TLS, and no password that anybody can see.
 
-use std::process::Command;
 use std::time::Duration;
 
-use pgtenant_tests::{Credential, Running, TIERS, eventually, read_proc, rows, run, unique};
+use pgtenant_tests::{Credential, Place, Running, TIERS, eventually, read_proc, rows, run, unique};
 
 use crate::shared;
 
@@ -13,7 +12,8 @@ async fn psql_opens_as_the_tier_that_was_asked_for_over_verified_tls() {
     let (cli, namespace) = (dev.cli(), unique("open"));
     dev.api().ready(&namespace, "db").await;
     let target = format!("{namespace}/db");
-    let query = "select current_user || ' ' || current_database() || ' ' || ssl from pg_stat_ssl where pid = pg_backend_pid()";
+    let query =
+        "select current_user || ' ' || current_database() || ' ' || ssl from pg_stat_ssl where pid = pg_backend_pid()";
     for tier in TIERS {
         let done = cli.run(&["db", "connect", &target, "--tier", tier, "--", "-Atc", query]).await.expect(0);
         assert_eq!(done.stdout.trim(), format!("{namespace}-db-{tier} {namespace}-db true"));
@@ -22,12 +22,7 @@ async fn psql_opens_as_the_tier_that_was_asked_for_over_verified_tls() {
     assert_eq!(reader.stdout.trim(), format!("{namespace}-db-read"), "read is the default");
     // Its exit status is psql's, and an unknown CA is refused.
     cli.run(&["db", "connect", &target, "--", "-v", "ON_ERROR_STOP=1", "-c", "select nonsense"]).await.expect(1);
-    let folder = pgtenant_tests::Folder::new("ca");
-    let mut openssl = Command::new("openssl");
-    openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=other", "-days", "1", "-keyout", "/dev/null", "-out"]);
-    openssl.arg(folder.join("other.crt"));
-    run(openssl).await.expect(0);
-    let wrong = cli.clone().env("PGTENANT_CA", folder.join("other.crt"));
+    let wrong = cli.clone().env("PGTENANT_CA", Place::shared().await.ca);
     let refused = wrong.run(&["db", "connect", &target, "--", "-c", "select 1"]).await;
     assert!(refused.status != 0 && refused.stderr.contains("certificate"), "{}", refused.stderr);
 }
@@ -64,7 +59,9 @@ async fn nobody_sees_the_password_while_psql_runs_and_nothing_is_left_afterwards
     let query = "select pg_sleep(60)";
     let command = cli.command(&["db", "connect", &format!("{namespace}/db"), "--tier", "write", "--", "-c", query]);
     let mut running = Running::spawn(&command, folder.path(), "connect");
-    let busy = format!("select count(*)::text from pg_stat_activity where usename = '{namespace}-db-write' and query = '{query}'");
+    let busy = format!(
+        "select count(*)::text from pg_stat_activity where usename = '{namespace}-db-write' and query = '{query}'"
+    );
     eventually("psql is at work", Duration::from_secs(20), || async {
         let count = rows(&dev.superuser(), None, &busy).await;
         if count == ["1"] { Ok(()) } else { Err(running.said()) }

@@ -123,7 +123,11 @@ async fn a_credential_that_is_lost_or_changed_is_replaced_by_a_new_password() {
     fs::write(file("read"), text.replace(&format!("\"{}\"", before.port), "\"1\"")).unwrap();
     eventually("the right port is back", Duration::from_secs(20), || async {
         let now = Credential::try_read(secrets, &namespace, "db", "read")?;
-        if now == before { Ok(()) } else { Err(format!("port {}, same password: {}", now.port, now.password == before.password)) }
+        if now == before {
+            Ok(())
+        } else {
+            Err(format!("port {}, same password: {}", now.port, now.password == before.password))
+        }
     })
     .await;
     works_for_an_application(secrets, &namespace, "db").await;

@@ -62,7 +62,8 @@ async fn a_missing_postgresql_is_named_with_what_to_install() {
     fs::create_dir_all(&empty).unwrap();
     let dir = folder.join("data");
     let dir_text = dir.to_string_lossy();
-    let command = Cli::new().env("PGTENANT_PG_BIN", &empty).command(&["dev", "--listen", "127.0.0.1:0", "--dir", &dir_text]);
+    let command =
+        Cli::new().env("PGTENANT_PG_BIN", &empty).command(&["dev", "--listen", "127.0.0.1:0", "--dir", &dir_text]);
     let said = refused(command, &dir).await.stderr;
     assert!(said.contains("postgres") && said.contains("PGTENANT_PG_BIN") && said.contains("install"), "{said}");
 }

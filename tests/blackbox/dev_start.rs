@@ -41,7 +41,11 @@ async fn the_psql_line_works_when_it_is_pasted() {
     let line = dev.greeting.lines().find_map(|line| line.trim().strip_prefix("try")).expect("a line to paste").trim();
     let (folder, table) = (Folder::new("paste"), unique("pasted").replace('-', "_"));
     let typed = folder.join("typed");
-    fs::write(&typed, format!("create table {table} (n int);\nselect current_user;\n\\conninfo\ndrop table {table};\n")).unwrap();
+    fs::write(
+        &typed,
+        format!("create table {table} (n int);\nselect current_user;\n\\conninfo\ndrop table {table};\n"),
+    )
+    .unwrap();
     let mut bash = Command::new("bash");
     bash.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", folder.path());
     bash.args(["-c", &format!("{line} < {}", typed.display())]);
@@ -79,7 +83,8 @@ async fn servers_do_not_run_as_root() {
         return skipped("servers_do_not_run_as_root: this is not root");
     }
     let dev = shared::dev().await;
-    let servers: Vec<_> = processes_in(&dev.dir).into_iter().filter(|(_, command)| command.contains("postgres")).collect();
+    let servers: Vec<_> =
+        processes_in(&dev.dir).into_iter().filter(|(_, command)| command.contains("postgres")).collect();
     assert!(servers.len() >= 3, "a ledger, a primary and a standby: {servers:?}");
     for (pid, command) in servers {
         // A backend may have ended since.
@@ -192,7 +197,10 @@ async fn a_folder_that_the_servers_user_can_not_reach_works_all_the_same() {
     if rustix::process::geteuid().is_root() {
         assert_eq!(elsewhere.len(), 2);
         let said = dev.running.stderr();
-        assert!(elsewhere.iter().all(|path| said.contains(&*path.to_string_lossy())), "it says where the data is: {said}");
+        assert!(
+            elsewhere.iter().all(|path| said.contains(&*path.to_string_lossy())),
+            "it says where the data is: {said}"
+        );
     }
     dev.interrupt().await;
     for path in elsewhere {

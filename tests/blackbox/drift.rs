@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use pgtenant_tests::{Credential, Place, can, eventually, rows, superuser_sql, try_sql, unique, works_for_an_application};
+use pgtenant_tests::{
+    Credential, Place, can, eventually, rows, superuser_sql, try_sql, unique, works_for_an_application,
+};
 use serde_json::Value;
 
 use crate::shared::{self, Plane};
@@ -51,7 +53,9 @@ impl Subject<'_> {
         let mut last = Value::Null;
         for _look in 0..=times {
             let api = self.plane.api();
-            last = api.comes_to(&self.namespace, "db", "another look", |db| db["nextLookAt"] != last).await["nextLookAt"].clone();
+            last =
+                api.comes_to(&self.namespace, "db", "another look", |db| db["nextLookAt"] != last).await["nextLookAt"]
+                    .clone();
         }
     }
 
@@ -71,14 +75,16 @@ struct Drift {
     told: &'static [&'static str],
 }
 
-const DATABASE: &str = "select coalesce((select array_agg(a::text order by a::text) from pg_database d, unnest(d.datacl) a
+const DATABASE: &str =
+    "select coalesce((select array_agg(a::text order by a::text) from pg_database d, unnest(d.datacl) a
                         where datname = '{D}')::text, 'none')";
 const ROLE: &str = "select string_agg(concat_ws(' ', rolname, rolcanlogin, rolconnlimit, rolcreatedb, rolcreaterole, rolsuper,
                     rolreplication, rolbypassrls, rolinherit, coalesce(rolvaliduntil::text, 'infinity'),
                     shobj_description(oid, 'pg_authid')), '; ' order by rolname) from pg_authid where rolname like '{D}-%'";
 const SCHEMA: &str = "select concat_ws(' ', nspowner::regrole::text, (select array_agg(a::text order by a::text)
                       from unnest(nspacl) a)::text) from pg_namespace where nspname = 'public'";
-const DEFAULTS: &str = "select string_agg(defaclrole::regrole || defaclobjtype::text || (select array_agg(a::text order by a::text)
+const DEFAULTS: &str =
+    "select string_agg(defaclrole::regrole || defaclobjtype::text || (select array_agg(a::text order by a::text)
                         from unnest(defaclacl) a)::text, '; ' order by defaclobjtype) from pg_default_acl";
 
 const DRIFTS: &[Drift] = &[
@@ -188,7 +194,8 @@ async fn a_change_by_hand_is_put_back_and_told_exactly() {
         .await;
         waited.push(begun.elapsed());
         let event = eventually(&format!("told: {}", drift.what), Duration::from_secs(10), || async {
-            subject.repairs().await.get(seen).cloned().ok_or_else(|| "no new event DriftRepaired".to_owned())
+            let events = subject.plane.api().events_of(&subject.namespace, "db").await;
+            subject.repairs().await.get(seen).cloned().ok_or_else(|| format!("no new event DriftRepaired: {events:#?}"))
         })
         .await;
         let changes = event["detail"]["changes"].as_array().unwrap();
@@ -200,7 +207,10 @@ async fn a_change_by_hand_is_put_back_and_told_exactly() {
         assert!(event["message"].as_str().unwrap().contains(changes[0].as_str().unwrap()), "{event}");
     }
     waited.sort();
-    pgtenant_tests::measured(&format!("drift: put back after {:?} (median), looks are 1 s apart", waited[waited.len() / 2]));
+    pgtenant_tests::measured(&format!(
+        "drift: put back after {:?} (median), looks are 1 s apart",
+        waited[waited.len() / 2]
+    ));
     works_for_an_application(&subject.plane.site.secrets, &subject.namespace, "db").await;
     assert!(subject.plane.serve.metric("pgtenant_drift_repaired_total").await >= 12.0);
     subject.superuser(None, "drop owned by \"{D}_stranger\"; drop role \"{D}_stranger\"").await;
@@ -212,7 +222,10 @@ async fn a_password_that_was_changed_on_the_server_is_set_back_to_the_stored_one
     let subject = Subject::new().await;
     let before = subject.credential("write");
     subject.superuser(None, "alter role \"{D}-write\" password 'changed by hand'").await;
-    eventually("the stored password works again", Duration::from_secs(15), || async { try_sql(&before, "select 1").await }).await;
+    eventually("the stored password works again", Duration::from_secs(15), || async {
+        try_sql(&before, "select 1").await
+    })
+    .await;
     subject.settled().await;
     assert_eq!(subject.credential("write"), before, "applications have it, so it stays");
     let repairs = subject.repairs().await;
@@ -233,7 +246,13 @@ async fn the_comment_that_names_the_owner_is_written_again() {
     let after = eventually("the look has noticed", Duration::from_secs(15), || async {
         let now = rows(&subject.plane.site.superuser, None, &query).await;
         let state = subject.plane.api().get(&format!("/v1/namespaces/{}/databases/db", subject.namespace)).await;
-        if now == before { Ok("put back") } else if state.text.contains("NotOurs") { Ok("told") } else { Err(state.text) }
+        if now == before {
+            Ok("put back")
+        } else if state.text.contains("NotOurs") {
+            Ok("told")
+        } else {
+            Err(state.text)
+        }
     })
     .await;
     assert_eq!(after, "put back", "a claim that was Ready knows that the database is its own");
@@ -279,7 +298,11 @@ async fn tables_that_were_made_before_the_grants_were_right_or_by_a_second_login
     subject.superuser(Some(&database), early).await;
     // The second login of a rotation, without the setting that makes it act for its group.
     subject.superuser(None, "create role \"{D}-admin-b\" login in role \"{D}-admin\" password 'second'").await;
-    let second = Credential { username: subject.named("{D}-admin-b"), password: "second".to_owned(), ..subject.credential("admin") };
+    let second = Credential {
+        username: subject.named("{D}-admin-b"),
+        password: "second".to_owned(),
+        ..subject.credential("admin")
+    };
     eventually("the second login makes a table", Duration::from_secs(10), || async {
         try_sql(&second, "create table if not exists by_second (n int)").await
     })
@@ -295,14 +318,20 @@ async fn tables_that_were_made_before_the_grants_were_right_or_by_a_second_login
     can(&subject.credential("admin"), "alter table by_second add column m int").await;
     subject.settled().await;
     subject.removed().await;
-    let left = rows(&Place::shared().await.superuser, None, &format!("select rolname::text from pg_roles where rolname like '{database}-%'")).await;
+    let left = rows(
+        &Place::shared().await.superuser,
+        None,
+        &format!("select rolname::text from pg_roles where rolname like '{database}-%'"),
+    )
+    .await;
     assert_eq!(left, Vec::<String>::new(), "the second login goes with the others");
 }
 
 #[tokio::test]
 async fn further_schemas_and_extensions_and_limits_are_as_the_claim_says() {
     let (plane, namespace) = (shared::watchful().await, unique("wide"));
-    let body = serde_json::json!({"name": "db", "schemas": ["reporting"], "extensions": ["pgcrypto"], "connectionLimit": 2});
+    let body =
+        serde_json::json!({"name": "db", "schemas": ["reporting"], "extensions": ["pgcrypto"], "connectionLimit": 2});
     plane.api().ready_with(&namespace, body).await;
     let subject = Subject { plane, namespace };
     let [reader, writer, admin] = Credential::of(&plane.site.secrets, &subject.namespace, "db");
@@ -310,7 +339,8 @@ async fn further_schemas_and_extensions_and_limits_are_as_the_claim_says() {
     can(&writer, "insert into reporting.t values (1)").await;
     can(&reader, "select * from reporting.t").await;
     assert_eq!(try_sql(&reader, "insert into reporting.t values (1)").await, Err("42501".to_owned()));
-    let limits = subject.named("select string_agg(distinct rolconnlimit::text, ',') from pg_roles where rolname like '{D}-%'");
+    let limits =
+        subject.named("select string_agg(distinct rolconnlimit::text, ',') from pg_roles where rolname like '{D}-%'");
     assert_eq!(rows(&plane.site.superuser, None, &limits).await, ["2"]);
     let mut sessions = Vec::new();
     for _ in 0..2 {
@@ -320,8 +350,42 @@ async fn further_schemas_and_extensions_and_limits_are_as_the_claim_says() {
     // A full limit is no reason to find the password wrong.
     let state = || async { plane.api().get(&format!("/v1/namespaces/{}/databases/db", subject.namespace)).await };
     subject.looked_at(2).await;
-    assert_eq!(Credential::read(&plane.site.secrets, &subject.namespace, "db", "write"), writer, "{}", state().await.text);
+    assert_eq!(
+        Credential::read(&plane.site.secrets, &subject.namespace, "db", "write"),
+        writer,
+        "{}",
+        state().await.text
+    );
     drop(sessions);
     subject.settled().await;
     subject.removed().await;
+}
+
+#[tokio::test]
+async fn drift_that_is_found_after_a_failed_try_is_told_as_well() {
+    let plane = Plane::start(pgtenant_tests::SiteOptions::shared().await).await;
+    let (api, namespace) = (plane.api(), unique("retry"));
+    api.ready(&namespace, "db").await;
+    // The store is away for a while: looks fail.
+    let aside = plane.site.path().join("aside");
+    std::fs::rename(&plane.site.secrets, &aside).unwrap();
+    std::fs::write(&plane.site.secrets, "not a folder").unwrap();
+    api.is_in(&namespace, "db", "Degraded").await;
+    superuser_sql(&plane.site.superuser, None, &format!("alter role \"{namespace}-db-read\" connection limit 1")).await;
+    std::fs::remove_file(&plane.site.secrets).unwrap();
+    std::fs::rename(&aside, &plane.site.secrets).unwrap();
+    api.is_ready(&namespace, "db").await;
+    let limit = format!("select rolconnlimit::text from pg_roles where rolname = '{namespace}-db-read'");
+    eventually("the limit is put back", Duration::from_secs(15), || async {
+        let now = rows(&plane.site.superuser, None, &limit).await;
+        if now == ["-1"] { Ok(()) } else { Err(format!("{now:?}")) }
+    })
+    .await;
+    api.is_ready(&namespace, "db").await;
+    eventually("DriftRepaired is told", Duration::from_secs(10), || async {
+        let events = api.events_of(&namespace, "db").await;
+        let told = events.iter().any(|e| e["type"] == "DriftRepaired" && e.to_string().contains("CONNECTION LIMIT -1"));
+        if told { Ok(()) } else { Err(format!("{events:#?}")) }
+    })
+    .await;
 }

@@ -63,7 +63,8 @@ fn processes(folder: &Path, into: &mut Written) {
 }
 
 async fn every_row(options: &sqlx::postgres::PgConnectOptions, into: &mut Written) {
-    let tables = "select format('%I.%I', schemaname, tablename) from pg_tables where schemaname !~ '^(pg_|information_schema)'";
+    let tables =
+        "select format('%I.%I', schemaname, tablename) from pg_tables where schemaname !~ '^(pg_|information_schema)'";
     for table in rows(options, None, tables).await {
         let text = rows(options, None, &format!("select t::text from {table} t")).await.join("\n");
         into.push((format!("ledger table {table}"), text));
@@ -98,13 +99,18 @@ async fn no_password_is_in_any_log_table_answer_metric_process_list_or_statement
 
     // Everything that handles a password.
     let tokens = ["tenant", "viewer"].map(|role| json!({"name": role, "role": role, "namespaces": ["leak"]}));
-    let mut secret_texts = vec![plane.site.provisioner_password.clone(), plane.site.ledger_password.clone(), plane.site.token.clone()];
+    let mut secret_texts =
+        vec![plane.site.provisioner_password.clone(), plane.site.ledger_password.clone(), plane.site.token.clone()];
     for body in tokens {
-        let made = api.send("POST", "/v1/tokens", &[("idempotency-key", body["name"].as_str().unwrap())], Some(&body)).await;
+        let made =
+            api.send("POST", "/v1/tokens", &[("idempotency-key", body["name"].as_str().unwrap())], Some(&body)).await;
         secret_texts.push(made.expect(201).json["secret"].as_str().unwrap().to_owned());
     }
     for name in ["one", "two", "gone"] {
-        written.push(("POST".into(), api.ready_with("leak", json!({"name": name, "schemas": ["extra"]})).await.to_string()));
+        written.push((
+            "POST".into(),
+            api.ready_with("leak", json!({"name": name, "schemas": ["extra"]})).await.to_string(),
+        ));
     }
     let path = |name: &str| format!("/v1/namespaces/leak/databases/{name}");
     api.ask(&format!("{}/credentials/rotate", path("one"))).await.expect(202);
@@ -160,8 +166,18 @@ async fn no_password_is_in_any_log_table_answer_metric_process_list_or_statement
     let config = plane.site.config.to_string_lossy().into_owned();
     let check = plane.site.cli().run(&["config", "check", "--config", &config, "--output", "json"]).await;
     written.push(("config check".into(), check.stdout + &check.stderr));
-    for path in ["/v1/databases", "/v1/audit", "/v1/clusters", "/v1/clusters/default", "/metrics", "/readyz", "/v1/tokens",
-                 "/v1/apps/problems", "/v1/clusters/default/preflight", "/v1/namespaces/leak/databases/one/credentials"] {
+    for path in [
+        "/v1/databases",
+        "/v1/audit",
+        "/v1/clusters",
+        "/v1/clusters/default",
+        "/metrics",
+        "/readyz",
+        "/v1/tokens",
+        "/v1/apps/problems",
+        "/v1/clusters/default/preflight",
+        "/v1/namespaces/leak/databases/one/credentials",
+    ] {
         written.push((format!("GET {path}"), api.get(path).await.expect(200).text));
     }
     let plan = json!({"claims": [{"namespace": "leak", "name": "planned"}, {"namespace": "leak", "name": "one"}]});

@@ -91,7 +91,10 @@ async fn a_database_that_is_not_ours_is_left_as_it_is_and_the_claim_says_so() {
     assert!(message.contains(&database) && message.contains("adopt"), "what to do? {message}");
     assert!(!failed["nextLookAt"].is_null(), "when is the next try? {failed}");
     assert_eq!(picture(&database).await, before, "a database that is not ours was touched");
-    assert_eq!(pgtenant_tests::files_below(&plane.site.secrets.join("customer").join(&namespace)), Vec::<String>::new());
+    assert_eq!(
+        pgtenant_tests::files_below(&plane.site.secrets.join("customer").join(&namespace)),
+        Vec::<String>::new()
+    );
 
     // Removing the claim does not remove what is not ours.
     api.delete(&format!("/v1/namespaces/{namespace}/databases/old")).await.expect(202);
@@ -105,9 +108,15 @@ async fn a_role_that_is_not_ours_is_left_as_it_is_and_the_claim_says_so() {
     let (api, namespace) = (plane.api(), unique("role"));
     let place = Place::shared().await;
     let role = format!("{namespace}-db-read");
-    superuser_sql(&place.superuser, None, &format!("create role \"{role}\" login password 'their own' connection limit 3")).await;
+    superuser_sql(
+        &place.superuser,
+        None,
+        &format!("create role \"{role}\" login password 'their own' connection limit 3"),
+    )
+    .await;
     let of_role = || async {
-        let sql = format!("select rolname || rolconnlimit || rolpassword from pg_authid where rolname like '{namespace}-%'");
+        let sql =
+            format!("select rolname || rolconnlimit || rolpassword from pg_authid where rolname like '{namespace}-%'");
         rows(&Place::shared().await.superuser, None, &sql).await
     };
     let before = of_role().await;
@@ -142,7 +151,9 @@ async fn hostile_names_are_refused_everywhere() {
     let plane = shared::calm().await;
     let (api, namespace) = (plane.api(), unique("hostile"));
     let path = format!("/v1/namespaces/{namespace}/databases");
-    for name in ["a\"; drop database postgres; --", "a'b", "../../etc/x", "a b", "ä", "a\u{0}b", "-a", "a-", "A", "a_b", "."] {
+    for name in
+        ["a\"; drop database postgres; --", "a'b", "../../etc/x", "a b", "ä", "a\u{0}b", "-a", "a-", "A", "a_b", "."]
+    {
         api.post(&path, json!({"name": name})).await.problem(422, "invalid-fields");
         let claims = json!({"claims": [{"namespace": namespace, "name": name}]});
         let plan = api.post("/v1/plan", claims).await;

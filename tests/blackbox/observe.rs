@@ -14,6 +14,12 @@ async fn metrics_tell_time_to_ready_queue_retries_drift_connections_and_build() 
     let (api, namespace) = (plane.api(), unique("metrics"));
     api.ready(&namespace, "db").await;
     superuser_sql(&plane.site.superuser, None, &format!("alter role \"{namespace}-db-read\" connection limit 1")).await;
+    pgtenant_tests::soon("the limit is put back", || async {
+        let sql = format!("select rolconnlimit::text from pg_roles where rolname = '{namespace}-db-read'");
+        let limit = pgtenant_tests::rows(&plane.site.superuser, None, &sql).await;
+        if limit == ["-1"] { Ok(()) } else { Err(format!("{limit:?}")) }
+    })
+    .await;
     superuser_sql(&plane.site.superuser, None, &format!("create database \"{namespace}-foreign\"")).await;
     api.create(&namespace, "foreign").await;
     api.is_in(&namespace, "foreign", "Failed").await;
@@ -67,7 +73,10 @@ async fn every_line_of_the_log_about_a_claim_names_it_in_json() {
     assert!(!about.is_empty(), "the claim is in the log");
     for line in &about {
         let claim = line["span"]["claim"].as_str().or(line["claim"].as_str()).unwrap_or_default();
-        assert!(claim == format!("{namespace}/db") || claim == "db" || line["span"]["namespace"] == namespace, "{line}");
+        assert!(
+            claim == format!("{namespace}/db") || claim == "db" || line["span"]["namespace"] == namespace,
+            "{line}"
+        );
         assert!(line["timestamp"].is_string() && line["level"].is_string(), "{line}");
     }
     let engine = about.iter().any(|line| line["target"].as_str().is_some_and(|target| target.contains("engine")));
@@ -76,12 +85,17 @@ async fn every_line_of_the_log_about_a_claim_names_it_in_json() {
 
 #[tokio::test]
 async fn sigterm_finishes_what_is_under_way_and_takes_nothing_new() {
-    let site = Site::new(SiteOptions { look: "10m".to_owned(), ..SiteOptions::shared().await }).await;
+    let options = SiteOptions::shared().await;
+    let level = "info,pgtenant=debug,sqlx=debug".to_owned();
+    let site = Site::new(SiteOptions { look: "10m".to_owned(), level, ..options }).await;
     let mut serve = site.serve_with("serve", &[("PGTENANT_FAULT", "stall=2s@after:store")]).await;
     serve.is_ready().await;
     let namespace = unique("term");
     serve.api().create(&namespace, "under-way").await;
-    serve.running.find("it is at work", Duration::from_secs(20), |_, log| log.contains("fault point").then_some(())).await;
+    serve
+        .running
+        .find("it is at work", Duration::from_secs(20), |_, log| log.contains("fault point").then_some(()))
+        .await;
     let begun = std::time::Instant::now();
     let status = serve.stop().await;
     assert_eq!(status.code(), Some(0), "{}", serve.running.said());
@@ -111,7 +125,11 @@ async fn config_check_names_the_place_of_each_problem_and_shows_no_secret() {
     assert!(!json.stdout.contains("do-not-show-this"), "{}", json.stdout);
 
     let broken = site.path().join("broken.toml");
-    fs::write(&broken, "listen = \"nowhere\"\n[log]\nformat = \"xml\"\n[look]\nintervall = \"5m\"\n[ledger]\nurl = \"mysql://x\"\n").unwrap();
+    fs::write(
+        &broken,
+        "listen = \"nowhere\"\n[log]\nformat = \"xml\"\n[look]\nintervall = \"5m\"\n[ledger]\nurl = \"mysql://x\"\n",
+    )
+    .unwrap();
     let broken = broken.to_string_lossy().into_owned();
     for command in [&["config", "check"][..], &["serve"]] {
         let args = [command, &["--config", &*broken]].concat();
@@ -123,4 +141,13 @@ async fn config_check_names_the_place_of_each_problem_and_shows_no_secret() {
     }
     let missing = Cli::new().run(&["serve", "--config", "/no/such/file.toml"]).await;
     assert!(missing.status != 0 && missing.stderr.contains("/no/such/file.toml"), "{}", missing.stderr);
+}
+
+#[tokio::test]
+async fn a_wish_in_the_first_moment_of_a_new_control_plane_is_taken_or_has_to_come_again() {
+    let site = Site::new(SiteOptions::shared().await).await;
+    let namespace = unique("first");
+    let serve = site.serve("first").await;
+    let answer = serve.api().post(&format!("/v1/namespaces/{namespace}/databases"), json!({"name": "db"})).await;
+    assert!([201, 503].contains(&answer.status), "{}: {}", answer.status, answer.text);
 }

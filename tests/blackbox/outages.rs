@@ -108,18 +108,26 @@ async fn a_cluster_that_never_answers_holds_up_no_claim_of_another() {
     options.without_provisioner.push("tarpit".to_owned());
     let plane = Plane::start(options).await;
     let (api, namespace) = (plane.api(), unique("slow"));
+    let take = async |kind: &str| {
+        let mut times = Vec::new();
+        for number in 0..7 {
+            let begun = Instant::now();
+            api.ready(&namespace, &format!("{kind}-{number}")).await;
+            times.push(begun.elapsed());
+        }
+        times.sort();
+        times
+    };
+    let before = take("before").await;
     for number in 0..12 {
         api.create_with(&namespace, json!({"name": format!("stuck-{number}"), "cluster": "tarpit"})).await;
     }
-    let mut times = Vec::new();
-    for number in 0..10 {
-        let begun = Instant::now();
-        api.ready(&namespace, &format!("free-{number}")).await;
-        times.push(begun.elapsed());
-    }
-    times.sort();
-    measured(&format!("tarpit: claims of the other cluster are Ready after {:?} (median), {:?} at most", times[5], times[9]));
-    assert!(times[9] < Duration::from_secs(5), "{times:?}");
+    let beside = take("beside").await;
+    measured(&format!(
+        "tarpit: claims of the other cluster are Ready after {:?} (median of 7) beside 12 that are stuck, {:?} before",
+        beside[3], before[3]
+    ));
+    assert!(beside[3] < before[3] * 3 + Duration::from_secs(1), "{before:?} {beside:?}");
     api.get("/readyz").await.expect(200);
 
     let stuck = api
@@ -185,7 +193,8 @@ async fn a_full_disk_of_the_store_is_said_and_passes_when_there_is_room_again() 
         api.create(&namespace, &name).await;
         let db = eventually("Ready or a reason", Duration::from_secs(30), || async {
             let db = api.get(&format!("/v1/namespaces/{namespace}/databases/{name}")).await.json;
-            let failed = db["conditions"].as_array().unwrap().iter().any(|c| c["type"] == "Ready" && c["status"] == "False");
+            let failed =
+                db["conditions"].as_array().unwrap().iter().any(|c| c["type"] == "Ready" && c["status"] == "False");
             if failed || db["state"] == "Ready" { Ok(db) } else { Err(db.to_string()) }
         })
         .await;

@@ -22,7 +22,8 @@ async fn a_plan_tells_text_and_sql_and_does_nothing() {
     let actions: Vec<&str> = plans.iter().map(|plan| plan["action"].as_str().unwrap()).collect();
     assert_eq!(actions, ["none", "create", "refuse"], "{report}");
     assert!(!plans[2]["problems"].as_array().unwrap().is_empty());
-    let sql: Vec<&str> = plans[1]["changes"].as_array().unwrap().iter().map(|change| change["sql"].as_str().unwrap()).collect();
+    let sql: Vec<&str> =
+        plans[1]["changes"].as_array().unwrap().iter().map(|change| change["sql"].as_str().unwrap()).collect();
     let sql = sql.join("\n");
     for part in ["CREATE DATABASE", "CREATE ROLE", "ALTER DEFAULT PRIVILEGES FOR ROLE", "reporting"] {
         assert!(sql.contains(part), "no {part}: {sql}");
@@ -103,7 +104,9 @@ async fn tokens_reach_as_far_as_their_role_and_namespaces() {
         assert!(cluster.json["spec"].is_null() && !cluster.text.contains("passwordFile"), "{}", cluster.text);
         let claims = json!({"claims": [{"namespace": other, "name": "db"}]});
         api.post("/v1/plan", claims).await.problem(403, "forbidden");
-        for (method, tail) in [("DELETE", ""), ("POST", "/release"), ("POST", "/credentials/rotate"), ("POST", "/adopt")] {
+        for (method, tail) in
+            [("DELETE", ""), ("POST", "/release"), ("POST", "/credentials/rotate"), ("POST", "/adopt")]
+        {
             api.send(method, &format!("{}{tail}", path(&other)), &[], None).await.problem(404, "not-found");
         }
     }
@@ -121,7 +124,10 @@ async fn tokens_reach_as_far_as_their_role_and_namespaces() {
 async fn a_token_ends_when_it_expires_or_is_revoked_and_so_does_its_stream() {
     let plane = shared::calm().await;
     let api = plane.api();
-    let made = api.post("/v1/tokens", json!({"name": unique("short"), "role": "platform", "expiresInSeconds": 3})).await.expect(201);
+    let made = api
+        .post("/v1/tokens", json!({"name": unique("short"), "role": "platform", "expiresInSeconds": 3}))
+        .await
+        .expect(201);
     let short = api.with_token(made.json["secret"].as_str());
     short.get("/v1/whoami").await.expect(200);
     let made = api.post("/v1/tokens", json!({"name": unique("revoked"), "role": "platform"})).await.expect(201);
@@ -184,7 +190,8 @@ async fn the_served_document_is_the_committed_one_and_its_page_needs_no_internet
     assert!(served == committed, "openapi/openapi.json is not what is served: make generate");
     let base = plane.serve.url.clone();
     let page = plane.api().get("/docs/").await.expect(200).text;
-    let links: Vec<&str> = page.split(['"', '\'']).filter(|part| part.ends_with(".js") || part.ends_with(".css")).collect();
+    let links: Vec<&str> =
+        page.split(['"', '\'']).filter(|part| part.ends_with(".js") || part.ends_with(".css")).collect();
     assert!(!links.is_empty(), "{page}");
     for link in links {
         assert!(!link.contains("//"), "{link} is on another machine");

@@ -226,7 +226,8 @@ async fn a_namespace_has_no_more_databases_than_the_cluster_allows() {
     let api = plane.api();
     api.create("few", "one").await;
     api.create("few", "two").await;
-    let detail = api.post("/v1/namespaces/few/databases", json!({"name": "three"})).await.problem(409, "quota-exceeded");
+    let detail =
+        api.post("/v1/namespaces/few/databases", json!({"name": "three"})).await.problem(409, "quota-exceeded");
     assert!(detail.contains('2'), "{detail}");
     api.post("/v1/namespaces/few/databases", json!({"name": "one"})).await.expect(200);
     api.create("other", "one").await;

@@ -6,23 +6,31 @@ use std::time::Duration;
 
 use futures::stream::{self, StreamExt as _};
 use pgtenant_tests::{
-    Api, Credential, Site, SiteOptions, eventually, files_below, measured, repository, rows, superuser_sql, unique,
-    works_for_an_application,
+    Api, Credential, Own, Place, Site, SiteOptions, eventually, files_below, measured, repository, rows, superuser_sql,
+    unique, works_for_an_application,
 };
 use serde_json::json;
 
 /// What is asked for while the fault point is armed.
 const WORKS: [&str; 4] = ["drift", "rotate", "delete", "create"];
 
-/// Every `reach("…")` of the engine's sources.
+/// Every `reach("…")` of the engine's sources, and before and after each step of a plan.
 fn points() -> BTreeSet<String> {
     let mut points = BTreeSet::new();
     let folder = repository().join("services/engine/src");
     for file in files_below(&folder).into_iter().filter(|file| Path::new(file).extension().is_some_and(|e| e == "rs")) {
         let text = std::fs::read_to_string(folder.join(file)).unwrap();
-        points.extend(text.split("reach(\"").skip(1).filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
+        points.extend(quoted(&text, "reach(").map(str::to_owned));
     }
+    let plan = std::fs::read_to_string(repository().join("services/postgres/src/plan/mod.rs")).unwrap();
+    let steps = plan.split_once("pub mod step {").expect("the names of the steps").1.split_once("\n}").unwrap().0;
+    points.extend(quoted(steps, "&str = ").flat_map(|step| [format!("before:{step}"), format!("after:{step}")]));
     points
+}
+
+/// The texts in quotes that follow `sign` at once.
+fn quoted<'a>(text: &'a str, sign: &'a str) -> impl Iterator<Item = &'a str> {
+    text.split(sign).skip(1).filter_map(|rest| rest.strip_prefix('"')?.split_once('"').map(|(text, _)| text))
 }
 
 /// One fault point on a control plane of its own.
@@ -35,8 +43,9 @@ struct Trial {
 }
 
 impl Trial {
-    async fn new(point: String) -> Self {
-        let site = Site::new(SiteOptions { look: "10m".to_owned(), ..SiteOptions::shared().await }).await;
+    async fn new(place: Place, point: String) -> Self {
+        let options = SiteOptions { ledger: place.clone(), ..SiteOptions::on(place).await };
+        let site = Site::new(SiteOptions { look: "10m".to_owned(), lease: "3s".to_owned(), ..options }).await;
         Self { site, namespace: unique("step"), point, killed: Vec::new() }
     }
 
@@ -47,6 +56,7 @@ impl Trial {
     /// Databases for the works that need one; that of the drift is due for a look at once.
     async fn prepare(&self) {
         let mut serve = self.site.serve("prepare").await;
+        serve.is_ready().await;
         for name in ["rotate", "delete"] {
             serve.api().ready(&self.namespace, name).await;
         }
@@ -71,8 +81,9 @@ impl Trial {
     async fn ask(&self, api: &Api, work: &str) {
         let list = format!("/v1/namespaces/{}/databases", self.namespace);
         let key = [("idempotency-key", "the-only-one")];
+        let body = json!({"name": "create", "schemas": ["more"], "extensions": ["pgcrypto"]});
         let answer = match work {
-            "create" => api.try_send("POST", &list, &[], Some(&json!({"name": "create"}))).await,
+            "create" => api.try_send("POST", &list, &[], Some(&body)).await,
             "rotate" => api.try_send("POST", &format!("{}/credentials/rotate", self.path("rotate")), &key, None).await,
             "delete" => api.try_send("DELETE", &self.path("delete"), &[], None).await,
             _ => return,
@@ -154,12 +165,18 @@ impl Trial {
         assert_eq!(rows(&self.site.superuser, None, &sql).await, names, "kill@{}: databases", self.point);
         let sql = format!("select rolname::text from pg_roles where rolname {like}");
         assert_eq!(rows(&self.site.superuser, None, &sql).await.len(), 9, "kill@{}: roles", self.point);
-        assert_eq!(files_below(&self.site.secrets).len(), 9, "kill@{}: {:?}", self.point, files_below(&self.site.secrets));
+        assert_eq!(
+            files_below(&self.site.secrets).len(),
+            9,
+            "kill@{}: {:?}",
+            self.point,
+            files_below(&self.site.secrets)
+        );
     }
 }
 
-async fn run(point: String) -> (String, Vec<&'static str>) {
-    let mut trial = Trial::new(point).await;
+async fn run(place: Place, point: String) -> (String, Vec<&'static str>) {
+    let mut trial = Trial::new(place, point).await;
     trial.prepare().await;
     let passwords = Credential::of(&trial.site.secrets, &trial.namespace, "rotate");
     for work in WORKS {
@@ -172,9 +189,11 @@ async fn run(point: String) -> (String, Vec<&'static str>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_at_any_named_step_of_any_work_loses_nothing() {
     let points = points();
-    assert!(points.len() >= 5, "the engine has few fault points: {points:?}");
+    assert!(points.len() >= 16, "the engine has few fault points: {points:?}");
     // Each waits for leases to run out, so many at once take hardly longer than one.
-    let results: Vec<_> = stream::iter(points).map(run).buffer_unordered(8).collect().await;
+    let own = Own::start(false, &[("max_connections", "300")]).await;
+    let trials = stream::iter(points).map(|point| run(own.place(), point));
+    let results: Vec<_> = trials.buffer_unordered(8).collect().await;
     for (point, killed) in &results {
         assert!(!killed.is_empty(), "no work came to the point {point}");
     }

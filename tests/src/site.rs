@@ -50,12 +50,14 @@ pub struct SiteOptions {
     pub ledger: Place,
     /// The shared clusters; the first one is `default`.
     pub clusters: Vec<(String, Place)>,
-    /// Whether the provisioner is made; not where a cluster can not be reached.
+    /// Clusters on which no provisioner is made, since they can not be reached.
     pub without_provisioner: Vec<String>,
     /// `log.level`.
     pub level: String,
     /// `look.interval`; every claim is looked at as often, without a limit a second.
     pub look: String,
+    /// `work.lease`: how long a claim waits whose replica was killed.
+    pub lease: String,
     /// Claims that a namespace may have.
     pub quota: u32,
     /// Further lines of the settings file, before its tables.
@@ -76,6 +78,7 @@ impl SiteOptions {
             without_provisioner: Vec::new(),
             level: "info,pgtenant=debug,pgtenant_engine=debug".to_owned(),
             look: "1s".to_owned(),
+            lease: "15s".to_owned(),
             quota: 1000,
             further: String::new(),
         }
@@ -111,13 +114,14 @@ impl Site {
         let name = unique("site");
         let (provisioner, provisioner_password) = (unique("provisioner"), unique("prov-secret"));
         let (ledger_user, ledger_password) = (unique("ledger"), unique("ledger-secret"));
-        let sql = format!("create role \"{ledger_user}\" login password '{ledger_password}'");
+        let sql = format!("create role \"{ledger_user}\" login password '{}'", verifier(&ledger_password));
         superuser_sql(&options.ledger.superuser, None, &sql).await;
         let sql = format!("create database \"{name}\" owner \"{ledger_user}\" template template0");
         superuser_sql(&options.ledger.superuser, None, &sql).await;
         for (cluster, place) in &options.clusters {
             if !options.without_provisioner.contains(cluster) {
-                let sql = format!("create role \"{provisioner}\" login createdb createrole password '{provisioner_password}'");
+                let secret = verifier(&provisioner_password);
+                let sql = format!("create role \"{provisioner}\" login createdb createrole password '{secret}'");
                 superuser_sql(&place.superuser, None, &sql).await;
             }
         }
@@ -187,6 +191,11 @@ impl Site {
     }
 }
 
+/// What a careful administrator sends in place of a password.
+fn verifier(password: &str) -> String {
+    postgres_protocol::password::scram_sha_256(password.as_bytes())
+}
+
 fn secret(path: &Path, text: &str) {
     fs::write(path, text).expect("a file");
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("a mode");
@@ -201,7 +210,7 @@ fn settings(options: &SiteOptions, folder: &Folder, ledger: (&str, &str), provis
 [ledger]
 url = \"postgresql://{user}@{host}/{database}?sslmode=verify-full&sslrootcert={ca}\"
 password_file = {password:?}
-max_connections = 6
+max_connections = 8
 
 [log]
 format = \"json\"
@@ -210,11 +219,15 @@ level = {level:?}
 [look]
 interval = {look:?}
 max_per_second = 1000
+
+[work]
+lease = {lease:?}
 ",
         further = options.further,
         password = file("ledger.password"),
         level = options.level,
         look = options.look,
+        lease = options.lease,
     );
     for (name, place) in &options.clusters {
         write!(
