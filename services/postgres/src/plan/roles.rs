@@ -186,7 +186,10 @@ impl Subject<'_> {
             grantor: per_grantor.then(|| grantor.clone()),
         });
         if *revocable {
-            work.changes.push(change);
+            // A membership within the claim is seen from both of its sides.
+            if !work.changes.contains(&change) {
+                work.changes.push(change);
+            }
         } else {
             work.beyond(
                 format!("{member:?} is in role {role:?} by grant of {grantor:?}, who alone can revoke it"),
