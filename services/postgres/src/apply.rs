@@ -166,7 +166,11 @@ fn prologue(server: &Server, fence: &dyn Fence, limit: Duration, batch: &Batch) 
 /// Says which change failed: the server answers each statement in turn.
 fn explain(batch: &Batch, failure: Failure, before: usize) -> PostgresError {
     let Failure { done, cause } = failure;
-    cause.into_error(&what(batch, done.saturating_sub(before)))
+    let what = what(batch, done.saturating_sub(before));
+    match cause.into_error(&what) {
+        error if error.sqlstate() == Some(sql::FENCED) => PostgresError::Fenced { what },
+        error => error,
+    }
 }
 
 fn what(batch: &Batch, statements: usize) -> String {

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use tokio_postgres::error::DbError;
 
-use crate::sql::FENCED;
 use crate::verifier::redact;
 
 /// What to do about an error.
@@ -115,9 +114,6 @@ impl PostgresError {
 
     fn answer(what: String, error: &DbError) -> Self {
         let sqlstate = error.code().code().to_owned();
-        if sqlstate == FENCED {
-            return Self::Fenced { what };
-        }
         let parts = [Some(error.message()), error.detail(), error.hint()];
         let message = parts.into_iter().flatten().map(redact).collect::<Vec<_>>().join("; ");
         let routine = error.routine().map(str::to_owned);

@@ -48,10 +48,8 @@ pub(super) fn difference(
     }
 
     let mut grants: BTreeMap<Vec<Privilege>, Vec<String>> = BTreeMap::new();
+    // An owner can take its own privileges away, so it may be among the wanted.
     for (name, privileges) in wanted {
-        if *name == owner {
-            continue;
-        }
         let has = |privilege: &Privilege| {
             !revoked.contains(&Some(*name))
                 && acl.iter().any(|item| {
@@ -82,4 +80,15 @@ pub(super) fn after_owner_change(acl: &[AclItem], from: &str, to: &str) -> Vec<A
         ..item.clone()
     };
     acl.iter().map(moved).collect()
+}
+
+/// What its owner has on a schema that is made.
+pub(super) fn of_new_schema(owner: &str) -> Vec<AclItem> {
+    let item = |privilege: Privilege| AclItem {
+        grantee: Some(owner.to_owned()),
+        grantor: owner.to_owned(),
+        privilege: privilege.as_str().to_owned(),
+        grantable: false,
+    };
+    [Privilege::Create, Privilege::Usage].map(item).into()
 }

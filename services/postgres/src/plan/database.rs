@@ -21,8 +21,10 @@ pub(super) fn plan(
     take_over(observed, names, facts, work)?;
 
     let acl = acl::after_owner_change(&facts.acl, &facts.owner.name, provisioner);
-    let wanted: [(&str, &[Privilege]); 3] = [
-        (&names.admin, &[Privilege::Connect, Privilege::Create, Privilege::Temporary]),
+    const WHOLE: &[Privilege] = &[Privilege::Connect, Privilege::Create, Privilege::Temporary];
+    let wanted: [(&str, &[Privilege]); 4] = [
+        (provisioner, WHOLE),
+        (&names.admin, WHOLE),
         (&names.read, &[Privilege::Connect]),
         (&names.write, &[Privilege::Connect]),
     ];

@@ -106,7 +106,7 @@ impl Planner<'_> {
                 self.act_for(&admin);
                 let owner = admin.clone();
                 self.push(Change::Inside(InsideChange::CreateSchema { schema: schema.to_owned(), owner }));
-                Vec::new()
+                acl::of_new_schema(&admin)
             }
             Some(facts) if facts.owner.name == admin => facts.acl.clone(),
             Some(facts) => {
@@ -123,8 +123,11 @@ impl Planner<'_> {
                 acl::after_owner_change(&facts.acl, &facts.owner.name, &admin)
             }
         };
-        let usage: &[Privilege] = &[Privilege::Usage];
-        let wanted = [(self.names.read.as_str(), usage), (self.names.write.as_str(), usage)];
+        let wanted: [(&str, &[Privilege]); 3] = [
+            (&admin, &[Privilege::Create, Privilege::Usage]),
+            (&self.names.read, &[Privilege::Usage]),
+            (&self.names.write, &[Privilege::Usage]),
+        ];
         let changes = acl::difference(&object, &admin, &acl, &wanted, Others::Keep);
         if !changes.is_empty() {
             self.act_for(&admin);

@@ -78,7 +78,9 @@ fn settled() -> Observed {
 
     let owner = Owner { name: "a-b-admin".into(), usable: false, manageable: true };
     let acl = ["a-b-admin", "a-b-read", "a-b-write"].map(|name| item(name, "a-b-admin", "USAGE"));
-    let public = SchemaFacts { owner, acl: acl.into() };
+    let mut acl: Vec<_> = acl.into();
+    acl.push(item("a-b-admin", "a-b-admin", "CREATE"));
+    let public = SchemaFacts { owner, acl };
     let default_acl = |kind, read: &[&str], write: &[&str]| DefaultAcl {
         owner: "a-b-admin".into(),
         schema: "public".into(),

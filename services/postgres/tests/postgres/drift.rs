@@ -37,6 +37,8 @@ const BY_HAND: &[&str] = &[
     "DROP SCHEMA reporting CASCADE",
     "GRANT ALL ON SCHEMA public TO PUBLIC, R, X",
     "REVOKE ALL ON SCHEMA public FROM R, W; REVOKE ALL ON SCHEMA reporting FROM W",
+    "REVOKE ALL ON SCHEMA reporting FROM A",
+    "REVOKE ALL ON DATABASE D FROM pgtenant",
     "REVOKE ALL ON ALL TABLES IN SCHEMA public FROM R, W",
     "SET ROLE A; CREATE TABLE IF NOT EXISTS reporting.late (id serial); REVOKE ALL ON reporting.late FROM W",
     "REVOKE UPDATE ON t FROM W; REVOKE ALL ON SEQUENCE t_id_seq FROM W, R",
@@ -49,7 +51,16 @@ const BY_HAND: &[&str] = &[
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_plan_puts_right_whatever_was_done_by_hand() {
-    let world = World::new().await;
+    at_random(World::new().await).await;
+}
+
+/// From 16 on memberships are another matter.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_plan_puts_right_whatever_was_done_by_hand_on_18() {
+    at_random(World::of_major(18).await).await;
+}
+
+async fn at_random(world: World) {
     let mut tenant = world.tenant();
     tenant.desired.schemas = vec!["reporting".into()];
     tenant.desired.extensions = vec!["pg_trgm".into()];
@@ -63,7 +74,7 @@ async fn one_plan_puts_right_whatever_was_done_by_hand() {
 
     let lists = proptest::collection::vec(0..BY_HAND.len(), 1..7);
     // What one list left would mislead about the next, so none is made shorter.
-    let config = Config { cases: 40, failure_persistence: None, max_shrink_iters: 0, ..Config::default() };
+    let config = Config { cases: 25, failure_persistence: None, max_shrink_iters: 0, ..Config::default() };
     let result = tokio::task::block_in_place(|| {
         TestRunner::new(config).run(&lists, |list| {
             let case = case(&world, &tenant, &other, &others, &list);

@@ -31,6 +31,7 @@ on_every_version! {
     tiers_do_what_they_may
     no_tenant_reaches_another
     what_was_changed_by_hand_is_put_back
+    what_only_a_superuser_undoes_is_said
     a_second_login_makes_what_its_tier_makes
     a_database_is_adopted
     a_drop_goes_on_from_anywhere
@@ -137,6 +138,41 @@ async fn what_was_changed_by_hand_is_put_back(major: u32) {
     }
     tenant.sql(WRITE, "INSERT INTO t DEFAULT VALUES").await.unwrap();
     tenant.sql(READ, "SELECT FROM t").await.unwrap();
+}
+
+async fn what_only_a_superuser_undoes_is_said(major: u32) {
+    let world = World::of_major(major).await;
+    let tenant = world.tenant();
+    tenant.create().await;
+    let (d, read, write, admin) = (tenant.database(), tenant.role(READ), tenant.role(WRITE), tenant.role(ADMIN));
+    let (member, owner) = (unique("member"), unique("owner"));
+    let by_hand = format!(
+        "CREATE ROLE \"{member}\"; GRANT \"{read}\" TO \"{member}\"; GRANT pg_read_all_data TO \"{read}\"; \
+         ALTER ROLE \"{write}\" SUPERUSER; ALTER ROLE \"{read}\" BYPASSRLS CONNECTION LIMIT 2; \
+         ALTER DATABASE \"{d}\" SET log_statement = 'all'; CREATE ROLE \"{owner}\" SUPERUSER; \
+         ALTER SCHEMA public OWNER TO \"{owner}\""
+    );
+    world.sql(&d, &by_hand).await;
+    let plan = tenant.plan().await.unwrap();
+    // The rest is done all the same, and the next look does not try it again.
+    assert!(plan.changes().any(|c| c.text() == format!("alter role {read:?}: CONNECTION LIMIT -1")));
+    tenant.apply(&plan).await.unwrap();
+    tenant.assert_settled().await;
+    let remedies: Vec<_> = plan.beyond.iter().map(|beyond| beyond.remedy.as_str()).collect();
+    for expected in [
+        format!("ALTER ROLE \"{write}\" NOSUPERUSER;"),
+        format!("ALTER ROLE \"{read}\" NOBYPASSRLS;"),
+        format!("ALTER DATABASE \"{d}\" RESET \"log_statement\";"),
+        format!("ALTER SCHEMA \"public\" OWNER TO \"{admin}\";"),
+    ] {
+        assert!(remedies.contains(&expected.as_str()), "{expected} in {remedies:#?}");
+    }
+    // From 16 on, what a superuser granted only a superuser revokes.
+    assert_eq!(remedies.len(), if major >= 16 { 6 } else { 4 }, "{remedies:#?}");
+    world.sql(&d, &remedies.join(" ")).await;
+    tenant.repair().await;
+    assert_eq!(tenant.plan().await.unwrap().beyond, []);
+    tenant.sql(READ, "SELECT").await.unwrap();
 }
 
 async fn a_second_login_makes_what_its_tier_makes(major: u32) {

@@ -124,7 +124,19 @@ impl Tenant<'_> {
     }
 
     async fn inside(&self, observed: &Observed) -> Option<Inside> {
-        let mut session = self.world.server.inside(&self.database()).await.ok()?;
+        let database = observed.database.as_ref()?;
+        let may_connect =
+            database.acl.iter().any(|item| item.grantee.as_deref() == Some(GROUP) && item.privilege == "CONNECT");
+        let settled = may_connect && database.owner.name == GROUP && database.connection_limit == -1;
+        let mut session = match self.world.server.inside(&self.database()).await {
+            Ok(session) => session,
+            // The provisioner does not own it yet, or it lets nobody in.
+            Err(error) if !settled => {
+                assert!(["42501", "53300"].contains(&error.sqlstate().unwrap_or_default()), "{error}");
+                return None;
+            }
+            Err(error) => panic!("{error}"),
+        };
         let provisioner = &observed.server.current_user;
         Some(observe_inside(&mut session, &self.desired, provisioner).await.unwrap())
     }
