@@ -210,7 +210,7 @@ fn settings(options: &SiteOptions, folder: &Folder, ledger: (&str, &str), provis
 [ledger]
 url = \"postgresql://{user}@{host}/{database}?sslmode=verify-full&sslrootcert={ca}\"
 password_file = {password:?}
-max_connections = 8
+max_connections = 16
 
 [log]
 format = \"json\"

@@ -104,7 +104,7 @@ impl Ledger {
     pub fn new(options: PgConnectOptions, max: u32) -> Self {
         let pool = PgPoolOptions::new()
             .max_connections(max)
-            .acquire_timeout(Duration::from_secs(10))
+            .acquire_timeout(Duration::from_secs(5))
             .idle_timeout(Duration::from_secs(60))
             .test_before_acquire(true)
             .connect_lazy_with(options.options([("statement_timeout", "20s"), ("lock_timeout", "10s")]));
@@ -122,7 +122,7 @@ impl Ledger {
     /// A connection for reading.
     ///
     /// # Errors
-    /// None came free within 10 s.
+    /// None came free within 5 s.
     pub async fn acquire(&self) -> Result<sqlx::pool::PoolConnection<Postgres>> {
         Ok(self.pool.acquire().await?)
     }
@@ -130,7 +130,7 @@ impl Ledger {
     /// A transaction; dropping it rolls it back.
     ///
     /// # Errors
-    /// No connection came free within 10 s.
+    /// No connection came free within 5 s.
     pub async fn begin(&self) -> Result<LedgerTransaction> {
         Ok(self.pool.begin().await?)
     }
