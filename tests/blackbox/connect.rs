@@ -81,3 +81,26 @@ async fn nobody_sees_the_password_while_psql_runs_and_nothing_is_left_afterwards
         pgtenant_tests::files_below(folder.path()).into_iter().filter(|file| !file.starts_with("connect.")).collect();
     assert_eq!(left, Vec::<String>::new(), "the password file stays");
 }
+
+#[tokio::test]
+async fn on_a_terminal_create_waits_and_words_have_colours_unless_they_are_not_wanted() {
+    let dev = shared::dev().await;
+    let namespace = unique("colours");
+    let on_a_terminal = async |line: String, env: &[(&str, &str)]| {
+        let cli = env.iter().fold(dev.cli(), |cli, (name, value)| cli.env(name, *value));
+        let line = format!("{} {line}", pgtenant_tests::binary().display());
+        let mut script = cli.command_of("script".as_ref(), &["--quiet", "--return", "--command", &line, "/dev/null"]);
+        script.env("TERM", "xterm");
+        run(script).await.expect(0).stdout
+    };
+    let made = on_a_terminal(format!("db create {namespace}/db"), &[]).await;
+    assert!(made.contains("is Ready"), "it waits without being told to: {made}");
+    let list = format!("db list --namespace {namespace}");
+    let coloured = on_a_terminal(list.clone(), &[]).await;
+    assert!(coloured.contains("\u{1b}["), "Ready is green: {coloured:?}");
+    for plain in
+        [on_a_terminal(list.clone(), &[("NO_COLOR", "1")]).await, on_a_terminal(list + " --no-color", &[]).await]
+    {
+        assert!(!plain.contains("\u{1b}["), "{plain:?}");
+    }
+}

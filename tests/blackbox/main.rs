@@ -22,5 +22,7 @@ mod outages;
 mod replicas;
 mod rest_around;
 mod rest_database;
+mod rest_slow;
 mod shared;
+mod stage;
 mod steps;

@@ -114,6 +114,7 @@ async fn a_replica_that_was_stopped_in_a_rotation_does_not_set_its_old_idea_of_t
     let site = site().await;
     let namespace = unique("stale");
     let first = site.serve("first").await;
+    first.is_ready().await;
     first.api().ready(&namespace, "db").await;
     drop(first);
     let stalling = site.serve_with("stalling", &[("PGTENANT_FAULT", "stall=1s@after:store")]).await;
