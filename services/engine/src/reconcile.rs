@@ -143,7 +143,11 @@ impl Attempt<'_> {
                 }
                 Some(Err(ProofError::Unknown(error))) => return Err(Failure::at("prove")(error)),
                 Some(Err(error)) => match error.password_is_right() {
-                    Some(false) => one.set = true,
+                    // An expired password is refused in the same words: once the expiry is gone, the login will tell.
+                    Some(false) => {
+                        let role = observed.roles.get(&one.target.role());
+                        one.set = role.is_none_or(|facts| facts.valid_until.is_none());
+                    }
                     // All its connections are in use: the password was checked before they were counted.
                     _ if matches!(error, ProofError::Full { .. }) => _ = proven.insert(one.target.tier),
                     // The plan sees why; it is tried again when that is put right.
