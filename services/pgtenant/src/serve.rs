@@ -46,7 +46,8 @@ pub(crate) async fn migrate(settings: Settings) -> Result<()> {
     Ok(())
 }
 
-fn ledger(settings: &Settings) -> Result<Ledger> {
+/// Connects to nothing yet.
+pub(crate) fn ledger(settings: &Settings) -> Result<Ledger> {
     let ledger = &settings.ledger;
     let url = ledger.url.as_deref().unwrap_or_default();
     let mut options: PgConnectOptions = url.parse().map_err(|error| format!("ledger.url: {error}"))?;

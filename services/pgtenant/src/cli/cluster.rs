@@ -5,6 +5,7 @@ use clap::Subcommand;
 use pgtenant_model::{Endpoint, Environment, InvalidField, Limits, Member};
 use serde::Deserialize;
 
+use super::bootstrap;
 use super::context::Context;
 use super::error::{Outcome, Result};
 use super::operation::{fields, json_word};
@@ -35,6 +36,8 @@ pub(super) enum ClusterCommand {
         /// The cluster
         name: String,
     },
+    /// Print the SQL with which a superuser attaches a cluster; asks no control plane
+    Bootstrap(bootstrap::BootstrapArgs),
 }
 
 #[derive(Deserialize)]
@@ -73,6 +76,7 @@ pub(super) async fn run(context: &Context, command: ClusterCommand) -> Result<Ou
         ClusterCommand::Get { name } => get(context, &name).await,
         ClusterCommand::Topology { name } => topology(context, &name).await,
         ClusterCommand::Preflight { name } => preflight(context, &name).await,
+        ClusterCommand::Bootstrap(args) => bootstrap::run(context, &args),
     }
 }
 

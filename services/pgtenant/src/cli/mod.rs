@@ -2,6 +2,7 @@
 
 mod apply;
 mod audit;
+mod bootstrap;
 mod cluster;
 mod completions;
 mod config;
@@ -10,6 +11,7 @@ mod context;
 mod db;
 mod error;
 mod events;
+mod first_token;
 mod http;
 mod name;
 mod operation;

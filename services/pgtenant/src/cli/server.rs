@@ -19,7 +19,8 @@ pub(super) fn migrate(args: &MigrateArgs) -> Result<Outcome> {
     run(serve::migrate(settings(&args.settings)?))
 }
 
-fn settings(args: &SettingsArgs) -> Result<Settings> {
+/// The settings, all of which can be used.
+pub(super) fn settings(args: &SettingsArgs) -> Result<Settings> {
     config::load(args, std::env::vars_os()).settings().map_err(|invalid| {
         CliError::failed(format!("the settings can not be used:\n{invalid}"))
             .hint("`pgtenant config check` shows every setting and where it comes from")
@@ -41,7 +42,7 @@ fn run(work: impl Future<Output = Result<(), Box<dyn Error>>>) -> Result<Outcome
 }
 
 /// An error with its sources; what follows `hint:` in it is advice.
-fn explain(error: &(dyn Error + 'static)) -> CliError {
+pub(super) fn explain(error: &(dyn Error + 'static)) -> CliError {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::context::Context;
 use super::error::{CliError, Outcome, Result};
+use super::first_token;
 use super::output::{Table, age, note, until};
 use super::read;
 
@@ -27,6 +28,8 @@ pub(super) enum TokenCommand {
         /// Its id, as `pgtenant token list` shows it
         id: Uuid,
     },
+    /// Make a platform token in the ledger itself, without a control plane: the first one
+    Bootstrap(first_token::BootstrapArgs),
 }
 
 /// Arguments of `pgtenant token create`.
@@ -79,6 +82,7 @@ pub(super) async fn run(context: &Context, command: TokenCommand) -> Result<Outc
             note(&format!("token {id} revoked"));
             Ok(Outcome::Done)
         }
+        TokenCommand::Bootstrap(args) => first_token::run(context, args).await,
     }
 }
 
