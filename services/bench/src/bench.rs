@@ -165,14 +165,27 @@ impl Bench<'_> {
         Ok(workers)
     }
 
-    /// Writes out what earlier work left, so that both sides begin alike.
-    pub(crate) async fn checkpoint(&self) -> Result<()> {
-        for (dial, login) in [(&self.lab.primary, &self.lab.superuser), (&self.lab.ledger, &self.lab.ledger_superuser)]
-        {
-            let session = dial.connect(login, "postgres").await?;
-            session.batch("CHECKPOINT").await?;
-            session.close().await;
+    /// Lets the servers finish what earlier work left, so that both sides begin alike: dirty pages are written, and the
+    /// standby has caught up.
+    pub(crate) async fn quiet(&self) -> Result<()> {
+        const LAG: &str = "select coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)), 0)::bigint
+                             from pg_stat_replication";
+        /// What writes itself even at rest is less.
+        const NEAR: i64 = 100_000;
+        let session = self.lab.ledger.connect(&self.lab.ledger_superuser, "postgres").await?;
+        session.batch("CHECKPOINT").await?;
+        session.close().await;
+        let session = self.lab.primary.connect(&self.lab.superuser, "postgres").await?;
+        session.batch("CHECKPOINT").await?;
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            let row = session.client().query_one(LAG, &[]).await.map_err(BenchError::postgres("ask for the lag"))?;
+            if row.get::<_, i64>(0) < NEAR {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
+        session.close().await;
         Ok(())
     }
 }

@@ -51,7 +51,7 @@ pub(crate) async fn measure(bench: &Bench<'_>, sizes: &Sizes) -> Result<Bursts> 
         let claims: Vec<Claim> = numbers.clone().map(|number| Claim::of("b", number)).collect();
         let by_hand: Vec<String> = numbers.map(|number| format!("floor-b-{number:05}")).collect();
         for through_pgtenant in [round % 2 == 1, round % 2 == 0] {
-            bench.checkpoint().await?;
+            bench.quiet().await?;
             let lab = bench.lab;
             let sampler =
                 Sampler::start(&lab.primary, &lab.superuser, "postgres", CONNECTIONS, LOOK_AT_CONNECTIONS).await?;

@@ -78,7 +78,7 @@ pub(crate) async fn measure(bench: &Bench<'_>, sizes: &Sizes, pace: Pace) -> Res
         let grown_per_second = rate(claims.len(), begun.elapsed().as_secs_f64());
         there = *wanted;
         long_ago(bench, pace, there).await?;
-        bench.checkpoint().await?;
+        bench.quiet().await?;
         bench.say(&format!("idle: {} s to settle, {} s to measure", sizes.settle.as_secs(), sizes.window.as_secs()));
         tokio::time::sleep(sizes.settle).await;
         measured.push(at_rest(bench, there, sizes.window, grown_per_second).await?);

@@ -33,7 +33,7 @@ pub(crate) async fn measure(bench: &Bench<'_>, sizes: &Sizes) -> Result<Latency>
     let failed_before = bench.events.failures();
     let mut made = Vec::new();
     let mut latency = Latency::default();
-    bench.checkpoint().await?;
+    bench.quiet().await?;
     let mut before = Scrape::default();
     for number in 0..sizes.warm_up + sizes.claims {
         if number == sizes.warm_up {
