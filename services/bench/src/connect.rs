@@ -16,8 +16,8 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::error::{BenchError, Result};
 
-/// Nothing here waits longer: a run that hangs must end.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Nothing here waits longer: a run that hangs must end. A checkpoint syncs 300 files for each new database.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// One server.
 #[derive(Clone)]

@@ -183,7 +183,7 @@ fn fit(args: &Args, sizes: &mut Sizes, folder: &Path, say: &impl Fn(&str)) -> Re
 /// Servers that were just dropped are ending, and may still write.
 async fn clear(folder: TempDir) -> Result<()> {
     let path = folder.keep();
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + Duration::from_secs(120);
     loop {
         match std::fs::remove_dir_all(&path) {
             Ok(()) => return Ok(()),
