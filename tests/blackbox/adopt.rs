@@ -66,7 +66,7 @@ async fn a_foreign_database_is_taken_over_after_its_plan_was_shown_and_keeps_its
     can(&admin, "alter table customers add column note text").await;
     assert_eq!(try_sql(&reader, "delete from customers").await, Err("42501".to_owned()));
     works_for_an_application(&plane.site.secrets, &namespace, "legacy").await;
-    let events = api.events_of(&namespace, "legacy").await;
+    let events = plane.site.events(&namespace, "legacy").await;
     let event = events.iter().find(|event| event["type"] == "Adopted").unwrap_or_else(|| panic!("{events:#?}"));
     assert!(!event["detail"]["changes"].as_array().unwrap().is_empty(), "what was changed: {event}");
 }

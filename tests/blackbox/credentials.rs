@@ -112,7 +112,7 @@ async fn a_credential_that_is_lost_or_changed_is_replaced_by_a_new_password() {
     fs::write(file("admin"), "{ not JSON").unwrap();
     replaced("admin", &before[2]).await;
     api.is_ready(&namespace, "db").await;
-    let events = api.events_of(&namespace, "db").await;
+    let events = plane.site.events(&namespace, "db").await;
     let rotated: Vec<_> = events.iter().filter(|event| event["type"] == "CredentialRotated").collect();
     assert!(rotated.len() >= 3, "{events:#?}");
     assert!(rotated.iter().all(|event| !event["detail"]["reason"].as_str().unwrap().is_empty()), "{rotated:#?}");

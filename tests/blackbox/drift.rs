@@ -40,7 +40,7 @@ impl Subject<'_> {
     }
 
     async fn repairs(&self) -> Vec<Value> {
-        let events = self.plane.api().events_of(&self.namespace, "db").await;
+        let events = self.plane.site.events(&self.namespace, "db").await;
         events.into_iter().filter(|event| event["type"] == "DriftRepaired").collect()
     }
 
@@ -194,7 +194,7 @@ async fn a_change_by_hand_is_put_back_and_told_exactly() {
         .await;
         waited.push(begun.elapsed());
         let event = eventually(&format!("told: {}", drift.what), Duration::from_secs(10), || async {
-            let events = subject.plane.api().events_of(&subject.namespace, "db").await;
+            let events = subject.plane.site.events(&subject.namespace, "db").await;
             subject.repairs().await.get(seen).cloned().ok_or_else(|| format!("no new event DriftRepaired: {events:#?}"))
         })
         .await;
@@ -347,7 +347,11 @@ async fn further_schemas_and_extensions_and_limits_are_as_the_claim_says() {
     assert_eq!(rows(&plane.site.superuser, None, &limits).await, ["2"]);
     let mut sessions = Vec::new();
     for _ in 0..2 {
-        sessions.push(pgtenant_tests::connect(&writer).await.unwrap());
+        // A look may hold one of the two for a moment.
+        let session = eventually("a session", Duration::from_secs(10), || async {
+            pgtenant_tests::connect(&writer).await.map_err(|error| error.to_string())
+        });
+        sessions.push(session.await);
     }
     assert_eq!(try_sql(&writer, "select 1").await, Err("53300".to_owned()), "a third session of a limit of two");
     // A full limit is no reason to find the password wrong.
@@ -386,7 +390,7 @@ async fn drift_that_is_found_after_a_failed_try_is_told_as_well() {
     .await;
     api.is_ready(&namespace, "db").await;
     eventually("DriftRepaired is told", Duration::from_secs(10), || async {
-        let events = api.events_of(&namespace, "db").await;
+        let events = plane.site.events(&namespace, "db").await;
         let told = events.iter().any(|e| e["type"] == "DriftRepaired" && e.to_string().contains("CONNECTION LIMIT -1"));
         if told { Ok(()) } else { Err(format!("{events:#?}")) }
     })

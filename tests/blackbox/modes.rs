@@ -53,7 +53,7 @@ async fn removing_a_standard_claim_ends_sessions_and_drops_database_roles_and_cr
     }
     assert_eq!(try_sql(&admin, "select 1").await, Err("28P01".to_owned()));
     let kinds: Vec<_> =
-        api.events_of(&namespace, "db").await.iter().map(|e| e["type"].as_str().unwrap().to_owned()).collect();
+        plane.site.events(&namespace, "db").await.iter().map(|e| e["type"].as_str().unwrap().to_owned()).collect();
     assert_eq!(kinds.last().map(String::as_str), Some("Deleted"), "{kinds:?}");
 
     // The name is free again, with new passwords.

@@ -122,7 +122,8 @@ async fn what_can_not_be_used_is_refused_with_the_place() {
         assert!(named, "{body} → {json}");
     }
     let big = json!({"name": "x", "schemas": ["y".repeat(300 * 1024)]});
-    api.post(&path, big).await.problem(413, "body-too-large");
+    // The connection may end with this answer, since the rest of the body is not read.
+    pgtenant_tests::Api::new(api.base(), api.token()).post(&path, big).await.problem(413, "body-too-large");
     api.post(&format!("{path}?dry=1"), json!({"name": "x"})).await.problem(400, "invalid-query");
     api.send("PUT", &path, &[], None).await.problem(405, "method-not-allowed");
     api.get("/v1/nothing/here").await.problem(404, "no-such-route");

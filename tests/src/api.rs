@@ -132,7 +132,17 @@ impl Api {
 
     /// Asks for a database; `body` is that of the POST.
     pub async fn create_with(&self, namespace: &str, body: Value) -> Value {
-        self.post(&format!("/v1/namespaces/{namespace}/databases"), body).await.expect(201).json
+        let path = format!("/v1/namespaces/{namespace}/databases");
+        eventually(&format!("{path} takes {body}"), Duration::from_secs(60), || async {
+            match self.post(&path, body.clone()).await {
+                // As the answer says: nothing was changed, come again.
+                busy if busy.status == 503 => Err(busy.text),
+                other => Ok(other),
+            }
+        })
+        .await
+        .expect(201)
+        .json
     }
 
     /// A Ready standard database.
@@ -203,17 +213,6 @@ impl Api {
                 None => return all,
             }
         }
-    }
-
-    /// Stored events of one claim, the oldest first, as `(type, event)`.
-    pub async fn events_of(&self, namespace: &str, name: &str) -> Vec<Value> {
-        let path = format!("/v1/events?after=0&namespace={namespace}&name={name}");
-        let mut stream = crate::Stream::open(self, &path).await;
-        let mut events = Vec::new();
-        while let Some(event) = stream.next(Duration::from_millis(400)).await {
-            events.push(event);
-        }
-        events
     }
 }
 

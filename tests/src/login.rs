@@ -54,13 +54,14 @@ pub async fn superuser_sql(superuser: &PgConnectOptions, database: Option<&str>,
     done.unwrap_or_else(|error| panic!("{sql}: {error}"));
 }
 
-/// The first column of a query's rows, as text.
+/// The first column of a query's rows, as text; null is an empty text.
 pub async fn rows(superuser: &PgConnectOptions, database: Option<&str>, sql: &str) -> Vec<String> {
     let options = database.map_or_else(|| superuser.clone(), |database| superuser.clone().database(database));
     let mut connection = options.connect().await.unwrap_or_else(|error| panic!("no login: {error}"));
     let found = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(&mut connection).await;
     connection.close().await.ok();
-    found.unwrap_or_else(|error| panic!("{sql}: {error}"))
+    let found: Vec<Option<String>> = found.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    found.into_iter().map(Option::unwrap_or_default).collect()
 }
 
 /// Each tier logs in with what is stored and does what it may, and no more. Panics otherwise.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use pgtenant_testkit::{Cluster, unique};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sqlx::postgres::PgConnectOptions;
 
@@ -183,6 +184,16 @@ impl Site {
              values (gen_random_uuid(), '{name}', '\\x{hash}', '{role}', '{{{namespaces}}}')"
         );
         superuser_sql(&self.ledger, None, &sql).await;
+    }
+
+    /// All events of a claim, the oldest first, as the ledger has them.
+    pub async fn events(&self, namespace: &str, name: &str) -> Vec<Value> {
+        let sql = format!(
+            "select json_build_object('type', kind, 'message', message, 'detail', detail)::text from events
+             where namespace = '{namespace}' and name = '{name}' order by id"
+        );
+        let rows = self.ledger_rows(&sql).await;
+        rows.iter().map(|row| serde_json::from_str(row).expect("JSON")).collect()
     }
 
     /// The first column of a query to the ledger.
