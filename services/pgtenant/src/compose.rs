@@ -15,6 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::telemetry;
 
+/// How long REST waits for the ledger at the start; after that it answers, and `/readyz` says what is not there.
+const PREPARATION: Duration = Duration::from_secs(2);
+
 /// What a control plane is made of.
 pub(crate) struct ControlPlane {
     pub(crate) ledger: Ledger,
@@ -26,7 +29,7 @@ pub(crate) struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Serves until `stop`. REST answers from the first moment; `/readyz` says what is not there yet.
+    /// Serves until `stop`. REST answers within two seconds, whether the ledger does or not.
     ///
     /// # Errors
     /// A cluster's settings that can not be used.
@@ -42,11 +45,13 @@ impl ControlPlane {
             settings: api,
             shutdown: stop.clone(),
         });
+        let ready = CancellationToken::new();
         let background = async {
             tokio::select! {
                 () = prepare(&ledger, &clusters) => prepared.store(true, Ordering::Relaxed),
                 () = stop.cancelled() => return,
             }
+            ready.cancel();
             let follow = async {
                 if let Some((root, settings)) = apps {
                     pgtenant_apps_repo::follow(root, ledger.clone(), settings, stop.clone()).await;
@@ -54,8 +59,13 @@ impl ControlPlane {
             };
             tokio::join!(engine.run(stop.clone()), follow);
         };
+        let serve = async {
+            // Early requests wait in the socket's queue, so that the first start of all refuses none for want of a cluster.
+            tokio::time::timeout(PREPARATION, ready.cancelled()).await.ok();
+            pgtenant_api::serve(listener, state.clone()).await;
+        };
         let events = pgtenant_api::follow_events(state.clone());
-        tokio::join!(pgtenant_api::serve(listener, state.clone()), background, events);
+        tokio::join!(serve, background, events);
         // A connection that somebody still holds is not waited for long.
         tokio::time::timeout(Duration::from_secs(5), ledger.close()).await.ok();
         Ok(())
