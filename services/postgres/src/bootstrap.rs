@@ -120,21 +120,21 @@ fn scripts(version: ServerVersion, bootstrap: &Bootstrap) -> Vec<Script> {
     scripts
 }
 
+/// Attributes that only a superuser may name in ALTER ROLE are said when a role is made: on a managed server the administrator
+/// is none.
 fn roles(bootstrap: &Bootstrap) -> Vec<String> {
+    const PLAIN: &str = "NOSUPERUSER NOREPLICATION NOBYPASSRLS";
     let group = ident(&bootstrap.group);
     let mut statements = vec![
-        create_unless_there(&bootstrap.group),
-        format!("ALTER ROLE {group} NOLOGIN NOSUPERUSER CREATEDB CREATEROLE INHERIT NOREPLICATION NOBYPASSRLS"),
+        create_unless_there(&bootstrap.group, PLAIN),
+        format!("ALTER ROLE {group} NOLOGIN CREATEDB CREATEROLE INHERIT"),
         format!("COMMENT ON ROLE {group} IS 'owns the databases of pgtenant'"),
     ];
     for (login, verifier) in &bootstrap.logins {
         let (name, password) = (ident(login), literal(verifier.expose()));
         statements.extend([
-            create_unless_there(login),
-            format!(
-                "ALTER ROLE {name} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE INHERIT NOREPLICATION NOBYPASSRLS \
-                 PASSWORD {password}"
-            ),
+            create_unless_there(login, PLAIN),
+            format!("ALTER ROLE {name} LOGIN NOCREATEDB NOCREATEROLE INHERIT PASSWORD {password}"),
             format!("GRANT {group} TO {name}"),
             format!("ALTER ROLE {name} SET role = {}", literal(&bootstrap.group)),
             format!("COMMENT ON ROLE {name} IS 'login of the pgtenant control plane'"),
@@ -150,11 +150,11 @@ fn roles(bootstrap: &Bootstrap) -> Vec<String> {
 }
 
 /// There is no `CREATE ROLE IF NOT EXISTS`.
-fn create_unless_there(role: &str) -> String {
+fn create_unless_there(role: &str, attributes: &str) -> String {
+    let (name, value) = (ident(role), literal(role));
     format!(
-        "DO $do$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {}) THEN CREATE ROLE {}; END IF; END $do$",
-        literal(role),
-        ident(role)
+        "DO $do$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {value}) THEN \
+         CREATE ROLE {name} {attributes}; END IF; END $do$"
     )
 }
 

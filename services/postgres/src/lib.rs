@@ -2,6 +2,34 @@
 //!
 //! [`plan()`] is a pure function of what is wished ([`Desired`]) and what is there ([`Observed`]); what it says is what is
 //! [applied](apply()), printed on a pull request, and called drift when it is not empty.
+//!
+//! ```no_run
+//! # use pgtenant_model::Tier;
+//! # use pgtenant_postgres::*;
+//! # async fn example(
+//! #     server: Server, mut desired: Desired, admin_password: secrecy::SecretString, fence: &dyn Fence
+//! # ) -> Result<(), Box<dyn std::error::Error>> {
+//! let key = desired.key.clone();
+//! let (database, admin) = (key.database(), key.role(Tier::Admin));
+//! let mut session = server.maintenance().await?;
+//! let mut observed = observe(&server, &mut session, &key, &desired.extensions).await?;
+//! let mut made = plan(&desired, &observed)?;
+//! if !made.roles_without_password().is_empty() {
+//!     // Roles that are to be made: store their passwords first, then plan with them.
+//!     desired.passwords.insert(Tier::Admin, Verifier::of(&admin_password));
+//!     made = plan(&desired, &observed)?;
+//! }
+//! run_maintenance(&server, &mut session, &made, fence, &|_| {}).await?;
+//! drop(session);
+//! // The roles can log in; what is inside does not concern that.
+//! let inside = run_inside(&server, &made, fence, &|_| {});
+//! let (inside, proof) = tokio::join!(inside, server.prove(&database, &admin, &admin_password));
+//! inside?;
+//! let mut session = proof?;
+//! // Later, on the same session: is all as it should be?
+//! observed.inside = Some(observe_inside(&mut session, &desired, &observed.server.current_user).await?);
+//! # Ok(()) }
+//! ```
 
 mod apply;
 mod bootstrap;

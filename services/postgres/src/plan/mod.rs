@@ -64,6 +64,8 @@ pub struct Plan {
     pub batches: Vec<Batch>,
     /// What the provisioner can not do; it does not keep the rest from being done.
     pub beyond: Vec<Beyond>,
+    /// Nobody has looked into the database, so that there may be more to do there: apply, look again, plan again.
+    pub partial: bool,
 }
 
 /// Changes that are made together or not at all.
@@ -97,14 +99,15 @@ pub struct Beyond {
 
 /// What has to be done so that the claim's database, roles and privileges are as wished.
 ///
-/// While `observed.inside` is none and the database exists, only what can be told from outside is planned.
+/// While `observed.inside` is none and the database exists, only what can be told from outside is planned, and the plan is
+/// [partial](Plan::partial).
 ///
 /// # Errors
 /// A refusal says what stands in the way, whose it is, and what to do; nothing has been changed.
 pub fn plan(desired: &Desired, observed: &Observed) -> Result<Plan, Refusal> {
     let names = Names::of(&desired.key);
     let standing = standing::of(desired, observed, &names)?;
-    let mut plan = Plan { database: names.database.clone(), batches: Vec::new(), beyond: Vec::new() };
+    let mut plan = Plan::new(&names);
     let provisioner = &observed.server.current_user;
     let fresh = DatabaseFacts::fresh(provisioner);
     let database = match (&observed.database, standing) {
@@ -132,8 +135,9 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Result<Plan, Refusal> {
         Standing::Absent | Standing::HalfMade | Standing::Invalid => Some(&empty),
         Standing::Ours | Standing::ToAdopt => observed.inside.as_ref(),
     };
-    if let Some(inside) = inside {
-        inside::plan(desired, observed, &names, inside, &mut plan);
+    match inside {
+        Some(inside) => inside::plan(desired, observed, &names, inside, &mut plan),
+        None => plan.partial = true,
     }
     Ok(plan)
 }
@@ -170,6 +174,10 @@ pub mod step {
 }
 
 impl Plan {
+    fn new(names: &Names) -> Self {
+        Self { database: names.database.clone(), batches: Vec::new(), beyond: Vec::new(), partial: false }
+    }
+
     fn push(&mut self, step: &'static str, place: Place, changes: Vec<Change>) {
         if !changes.is_empty() {
             self.batches.push(Batch { step, place, changes });

@@ -17,7 +17,7 @@ use crate::sql::ident;
 /// A refusal says which of the claim's own roles can not be dropped, and what to do.
 pub fn plan_drop(key: &ClaimKey, observed: &Observed) -> Result<Plan, Refusal> {
     let names = Names::of(key);
-    let mut plan = Plan { database: names.database.clone(), batches: Vec::new(), beyond: Vec::new() };
+    let mut plan = Plan::new(&names);
     let mut work = Work::default();
     let ours = observed.database.as_ref().is_some_and(|facts| is_ours(key, observed, facts));
     let drop_database = match &observed.database {

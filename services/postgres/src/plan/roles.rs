@@ -13,12 +13,17 @@ use crate::verifier::Verifier;
 pub(super) fn plan(desired: &Desired, observed: &Observed, names: &Names, work: &mut Work) -> Result<(), Refusal> {
     debug_assert_eq!(names.database, desired.key.database());
     let limit = desired.connection_limit.unwrap_or(-1);
+    // After all roles were made: from 16 on each makes the server collect the provisioner's memberships again.
+    let mut comments = Vec::new();
     for tier in [Tier::Admin, Tier::Read, Tier::Write] {
         let role = desired.key.role(tier);
         let comment = role_comment(&desired.key, tier);
         let password = desired.passwords.get(&tier);
         let Some(facts) = observed.roles.get(&role) else {
-            create(work, role, comment, limit, password);
+            let verifier = password.cloned().unwrap_or(Verifier::withheld());
+            let object = Object::Role(role.clone());
+            work.changes.push(Change::Role(RoleChange::Create { role, connection_limit: limit, verifier }));
+            comments.push(Change::Object(ObjectChange::Comment { object, text: comment }));
             continue;
         };
         let subject = Subject { desired, observed, role: &role, facts, tier_role: None };
@@ -32,6 +37,7 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, names: &Names, work: 
             subject.plan(limit, &comment, None, work)?;
         }
     }
+    work.changes.append(&mut comments);
     Ok(())
 }
 
@@ -39,15 +45,6 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, names: &Names, work: 
 pub(super) fn belongs(facts: &RoleFacts, tier_role: &str, comment: &str) -> bool {
     facts.comment.as_deref() == Some(comment)
         || (facts.comment.is_none() && facts.memberships.iter().any(|m| m.role == tier_role))
-}
-
-fn create(work: &mut Work, role: String, comment: String, connection_limit: i32, password: Option<&Verifier>) {
-    let verifier = password.cloned().unwrap_or(Verifier::withheld());
-    let object = Object::Role(role.clone());
-    work.changes.extend([
-        Change::Role(RoleChange::Create { role, connection_limit, verifier }),
-        Change::Object(ObjectChange::Comment { object, text: comment }),
-    ]);
 }
 
 /// A role that exists.

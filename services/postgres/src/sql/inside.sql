@@ -20,11 +20,12 @@ WITH me AS MATERIALIZED (
 SELECT json_build_object(
     'schemas', (
         SELECT coalesce(json_object_agg(claimed.nspname, json_build_object(
+            -- From whom a schema is to be taken; from the admin tier it is not, and pg_has_role is slow (see observe.sql).
             'owner', json_build_object(
                 'name', o.rolname,
-                'usable', pg_has_role($1, o.oid, 'USAGE') AND pg_has_role($1, o.oid, me.set_role),
-                'manageable', me.superuser OR NOT o.rolsuper AND me.createrole
-                    AND (me.version < 160000 OR pg_has_role($1, o.oid, 'MEMBER WITH ADMIN OPTION'))),
+                'usable', o.oid IS DISTINCT FROM me.admin AND pg_has_role($1, o.oid, 'USAGE') AND pg_has_role($1, o.oid, me.set_role),
+                'manageable', o.oid IS DISTINCT FROM me.admin AND (me.superuser OR NOT o.rolsuper AND me.createrole
+                    AND (me.version < 160000 OR pg_has_role($1, o.oid, 'MEMBER WITH ADMIN OPTION')))),
             'acl', (
                 SELECT coalesce(json_agg(json_build_object(
                     'grantee', CASE WHEN a.grantee <> 0 THEN pg_get_userbyid(a.grantee) END,

@@ -1,7 +1,7 @@
 //! The laws, on a real server: whatever was done by hand, one plan puts it right, and nobody else notices.
 
 use pgtenant_model::Tier;
-use pgtenant_postgres::{Change, Observed, plan};
+use pgtenant_postgres::{Change, Observed, generate_password, plan};
 use pgtenant_testkit::unique;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -172,4 +172,22 @@ async fn works(tenant: &Tenant<'_>) -> sqlx::Result<()> {
         .await?;
     tenant.sql(Tier::Read, &format!("SELECT FROM public.\"{table}\"; SELECT FROM t")).await?;
     tenant.sql(Tier::Admin, &format!("DROP TABLE public.\"{table}\"")).await
+}
+
+#[tokio::test]
+async fn a_new_password_takes_the_place_of_the_old_one() {
+    let world = World::new().await;
+    let mut tenant = world.tenant();
+    tenant.create().await;
+    let (d, write) = (tenant.database(), tenant.role(Tier::Write));
+    let old = tenant.passwords[&Tier::Write].clone();
+    let new = generate_password(&mut rand::rng());
+    tenant.passwords.insert(Tier::Write, new.clone());
+    let mut wanted = tenant.with_passwords();
+    wanted.passwords.retain(|tier, _| *tier == Tier::Write);
+    let change = plan(&wanted, &tenant.observe().await).unwrap();
+    assert_eq!(change.changes().count(), 1);
+    tenant.apply(&change).await.unwrap();
+    world.server.prove(&d, &write, &new).await.unwrap();
+    assert_eq!(world.server.prove(&d, &write, &old).await.unwrap_err().password_is_right(), Some(false));
 }

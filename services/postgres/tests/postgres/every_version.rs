@@ -35,6 +35,7 @@ on_every_version! {
     a_second_login_makes_what_its_tier_makes
     a_database_is_adopted
     a_drop_goes_on_from_anywhere
+    another_login_of_the_provisioner_goes_on
 }
 
 async fn tiers_do_what_they_may(major: u32) {
@@ -294,5 +295,24 @@ async fn a_drop_goes_on_from_anywhere(major: u32) {
     world.sql("postgres", &format!("DROP DATABASE \"{}\" WITH (FORCE)", tenant.database())).await;
     tenant.repair().await;
     tenant.sql(ADMIN, "CREATE TABLE t ()").await.unwrap();
+    tenant.drop().await;
+}
+
+async fn another_login_of_the_provisioner_goes_on(major: u32) {
+    let world = World::of_major(major).await;
+    let made = world.tenant();
+    made.create().await;
+    let second = world.as_login("prov_b");
+    let mut tenant = second.tenant_of(made.desired.key.clone());
+    tenant.passwords = made.passwords.clone();
+    tenant.assert_settled().await;
+    tenant.desired.connection_limit = Some(3);
+    tenant.desired.schemas = vec!["reporting".into()];
+    assert_eq!(tenant.repair().await.iter().filter(|change| change.contains("CONNECTION LIMIT 3")).count(), 3);
+    tenant.sql(ADMIN, "CREATE TABLE reporting.t ()").await.unwrap();
+    // What is taken out of the claim stays in the database.
+    tenant.desired.schemas.clear();
+    tenant.assert_settled().await;
+    tenant.sql(READ, "SELECT FROM reporting.t").await.unwrap();
     tenant.drop().await;
 }

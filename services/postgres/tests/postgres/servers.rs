@@ -240,3 +240,20 @@ async fn a_preflight_says_what_would_bite() {
     assert!(says("lacks CREATEROLE") && says("let it act as a group") && !says("lacks CREATEDB"), "{problems:?}");
     world.sql("postgres", &format!("REVOKE CONNECT ON DATABASE postgres FROM \"{}\"", plain.username)).await;
 }
+
+#[tokio::test]
+async fn a_superuser_can_be_the_provisioner() {
+    let world = World::new().await.as_superuser();
+    let mut session = world.server.maintenance().await.unwrap();
+    let problems = preflight(&mut session).await.unwrap();
+    assert!(problems.iter().any(|problem| problem.message.contains("is a superuser")), "{problems:?}");
+    drop(session);
+    let tenant = world.tenant();
+    tenant.create().await;
+    let (d, read) = (tenant.database(), tenant.role(READ));
+    tenant.sql(Tier::Admin, "CREATE TABLE t ()").await.unwrap();
+    world.sql(&d, &format!("ALTER ROLE \"{read}\" SUPERUSER REPLICATION; REVOKE ALL ON t FROM \"{read}\"")).await;
+    tenant.repair().await;
+    tenant.sql(READ, "SELECT FROM t").await.unwrap();
+    tenant.drop().await;
+}

@@ -67,6 +67,19 @@ impl World {
         Self { server: Server::new(options("prov_a", password)).unwrap(), superuser }
     }
 
+    /// The same cluster, through another login of the provisioner.
+    pub(crate) fn as_login(&self, username: &str) -> Self {
+        let options = ServerOptions { username: username.into(), ..self.server.options().clone() };
+        Self { server: Server::new(options).unwrap(), superuser: self.superuser.clone() }
+    }
+
+    /// The same cluster, with all privileges: not how it should be, and it works.
+    pub(crate) fn as_superuser(&self) -> Self {
+        let Login { username, password, .. } = self.superuser.clone();
+        let options = ServerOptions { username, password, ..self.server.options().clone() };
+        Self { server: Server::new(options).unwrap(), superuser: self.superuser.clone() }
+    }
+
     pub(crate) fn tenant(&self) -> Tenant<'_> {
         let key = ClaimKey::new(unique("ns"), "db").unwrap();
         self.tenant_of(key)
@@ -125,9 +138,10 @@ impl Tenant<'_> {
 
     async fn inside(&self, observed: &Observed) -> Option<Inside> {
         let database = observed.database.as_ref()?;
+        let provisioner = &observed.server.current_user;
         let may_connect =
-            database.acl.iter().any(|item| item.grantee.as_deref() == Some(GROUP) && item.privilege == "CONNECT");
-        let settled = may_connect && database.owner.name == GROUP && database.connection_limit == -1;
+            database.acl.iter().any(|item| item.grantee.as_ref() == Some(provisioner) && item.privilege == "CONNECT");
+        let settled = may_connect && database.owner.name == *provisioner && database.connection_limit == -1;
         let mut session = match self.world.server.inside(&self.database()).await {
             Ok(session) => session,
             // The provisioner does not own it yet, or it lets nobody in.
