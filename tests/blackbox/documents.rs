@@ -46,7 +46,8 @@ fn blocks(text: &str) -> (Vec<Block>, Vec<usize>) {
         let commands = ["sh", "bash", "console"].contains(&language);
         let prompt = if language == "console" { "$ " } else { "" };
         if comment == "run" {
-            let typed: Vec<&str> = body.iter().filter_map(|line| line.strip_prefix(prompt)).collect();
+            // What is not typed stays an empty line, so that lines can be counted.
+            let typed: Vec<&str> = body.iter().map(|line| line.strip_prefix(prompt).unwrap_or_default()).collect();
             blocks.push(Block::Run { line: number + 1, script: typed.join("\n") });
         } else if let Some(path) = comment.strip_prefix("file: ") {
             blocks.push(Block::File { path: path.to_owned(), text: body.join("\n") });
@@ -65,7 +66,7 @@ fn blocks_are_read_with_their_comments() {
     let text = "<!-- run -->\n\n```console\n$ one\nits output\n$ two\n```\n<!-- file: /etc/x -->\n```toml\na = 1\n```\n\
                 <!-- not run: no -->\n```sh\nmake\n```\n```json\n{}\n```\ntext\n```sh\nforgotten\n```\n";
     let (blocks, unmarked) = blocks(text);
-    let run = Block::Run { line: 3, script: "one\ntwo".to_owned() };
+    let run = Block::Run { line: 3, script: "one\n\ntwo".to_owned() };
     let file = Block::File { path: "/etc/x".to_owned(), text: "a = 1".to_owned() };
     assert_eq!(blocks, [run, file, Block::Skip]);
     assert_eq!(unmarked, [20]);

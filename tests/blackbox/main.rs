@@ -10,6 +10,7 @@ mod credentials;
 mod dev_refuses;
 mod dev_start;
 mod documents;
+mod documents_complete;
 mod drift;
 mod events;
 mod failover;

@@ -10,11 +10,22 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
-use pgtenant_tests::{Cli, Folder, Own, binary, free_port, run};
+use pgtenant_tests::{Cli, Dev, Folder, Own, binary, free_port, run};
 use secrecy::ExposeSecret as _;
+use tokio::sync::OnceCell;
 
 use crate::documents::Block;
-use crate::shared;
+
+/// Stops at the first command that fails and names it, with its line in the document; in a function that of the call.
+const STRICT: &str = r#"
+set -Eeuo pipefail
+failed() {
+    local depth=${#BASH_LINENO[@]}
+    local line=$(( depth > 2 ? BASH_LINENO[depth - 2] : $1 ))
+    echo "$DOCUMENT:$((block + line - here)): $2"
+}
+trap 'failed "$LINENO" "$BASH_COMMAND"' ERR
+"#;
 
 const SERVICE: &str = r#"
 start_service() {
@@ -46,7 +57,9 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) async fn of_a_developer() -> Self {
-        let dev = shared::dev().await;
+        // Other tests break the apps folder of the one that they share.
+        static DEV: OnceCell<Dev> = OnceCell::const_new();
+        let dev = DEV.get_or_init(Dev::fresh).await;
         dev.api().is_ready("demo", "orders").await;
         let cli = dev.cli().env("DIR", &dev.dir);
         let names = vec![("http://127.0.0.1:8080".to_owned(), dev.url.clone())];
@@ -92,10 +105,12 @@ impl Stage {
             fs::create_dir(self.folder.join(name)).unwrap();
         }
         symlink(binary(), self.folder.join("bin/pgtenant")).unwrap();
-        let mut script = format!("set -euo pipefail\n{}", self.prelude);
+        let mut script = format!("{STRICT}block=0 here=0\n{}", self.prelude);
         for block in blocks {
             script += &match block {
-                Block::Run { line, script } => format!("echo '== {document}:{line}'\n{}\n", self.meant(script)),
+                Block::Run { line, script } => {
+                    format!("block={line} here=$LINENO; echo '== {document}:{line}'\n{}\n", self.meant(script))
+                }
                 Block::File { path, text } => {
                     format!("cat > '{}' <<'END OF FILE'\n{}\nEND OF FILE\n", self.meant(path), self.meant(text))
                 }
@@ -109,7 +124,7 @@ impl Stage {
             self.cli.command_of("script".as_ref(), &["--quiet", "--return", "--command", &typed, "/dev/null"]);
         let search = format!("{}:{}", self.folder.join("bin").display(), std::env::var("PATH").unwrap());
         terminal.current_dir(self.folder.join("work")).env("PATH", search).env("WORK", self.folder.path());
-        terminal.env("HOME", self.folder.path()).env("TERM", "dumb").env("PAGER", "cat");
+        terminal.env("DOCUMENT", document).env("HOME", self.folder.path()).env("TERM", "dumb").env("PAGER", "cat");
         let done = run(terminal).await;
         if done.status == 0 {
             return Ok(());
