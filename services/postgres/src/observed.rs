@@ -40,6 +40,8 @@ pub struct ServerFacts {
     pub superuser: bool,
     /// The database of the session.
     pub maintenance_database: String,
+    /// Whether [`ServerVersion::template`] is there.
+    pub has_template: bool,
 }
 
 /// A database.

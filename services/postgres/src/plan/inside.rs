@@ -9,8 +9,7 @@ use super::roles::belongs;
 use super::{Beyond, Desired, Names, Place, Plan, Work, step};
 use crate::change::{Change, InsideChange, Object, ObjectChange, Privilege, Relation, RoleChange};
 use crate::comment::role_comment;
-use crate::observed::{AclItem, Inside, Observed, Owner, RelationKind};
-use crate::sql::ident;
+use crate::observed::{AclItem, Foreign, Inside, Observed, Owner, RelationKind};
 
 /// Relations in one statement. A batch of them locks few rows of the catalogue at a time, and one that fails because a
 /// tenant dropped a table meanwhile leaves the others done.
@@ -185,7 +184,9 @@ impl Planner<'_> {
     fn second_logins(&mut self) {
         for tier in Tier::ALL {
             let (from, to) = (self.desired.key.second_login(tier), self.desired.key.role(tier));
-            if !self.inside.owned_by_second.contains_key(&from) {
+            let comment = role_comment(&self.desired.key, tier);
+            let ours = self.observed.roles.get(&from).is_some_and(|facts| belongs(facts, &to, &comment));
+            if !ours || !self.inside.owned_by_second.contains_key(&from) {
                 continue;
             }
             self.act_for(&from);
@@ -215,8 +216,9 @@ impl Planner<'_> {
 
     /// Relations that are to change owner or are granted too little, in chunks.
     fn relations(&mut self) -> Vec<Vec<Change>> {
+        let inside = self.inside;
         let mut grants: BTreeMap<(RelationKind, Tier), Vec<Relation>> = BTreeMap::new();
-        for lacking in &self.inside.lacking {
+        for lacking in &inside.lacking {
             let relation = Relation { schema: lacking.schema.clone(), name: lacking.name.clone() };
             for (lacks, tier) in [(lacking.read, Tier::Read), (lacking.write, Tier::Write)] {
                 if lacks {
@@ -224,11 +226,22 @@ impl Planner<'_> {
                 }
             }
         }
-        let mut chunks = self.take_relations(&mut grants);
+        let mut chunks = Vec::new();
+        if self.desired.adopt {
+            let (within, beyond): (Vec<_>, Vec<_>) =
+                inside.foreign.iter().partition(|foreign| foreign.owner.usable || foreign.owner.manageable);
+            beyond.into_iter().for_each(|foreign| self.leave(foreign));
+            chunks = self.take(&within);
+            for foreign in within {
+                let relation = Relation { schema: foreign.schema.clone(), name: foreign.name.clone() };
+                for tier in [Tier::Read, Tier::Write] {
+                    grants.entry((foreign.kind, tier)).or_default().push(relation.clone());
+                }
+            }
+        }
         for ((kind, tier), relations) in grants {
             for part in relations.chunks(CHUNK) {
-                let admin = self.names.admin.clone();
-                self.act_for(&admin);
+                self.act_for(&self.names.admin);
                 self.push(Change::Object(ObjectChange::Grant {
                     privileges: privileges(tier, kind).to_vec(),
                     object: Object::Relations(kind, part.to_vec()),
@@ -240,52 +253,37 @@ impl Planner<'_> {
         chunks
     }
 
-    /// Under `adopt`: relations in the claim's schemas become the admin tier's, and are granted like its own.
-    fn take_relations(&mut self, grants: &mut BTreeMap<(RelationKind, Tier), Vec<Relation>>) -> Vec<Vec<Change>> {
-        if !self.desired.adopt {
-            return Vec::new();
-        }
-        let mut by_owner: BTreeMap<&str, (&Owner, RelationKind, Vec<Relation>)> = BTreeMap::new();
-        let inside = self.inside;
-        for foreign in &inside.foreign {
+    /// Relations that become the admin tier's.
+    fn take(&mut self, relations: &[&Foreign]) -> Vec<Vec<Change>> {
+        let mut by_owner: BTreeMap<&str, (&Owner, Vec<Relation>)> = BTreeMap::new();
+        // A linked sequence goes with its table.
+        for foreign in relations.iter().filter(|foreign| !foreign.linked) {
             let relation = Relation { schema: foreign.schema.clone(), name: foreign.name.clone() };
-            if !foreign.owner.usable && !foreign.owner.manageable {
-                let kind = if foreign.kind == RelationKind::Table { "TABLE" } else { "SEQUENCE" };
-                self.work.beyond(
-                    format!(
-                        "{} {:?}.{:?} belongs to {:?}, from whom the provisioner can not take it",
-                        foreign.kind, foreign.schema, foreign.name, foreign.owner.name
-                    ),
-                    format!(
-                        "ALTER {kind} {}.{} OWNER TO {};",
-                        ident(&foreign.schema),
-                        ident(&foreign.name),
-                        ident(&self.names.admin)
-                    ),
-                );
-                continue;
-            }
-            for tier in [Tier::Read, Tier::Write] {
-                grants.entry((foreign.kind, tier)).or_default().push(relation.clone());
-            }
-            if !foreign.linked {
-                // ALTER TABLE takes sequences too.
-                let entry =
-                    by_owner.entry(&foreign.owner.name).or_insert((&foreign.owner, RelationKind::Table, Vec::new()));
-                entry.2.push(relation);
-            }
+            let of_owner = by_owner.entry(&foreign.owner.name).or_insert((&foreign.owner, Vec::new()));
+            of_owner.1.push(relation);
         }
         let mut chunks = Vec::new();
-        for (owner, kind, relations) in by_owner.into_values() {
+        for (owner, relations) in by_owner.into_values() {
             for part in relations.chunks(CHUNK) {
-                let admin = self.names.admin.clone();
                 self.act_for_owner(owner);
-                self.act_for(&admin);
-                let object = Object::Relations(kind, part.to_vec());
-                self.push(Change::Object(ObjectChange::Owner { object, owner: admin }));
+                self.act_for(&self.names.admin);
+                // ALTER TABLE takes sequences too.
+                let object = Object::Relations(RelationKind::Table, part.to_vec());
+                let owner = self.names.admin.clone();
+                self.push(Change::Object(ObjectChange::Owner { object, owner }));
                 chunks.push(self.finish());
             }
         }
         chunks
+    }
+
+    /// A relation whose owner is out of the provisioner's reach.
+    fn leave(&mut self, foreign: &Foreign) {
+        let relation = Relation { schema: foreign.schema.clone(), name: foreign.name.clone() };
+        let object = Object::Relations(foreign.kind, vec![relation]);
+        let owner = self.names.admin.clone();
+        let text = format!("{object} belongs to {:?}, from whom the provisioner can not take it", foreign.owner.name);
+        let change = Change::Object(ObjectChange::Owner { object, owner });
+        self.work.beyond(text, format!("{};", change.sql_withheld()));
     }
 }

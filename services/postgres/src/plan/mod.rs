@@ -106,6 +106,7 @@ pub struct Beyond {
 /// A refusal says what stands in the way, whose it is, and what to do; nothing has been changed.
 pub fn plan(desired: &Desired, observed: &Observed) -> Result<Plan, Refusal> {
     let names = Names::of(&desired.key);
+    standing::check_server(observed)?;
     let standing = standing::of(desired, observed, &names)?;
     let mut plan = Plan::new(&names);
     let provisioner = &observed.server.current_user;

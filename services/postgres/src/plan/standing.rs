@@ -5,6 +5,7 @@ use pgtenant_model::{ClaimKey, Tier};
 use super::{Desired, Names};
 use crate::comment::{database_comment, parse_database_comment, parse_role_comment, role_comment};
 use crate::observed::{DatabaseFacts, Observed};
+use crate::version::ServerVersion;
 
 /// Why a claim can not have its database or roles. `Display` says what is there, whose it is and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -60,6 +61,24 @@ pub(super) enum Standing {
     Ours,
     /// Somebody's database, to be taken over.
     ToAdopt,
+}
+
+/// Refuses a server on which nothing can be made.
+pub(super) fn check_server(observed: &Observed) -> Result<(), Refusal> {
+    let version = observed.server.version;
+    if !version.supported() {
+        return Err(Refusal::Unprepared {
+            what: format!("PostgreSQL {version} is not supported"),
+            remedy: format!("use {} to {}", ServerVersion::OLDEST, ServerVersion::NEWEST),
+        });
+    }
+    if !observed.server.has_template {
+        return Err(Refusal::Unprepared {
+            what: format!("the database {:?} from which others are made is not there", version.template()),
+            remedy: "run the bootstrap script".to_owned(),
+        });
+    }
+    Ok(())
 }
 
 /// Decides whose the database is, and refuses roles that are not this claim's.

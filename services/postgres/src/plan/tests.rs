@@ -28,6 +28,7 @@ fn empty() -> Observed {
             session_user: "prov_a".into(),
             superuser: false,
             maintenance_database: "postgres".into(),
+            has_template: true,
         },
         database: None,
         roles: BTreeMap::new(),
@@ -162,6 +163,18 @@ fn what_is_left_of_an_interrupted_drop_is_dropped_and_made_again() {
     database(&mut observed).comment = Some("other".into());
     let adopt = Desired { adopt: true, ..desired() };
     assert!(matches!(plan(&adopt, &observed), Err(Refusal::Occupied { .. })));
+}
+
+#[test]
+fn a_server_that_was_not_prepared_is_refused() {
+    let mut observed = empty();
+    observed.server.has_template = false;
+    let refusal = plan(&desired(), &observed).unwrap_err();
+    assert!(refusal.to_string().ends_with("run the bootstrap script"), "{refusal}");
+    observed.server.has_template = true;
+    observed.server.version = ServerVersion::new(130_020);
+    let refusal = plan(&desired(), &observed).unwrap_err();
+    assert_eq!(refusal.to_string(), "PostgreSQL 13.20 is not supported: use 14 to 18");
 }
 
 #[test]

@@ -23,7 +23,9 @@ SELECT json_build_object(
         'current_user', current_user,
         'session_user', session_user,
         'superuser', me.superuser,
-        'maintenance_database', current_database()),
+        'maintenance_database', current_database(),
+        'has_template', me.version >= 150000 OR EXISTS (
+            SELECT FROM pg_database d WHERE d.datname = 'pgtenant_template')),
     'database', (
         SELECT json_build_object(
             'owner', json_build_object(
