@@ -148,12 +148,24 @@ async fn at_rest(bench: &Bench<'_>, claims: usize, window: Duration, grown_per_s
     })
 }
 
+/// Below the size at which looks come as often as they may, each claim adds looks; from there on it adds none. So what
+/// claims themselves cost shows only above it, and where fewer than two sizes lie there, what a look costs counts.
 fn project(sizes: &[Size], pace: Pace) -> Projection {
-    #[expect(clippy::cast_precision_loss, reason = "counts of claims")]
-    let line = |value: fn(&Size) -> f64| {
-        Line::through(&sizes.iter().map(|size| (size.claims as f64, value(size))).collect::<Vec<_>>())
+    let claims = |size: &Size| rate(size.claims, 1.0);
+    let at_pace: Vec<_> = sizes
+        .iter()
+        .filter(|size| claims(size) >= pace.interval * pace.per_second)
+        .map(|size| (claims(size), size.cpu))
+        .collect();
+    let by_looks = || Line::through(&sizes.iter().map(|size| (size.looks_per_second, size.cpu)).collect::<Vec<_>>());
+    let cpu_line = match at_pace.len() {
+        0 | 1 => Line { slope: 0.0, intercept: by_looks().at(pace.per_second.min(PROJECTED / pace.interval)) },
+        _ => Line::through(&at_pace),
     };
-    let (cpu_line, memory_line) = (line(|size| size.cpu), line(|size| size.memory.resident));
+    let line = |value: fn(&Size) -> f64| {
+        Line::through(&sizes.iter().map(|size| (claims(size), value(size))).collect::<Vec<_>>())
+    };
+    let memory_line = line(|size| size.memory.resident);
     Projection {
         cpu: cpu_line.at(PROJECTED),
         cpu_line,
