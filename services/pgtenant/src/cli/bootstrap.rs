@@ -18,8 +18,9 @@ use crate::config::read_secret;
 /// Arguments of `pgtenant cluster bootstrap`.
 #[derive(Debug, Clone, Args)]
 #[command(
-    after_help = "Give the output to psql as a superuser, on the primary, in the database `postgres`. It may be run again: a password file
-that is there is read, and its password stays. The output has SCRAM verifiers in it and no password.
+    after_help = "Give the output to psql as a superuser, on the primary, in the database `postgres`; from PostgreSQL 15 on CREATEDB and CREATEROLE
+are enough. It may be run again: a password file that is there is read, and its password stays. The output has SCRAM
+verifiers in it and no password.
 
 Two logins let the password be replaced later without a moment in which none works.
 
@@ -98,8 +99,8 @@ pub(super) fn run(context: &Context, args: &BootstrapArgs) -> Result<Outcome> {
         bootstrap.logins.push((login.clone(), Verifier::of(&password(file)?)));
     }
     let header = format!(
-        "-- Attaches a PostgreSQL {major} cluster to pgtenant. For psql, as a superuser, on the primary, in the database\n\
-         -- postgres; it may be run again.\n\
+        "-- Attaches a PostgreSQL {major} cluster to pgtenant. For psql, as an administrator, on the primary, in the\n\
+         -- database postgres; it may be run again.\n\
          \\set ON_ERROR_STOP on\n"
     );
     let script = bootstrap_sql(ServerVersion::new(major * 10_000), &bootstrap);
