@@ -200,3 +200,21 @@ async fn a_kill_at_any_named_step_of_any_work_loses_nothing() {
     let kills: usize = results.iter().map(|(_, killed)| killed.len()).sum();
     measured(&format!("steps: {kills} kills at {} named steps: {results:?}", results.len()));
 }
+
+#[tokio::test]
+async fn credentials_of_a_try_that_was_cut_off_go_with_the_claim() {
+    let options = SiteOptions::shared().await;
+    let site = Site::new(SiteOptions { look: "10m".to_owned(), lease: "3s".to_owned(), ..options }).await;
+    let namespace = unique("cut-off");
+    let mut serve = site.serve_with("cut-off", &[("PGTENANT_FAULT", "kill@after:store")]).await;
+    let list = format!("/v1/namespaces/{namespace}/databases");
+    serve.api().try_send("POST", &list, &[], Some(&json!({"name": "db"}))).await.ok();
+    serve.running.end(Duration::from_secs(20)).await;
+    assert_eq!(files_below(&site.secrets).len(), 3, "stored before the server has them");
+
+    // The dead process's lease is still held, so the next thing that is done is the removal.
+    let serve = site.serve("after").await;
+    serve.api().delete(&format!("{list}/db")).await.expect(202);
+    serve.api().is_gone(&namespace, "db").await;
+    assert_eq!(files_below(&site.secrets), [""; 0], "credentials of a claim that is gone");
+}

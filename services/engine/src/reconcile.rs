@@ -91,8 +91,9 @@ impl Attempt<'_> {
         let (session, observed) = self.observe(server).await?;
         let plan = plan_drop(&self.claim.key, &observed).map_err(Failure::at("plan"))?;
         self.apply_outside(server, session, &plan).await?;
-        // Never given out for a database that was somebody else's all along.
-        if self.claim.roles.is_some() || !plan.is_empty() {
+        // A try that was cut off has stored credentials before there was anything on the server. Where a database or a
+        // role of the name is somebody else's and the claim never was Ready, what lies in the stores may be theirs too.
+        if self.claim.roles.is_some() || plan.beyond.is_empty() {
             self.fence("store")?;
             let targets = Tier::ALL.map(|tier| CredentialTarget { key: self.claim.key.clone(), tier });
             self.cluster.stores.delete_many(&targets).await.map_err(Failure::at("store"))?;
