@@ -63,14 +63,18 @@ async fn every_line_of_the_log_about_a_claim_names_it_in_json() {
     let plane = shared::calm().await;
     let (api, namespace) = (plane.api(), unique("log"));
     api.ready(&namespace, "db").await;
-    let raw = plane.serve.running.stderr();
-    let whole: Vec<&str> = raw.split_inclusive('\n').filter(|line| line.ends_with('\n')).collect();
-    let lines: Vec<Value> = whole
-        .iter()
-        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("not JSON ({error}): {line}")))
-        .collect();
-    let about: Vec<&Value> = lines.iter().filter(|line| line.to_string().contains(&namespace)).collect();
-    assert!(!about.is_empty(), "the claim is in the log");
+    // The log's line follows the event.
+    let about = pgtenant_tests::soon("the engine says what it does with a claim", || async {
+        let raw = plane.serve.running.stderr();
+        let whole = raw.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let about: Vec<Value> = whole
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("not JSON ({error}): {line}")))
+            .filter(|line: &Value| line.to_string().contains(&namespace))
+            .collect();
+        let engine = about.iter().any(|line| line["target"].as_str().is_some_and(|target| target.contains("engine")));
+        if engine { Ok(about) } else { Err(format!("{about:#?}")) }
+    })
+    .await;
     for line in &about {
         let claim = line["span"]["claim"].as_str().or(line["claim"].as_str()).unwrap_or_default();
         assert!(
@@ -79,8 +83,6 @@ async fn every_line_of_the_log_about_a_claim_names_it_in_json() {
         );
         assert!(line["timestamp"].is_string() && line["level"].is_string(), "{line}");
     }
-    let engine = about.iter().any(|line| line["target"].as_str().is_some_and(|target| target.contains("engine")));
-    assert!(engine, "the engine says what it does with a claim: {about:#?}");
 }
 
 #[tokio::test]

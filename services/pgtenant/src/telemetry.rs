@@ -1,4 +1,7 @@
 //! Logs and metrics of a serving process.
+//!
+//! One filter for all layers, none for a single one: `tracing::enabled!`, which sqlx calls for each statement, leaves the
+//! answer of a layer's own filter behind, and the next event of that thread is lost by it (tokio-rs/tracing#2519).
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -8,10 +11,12 @@ use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+use tracing::Level;
+use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::fmt;
+use tracing_subscriber::fmt::writer::MakeWriterExt as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{Layer, fmt};
 
 use crate::config::LogFormat;
 
@@ -30,14 +35,11 @@ pub(crate) fn render() -> String {
 /// # Errors
 /// The filter can not be read.
 pub(crate) fn to_stderr(format: LogFormat, filter: &str) -> Result<(), Box<dyn std::error::Error>> {
-    let filter = EnvFilter::try_new(filter)?;
+    let registry = tracing_subscriber::registry().with(EnvFilter::try_new(filter)?);
     let layer = fmt::layer().with_writer(Forgiving(io::stderr));
     match format {
-        LogFormat::Text => tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()?,
-        LogFormat::Json => {
-            let layer = layer.json().flatten_event(true).with_span_list(false);
-            tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()?;
-        }
+        LogFormat::Text => registry.with(layer).try_init()?,
+        LogFormat::Json => registry.with(layer.json().flatten_event(true).with_span_list(false)).try_init()?,
     }
     install_metrics()
 }
@@ -54,13 +56,10 @@ pub(crate) fn to_file(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
         .open(path)
         .map_err(|error| format!("can not write the log {}: {error}", path.display()))?;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
-    let to_file = fmt::layer().with_ansi(false).with_writer(Mutex::new(file)).with_filter(filter);
-    let to_terminal = fmt::layer()
-        .with_writer(Forgiving(io::stderr))
-        .without_time()
-        .with_target(false)
-        .with_filter(LevelFilter::WARN);
-    tracing_subscriber::registry().with(to_file).with(to_terminal).try_init()?;
+    let to_file = fmt::layer().with_ansi(false).with_writer(Mutex::new(file));
+    let to_terminal =
+        fmt::layer().with_writer(Forgiving(io::stderr).with_max_level(Level::WARN)).without_time().with_target(false);
+    tracing_subscriber::registry().with(filter).with(to_file).with(to_terminal).try_init()?;
     install_metrics()
 }
 
