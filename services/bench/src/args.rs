@@ -76,6 +76,10 @@ pub(crate) struct Sizes {
     pub(crate) idle: Vec<usize>,
     pub(crate) window: Duration,
     pub(crate) settle: Duration,
+    /// How long the file system is given before a burst to forget files that were deleted. ext4 gives out no inode again
+    /// for 5 to 40 s after its deletion (`recently_deleted` in `fs/ext4/ialloc.c`), and searches past all of them for
+    /// each new file: what is measured first after a removal would pay for it.
+    pub(crate) forget: Duration,
 }
 
 impl Args {
@@ -102,6 +106,7 @@ impl Args {
             idle,
             window: seconds(self.window, 4, 60),
             settle: seconds(self.settle, 2, 75),
+            forget: Duration::from_secs(if self.quick || self.tmpfs { 0 } else { 40 }),
         }
     }
 

@@ -46,6 +46,7 @@ pub(crate) async fn measure(bench: &Bench<'_>, sizes: &Sizes) -> Result<Bursts> 
     let failed_before = bench.events.failures();
     let before = Scrape::parse(&bench.api.metrics().await?);
     for round in 0..sizes.rounds {
+        tokio::time::sleep(sizes.forget).await;
         bench.say(&format!("burst: round {} of {}, {} claims of each side", round + 1, sizes.rounds, sizes.burst));
         let numbers = round * sizes.burst..(round + 1) * sizes.burst;
         let claims: Vec<Claim> = numbers.clone().map(|number| Claim::of("b", number)).collect();

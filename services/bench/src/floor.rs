@@ -78,7 +78,8 @@ impl Worker {
 
     /// Removes what [`Worker::claim`] made.
     pub(crate) async fn remove(&self, name: &str) -> Result<()> {
-        self.maintenance.batch(&format!(r#"DROP DATABASE IF EXISTS "{name}" WITH (FORCE)"#)).await?;
+        // FORCE is refused while autovacuum is there; nobody else is.
+        self.maintenance.batch(&format!(r#"DROP DATABASE IF EXISTS "{name}""#)).await?;
         self.maintenance.batch(&format!(r#"DROP ROLE IF EXISTS "{name}-read", "{name}-write", "{name}-admin""#)).await
     }
 
