@@ -1,4 +1,4 @@
-//! Gauges, and deleting what has been kept long enough.
+//! Gauges, idle connections, and deleting what has been kept long enough.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,6 +25,7 @@ pub(crate) async fn run(ledger: &Ledger, clusters: &BTreeMap<String, Arc<Cluster
             #[expect(clippy::cast_precision_loss, reason = "at most eight")]
             gauge!("pgtenant_cluster_connections", "cluster" => name.clone()).set(cluster.connections() as f64);
         }
+        ledger.trim().await;
         gauge!("pgtenant_ledger_connections").set(f64::from(ledger.connections()));
         if let Err(error) = counts(ledger).await {
             tracing::debug!(error = ?error, "gauges not read");

@@ -39,6 +39,9 @@ pub const WORK_CHANNEL: &str = "pgtenant_work";
 /// The channel on which new events are announced.
 pub const EVENTS_CHANNEL: &str = "pgtenant_events";
 
+/// Idle connections that are kept for what comes next.
+const KEPT_IDLE: usize = 2;
+
 /// What can go wrong with the ledger.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
@@ -99,7 +102,7 @@ pub struct Ledger {
 
 impl Ledger {
     /// Connections are made when they are first needed, so that the control plane starts while its ledger is down.
-    /// `max` bounds them; idle ones but one are closed after a minute.
+    /// `max` bounds them; [`Ledger::trim`] closes what a burst has left.
     #[must_use]
     pub fn new(options: PgConnectOptions, max: u32) -> Self {
         let pool = PgPoolOptions::new()
@@ -157,6 +160,14 @@ impl Ledger {
     #[must_use]
     pub fn connections(&self) -> u32 {
         self.pool.size()
+    }
+
+    /// Closes idle connections but two: the pool takes them in turn, so that each is used too often to become old.
+    pub async fn trim(&self) {
+        for _ in KEPT_IDLE..self.pool.num_idle() {
+            let Some(surplus) = self.pool.try_acquire() else { return };
+            surplus.close().await.ok();
+        }
     }
 
     /// Deletes what has been kept long enough: idempotency keys of a day, events of a week, finished operations of a
