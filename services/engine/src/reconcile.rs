@@ -10,8 +10,8 @@ use futures::future::{join_all, try_join, try_join_all};
 use pgtenant_ledger::{Claim, CredentialState};
 use pgtenant_model::{CredentialTarget, Endpoint, RoleStatus, Roles, Tier};
 use pgtenant_postgres::{
-    Desired, Fence as _, Observed, Plan, ProofError, Server, Session, Step, Verifier, observe, observe_inside, plan,
-    plan_drop, run_inside, run_maintenance,
+    Desired, Fence as _, Observed, Plan, ProofError, Server, Session, Step, Verifier, connect_inside, observe,
+    observe_inside, plan, plan_drop, run_inside, run_maintenance,
 };
 
 use crate::Faults;
@@ -81,7 +81,8 @@ impl Attempt<'_> {
         self.apply_outside(server, session, &plan).await?;
         // The tiers can log in from here on, so they are proven while the rest is done.
         let unproven = wanted.iter().filter(|one| !proven.contains(&one.target.tier));
-        try_join(self.apply_inside(server, &plan), self.prove(server, unproven)).await?;
+        let inside = connect_inside(server, &plan).await.map_err(Failure::at("apply-inside"))?;
+        try_join(self.apply_inside(server, inside, &plan), self.prove(server, unproven)).await?;
         self.faults.reach("after:prove").await;
         let more = observed.inside.as_ref().is_some_and(pgtenant_postgres::Inside::more);
         Ok(self.done(plan, wanted, reach.endpoint, more))
@@ -186,9 +187,9 @@ impl Attempt<'_> {
         run_maintenance(server, &mut session, plan, self.lease, &on_step).await.map_err(Failure::at("apply"))
     }
 
-    async fn apply_inside(&self, server: &Server, plan: &Plan) -> Result<(), Failure> {
+    async fn apply_inside(&self, server: &Server, session: Option<Session>, plan: &Plan) -> Result<(), Failure> {
         let on_step = |step: Step| self.on_step(step);
-        run_inside(server, plan, self.lease, &on_step).await.map_err(Failure::at("apply-inside"))
+        run_inside(server, session, plan, self.lease, &on_step).await.map_err(Failure::at("apply-inside"))
     }
 
     fn on_step(&self, step: Step) {

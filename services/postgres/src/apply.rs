@@ -49,7 +49,8 @@ pub async fn apply(
     on_step: OnStep<'_>,
 ) -> Result<(), PostgresError> {
     run_maintenance(server, session, plan, fence, on_step).await?;
-    run_inside(server, plan, fence, on_step).await
+    let inside = connect_inside(server, plan).await?;
+    run_inside(server, inside, plan, fence, on_step).await
 }
 
 /// Does what a plan says of the maintenance database, in which `session` is.
@@ -72,23 +73,33 @@ pub async fn run_maintenance(
     Ok(())
 }
 
-/// Does what a plan says of the claim's database, as the provisioner on a connection of its own; connects to nothing where
-/// there is nothing to do.
+/// A session of the provisioner in the claim's database, where the plan has something to do there.
+///
+/// Await it before the tiers log in. The first session of a new database writes the cache of the system catalogs that later
+/// ones start with (`pg_internal.init`); sessions that begin together all build it, which takes the server 9 ms for each.
+///
+/// # Errors
+/// No connection came free, or the server does not let the provisioner in.
+pub async fn connect_inside(server: &Server, plan: &Plan) -> Result<Option<Session>, PostgresError> {
+    match plan.batches_of(Place::Inside).next() {
+        Some(_) => server.inside(&plan.database).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Does what a plan says of the claim's database on the session that [`connect_inside`] made, and closes it.
 ///
 /// # Errors
 /// The first statement that failed.
 pub async fn run_inside(
     server: &Server,
+    session: Option<Session>,
     plan: &Plan,
     fence: &dyn Fence,
     on_step: OnStep<'_>,
 ) -> Result<(), PostgresError> {
-    let mut batches = plan.batches_of(Place::Inside).peekable();
-    if batches.peek().is_none() {
-        return Ok(());
-    }
-    let mut session = server.inside(&plan.database).await?;
-    for batch in batches {
+    let Some(mut session) = session else { return Ok(()) };
+    for batch in plan.batches_of(Place::Inside) {
         run(server, &mut session, batch, fence, on_step).await?;
     }
     Ok(())
@@ -129,8 +140,11 @@ async fn run_alone(
 ) -> Result<(), PostgresError> {
     let timeouts = session.timeouts();
     let remaining = check(fence, batch)?;
-    let is_drop = matches!(batch.changes.as_slice(), [Change::Database(DatabaseChange::Drop { .. })]);
-    if is_drop && remaining != Duration::MAX {
+    let dropped = match batch.changes.as_slice() {
+        [Change::Database(DatabaseChange::Drop { database })] => Some(database),
+        _ => None,
+    };
+    if dropped.is_some() && remaining != Duration::MAX {
         let mut guard = prologue(server, fence, timeouts.statement, batch)?;
         let before = guard.len();
         guard.push(sql::idle_session_timeout(remaining));
@@ -139,7 +153,14 @@ async fn run_alone(
         result.map_err(|failure| explain(batch, failure, before))?;
     }
     let sql: Vec<_> = batch.changes.iter().flat_map(Change::statements).collect();
-    let result = session.batch(&sql.join(";\n"), timeouts.database).await;
+    let mut result = session.batch(&sql.join(";\n"), timeouts.database).await;
+    if let Some(database) = dropped
+        && result.as_ref().is_err_and(|failure| failure.cause.sqlstate() == Some(sql::NOT_ALLOWED))
+    {
+        // No role owns a worker of autovacuum, so a non-superuser may not force it out (15.18). Without FORCE the server
+        // ends such workers itself.
+        result = session.batch(&sql::drop_unforced(database), timeouts.database).await;
+    }
     result.map_err(|failure| explain(batch, failure, 0))
 }
 

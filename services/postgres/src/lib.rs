@@ -22,7 +22,8 @@
 //! run_maintenance(&server, &mut session, &made, fence, &|_| {}).await?;
 //! drop(session);
 //! // The roles can log in; what is inside does not concern that.
-//! let inside = run_inside(&server, &made, fence, &|_| {});
+//! let inside = connect_inside(&server, &made).await?;
+//! let inside = run_inside(&server, inside, &made, fence, &|_| {});
 //! let (inside, proof) = tokio::join!(inside, server.prove(&database, &admin, &admin_password));
 //! inside?;
 //! let mut session = proof?;
@@ -47,7 +48,7 @@ mod tls;
 mod verifier;
 mod version;
 
-pub use apply::{Fence, OnStep, Step, Unfenced, apply, run_inside, run_maintenance};
+pub use apply::{Fence, OnStep, Step, Unfenced, apply, connect_inside, run_inside, run_maintenance};
 pub use bootstrap::{Bootstrap, GROUP, bootstrap, bootstrap_sql};
 pub use change::{
     Attribute, Change, DatabaseChange, InsideChange, Object, ObjectChange, Privilege, Relation, RoleChange,

@@ -9,6 +9,7 @@ use futures::TryStreamExt as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::AbortHandle;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Connection, Row, SimpleQueryMessage, Statement};
 
@@ -181,6 +182,13 @@ impl Session {
 }
 
 impl Cause {
+    pub(crate) fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::Error(error) => error.code().map(SqlState::code),
+            Self::Deadline(_) => None,
+        }
+    }
+
     pub(crate) fn into_error(self, what: &str) -> PostgresError {
         match self {
             Self::Error(error) => PostgresError::new(what, &error),

@@ -50,6 +50,11 @@ fn database_statement(change: &DatabaseChange) -> String {
     }
 }
 
+/// Waits for sessions that are in the database, 5 s at most, and ends no tenant's.
+pub(crate) fn drop_unforced(database: &str) -> String {
+    format!("DROP DATABASE IF EXISTS {}", ident(database))
+}
+
 fn role_statement(change: &RoleChange, verifiers: Verifiers) -> String {
     match change {
         RoleChange::Create { role, connection_limit, verifier } => format!(
@@ -161,6 +166,9 @@ pub(crate) fn fence(until: DateTime<Utc>) -> String {
 
 /// division_by_zero: nothing else in a batch divides.
 pub(crate) const FENCED: &str = "22012";
+
+/// `insufficient_privilege`.
+pub(crate) const NOT_ALLOWED: &str = "42501";
 
 /// Limits each statement of the batch.
 pub(crate) fn local_statement_timeout(limit: Duration) -> String {

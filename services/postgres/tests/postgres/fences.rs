@@ -75,7 +75,8 @@ async fn a_batch_that_comes_too_late_does_nothing() {
 
     plan.batches.remove(0);
     run_maintenance(server, &mut session, &plan, &Unfenced, &|_| {}).await.unwrap();
-    let error = pgtenant_postgres::run_inside(server, &plan, &Stale, &|_| {}).await.unwrap_err();
+    let inside = pgtenant_postgres::connect_inside(server, &plan).await.unwrap();
+    let error = pgtenant_postgres::run_inside(server, inside, &plan, &Stale, &|_| {}).await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Fenced, "{error}");
     tenant.repair().await;
 

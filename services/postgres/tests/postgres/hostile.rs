@@ -1,5 +1,7 @@
 //! Tenants who mean harm, or only do odd things.
 
+use std::time::{Duration, Instant};
+
 use pgtenant_model::Tier;
 use pgtenant_postgres::{ErrorClass, plan_drop};
 use pgtenant_testkit::unique;
@@ -175,6 +177,31 @@ async fn sessions_of_every_tier_are_ended_by_a_drop() {
     for session in &mut open {
         assert!(run(session, "SELECT").await.is_err());
     }
+}
+
+#[tokio::test]
+async fn an_autovacuum_that_takes_hours_does_not_hold_up_a_drop() {
+    let world = World::new().await;
+    let tenant = world.tenant();
+    tenant.create().await;
+    let slow = "CREATE TABLE slow (n int) WITH (autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1);
+                INSERT INTO slow SELECT generate_series(1, 100000); DELETE FROM slow";
+    tenant.sql(ADMIN, slow).await.unwrap();
+    let mut root = world.root("postgres").await;
+    run(&mut root, "ALTER SYSTEM SET autovacuum_naptime = '1s'").await.unwrap();
+    run(&mut root, "SELECT pg_reload_conf()").await.unwrap();
+    let workers = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND backend_type = 'autovacuum worker'",
+        tenant.database()
+    );
+    let begun = Instant::now();
+    while value::<i64>(&mut root, &workers).await == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no autovacuum comes");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tenant.drop().await;
+    run(&mut root, "ALTER SYSTEM RESET autovacuum_naptime").await.unwrap();
+    run(&mut root, "SELECT pg_reload_conf()").await.unwrap();
 }
 
 #[tokio::test]
