@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pgtenant_tests::{
-    Cli, Credential, Own, SiteOptions, Stream, TIERS, files_below, processes_in, read_proc, rows, superuser_sql,
+    Cli, Credential, Dev, Folder, Own, Running, SiteOptions, Stream, TIERS, files_below, processes_in, read_proc, rows,
+    superuser_sql,
 };
 use serde_json::json;
 
@@ -139,7 +140,7 @@ async fn no_password_is_in_any_log_table_answer_metric_process_list_or_statement
     // Commands that hold one.
     let cli = Cli::of(&plane.serve.url, &plane.site.token).env("PGTENANT_SECRETS_DIR", &secrets);
     let psql = cli.command(&["db", "connect", "leak/one", "--tier", "write", "--", "-Atc", "select pg_sleep(1.5)"]);
-    let running = pgtenant_tests::Running::spawn(&psql, plane.site.path(), "connect");
+    let running = Running::spawn(&psql, plane.site.path(), "connect");
     pgtenant_tests::soon("psql is at work", || async {
         let busy = "select count(*)::text from pg_stat_activity where query like 'select pg_sleep(1.5)%'";
         let count = rows(&place.superuser, None, busy).await;
@@ -211,4 +212,37 @@ async fn no_password_is_in_any_log_table_answer_metric_process_list_or_statement
         }
     }
     pgtenant_tests::measured(&format!("leaks: {} secrets looked for in {} places", secret_texts.len(), written.len()));
+}
+
+#[tokio::test]
+async fn dev_logs_no_secret_of_its_folder_even_when_it_logs_all() {
+    let folder = Folder::new("dev-trace");
+    let dir = folder.join("data");
+    let mut command = Dev::command(&dir, 0);
+    command.env("RUST_LOG", "trace");
+    let mut dev = Dev::up(Running::spawn(&command, folder.path(), "dev"), &dir).await;
+    dev.api().is_ready("demo", "orders").await;
+    dev.interrupt().await;
+
+    let mut secrets = BTreeSet::from([dev.token.clone()]);
+    collect(&dev.secrets(), &mut secrets);
+    let files = files_below(&dir);
+    for file in files.iter().filter(|file| file.ends_with(".password")) {
+        secrets.insert(std::fs::read_to_string(dir.join(file)).unwrap().trim().to_owned());
+    }
+    // The token, three tiers, the ledger's login, the provisioner, and the superusers of both.
+    assert!(secrets.len() >= 8, "{} secrets", secrets.len());
+    let log = std::fs::read_to_string(dir.join("pgtenant.log")).unwrap();
+    assert!(log.contains(" TRACE ") && log.contains("sqlx"), "the log tells all");
+    let mut written = vec![("pgtenant.log".to_owned(), log), ("its output".into(), dev.running.stdout())];
+    written.push(("its errors".into(), dev.running.stderr()));
+    for file in files.iter().filter(|file| file.contains("/log/")) {
+        written.push((file.clone(), String::from_utf8_lossy(&std::fs::read(dir.join(file)).unwrap()).into_owned()));
+    }
+    assert!(written.len() >= 3 + 3, "logs of three servers: {}", written.len());
+    for (place, text) in &written {
+        for secret in &secrets {
+            assert!(!text.contains(secret.as_str()), "a secret ({}…) is in {place}", &secret[..4]);
+        }
+    }
 }

@@ -10,6 +10,7 @@ use pgtenant_model::{
     Topology,
 };
 use pgtenant_postgres::{Bootstrap, GROUP, Server, ServerOptions, Timeouts, Verifier, bootstrap};
+use postgres_protocol::password::scram_sha_256;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::PgConnectOptions;
@@ -108,13 +109,15 @@ impl Servers {
 async fn open_ledger(folder: &Folder, server: &Cluster) -> Result<Ledger> {
     let (password, _) = folder.secret("ledger.password")?;
     let superuser = server.superuser();
-    let mut db = superuser.clone().connect().await?;
+    // What sqlx logs of a statement is its whole text.
+    let mut db = superuser.clone().disable_statement_logging().connect().await?;
     let known: bool = sqlx::query_scalar("select exists (select from pg_roles where rolname = 'pgtenant')")
         .fetch_one(&mut db)
         .await?;
     if !known {
-        // Letters and digits only, and the ledger's server logs no statements.
-        let statement = Zeroizing::new(format!("create role pgtenant login password '{}'", password.expose_secret()));
+        // A verifier has no quotes, and the server's log can not hold the password when it has been sent this alone.
+        let verifier = Zeroizing::new(scram_sha_256(password.expose_secret().as_bytes()));
+        let statement = Zeroizing::new(format!("create role pgtenant login password '{}'", verifier.as_str()));
         sqlx::raw_sql(sqlx::AssertSqlSafe(statement.as_str())).execute(&mut db).await?;
     }
     let made: bool = sqlx::query_scalar("select exists (select from pg_database where datname = 'pgtenant')")
