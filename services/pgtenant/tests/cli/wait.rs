@@ -106,6 +106,20 @@ fn events_end_a_pause() {
 }
 
 #[test]
+fn a_database_that_can_be_used_is_not_waited_for() {
+    let server = Server::start();
+    let mut degraded = database("idp-dev", "my-db", "Ready");
+    degraded["state"] = "Degraded".into();
+    server.on(DATABASES, [Answer::json(200, &degraded)]).on(DATABASE, [Answer::json(200, &degraded)]);
+    let ended = server.run(&["db", "create", "idp-dev/my-db", "--wait", "--timeout", "5s"]).expect(0);
+    assert_eq!(
+        ended.stdout,
+        "idp-dev/my-db unchanged\nidp-dev/my-db is Degraded: database idp-dev-my-db on db1.example:5432\n"
+    );
+    assert_eq!(ended.stderr, "");
+}
+
+#[test]
 fn a_failure_says_what_to_do() {
     let server = Server::start();
     let message = "at step database: permission denied to create database. Ask for CREATEDB. Try 1 failed";

@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::Utc;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use pgtenant_model::{ClaimKey, ConditionStatus, Database, DatabaseState, Operation, OperationState};
+use pgtenant_model::{ClaimKey, Condition, ConditionStatus, Database, DatabaseState, Operation, OperationState};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -167,18 +167,27 @@ fn judge(sight: &Sight, goal: Goal) -> Found {
     let Goal::Settled { generation, .. } = goal else { return Found::Going };
     match database {
         None => Found::Failed,
-        Some(database) if database.state == DatabaseState::Ready && database.observed_generation >= generation => {
-            Found::Done
+        Some(database) if is_usable(database) && database.observed_generation >= generation => Found::Done,
+        Some(database) if matches!(database.state, DatabaseState::Failed | DatabaseState::Degraded) => {
+            stuck(Some(database))
         }
-        Some(database) if database.state == DatabaseState::Failed => stuck(Some(database)),
         Some(_) => Found::Going,
     }
 }
 
+fn ready(database: &Database) -> Option<&Condition> {
+    database.conditions.iter().find(|condition| condition.kind == "Ready")
+}
+
+/// Degraded as well, where all that is left is for a superuser.
+fn is_usable(database: &Database) -> bool {
+    matches!(database.state, DatabaseState::Ready | DatabaseState::Degraded)
+        && ready(database).is_some_and(|condition| condition.status == ConditionStatus::True)
+}
+
 /// Failed for good, unless another try may help.
 fn stuck(database: Option<&Database>) -> Found {
-    let ready = database.and_then(|d| d.conditions.iter().find(|condition| condition.kind == "Ready"));
-    if ready.is_some_and(|condition| NEEDS_A_PERSON.contains(&condition.reason.as_str())) {
+    if database.and_then(ready).is_some_and(|condition| NEEDS_A_PERSON.contains(&condition.reason.as_str())) {
         Found::Failed
     } else {
         Found::Going
@@ -189,8 +198,7 @@ fn stuck(database: Option<&Database>) -> Found {
 fn message(sight: &Sight) -> Option<String> {
     let operation = sight.operation.as_ref().and_then(|operation| operation.message.clone());
     let condition = || {
-        let conditions = &sight.database.as_ref()?.conditions;
-        let ready = conditions.iter().find(|condition| condition.kind == "Ready")?;
+        let ready = ready(sight.database.as_ref()?)?;
         // One that holds is older than the request.
         (ready.status != ConditionStatus::True).then(|| ready.message.clone())
     };
@@ -301,7 +309,8 @@ mod tests {
         });
         let database = database.map(|(state, observed, reason)| {
             let role = json!({"role": "r", "login": "r", "setAt": null, "stores": []});
-            let ready: Value = json!({"type": "Ready", "status": "False", "reason": reason, "message": "because",
+            let status = if reason == "Provisioned" { "True" } else { "False" };
+            let ready: Value = json!({"type": "Ready", "status": status, "reason": reason, "message": "because",
                 "lastTransitionTime": "2026-01-01T00:00:00Z"});
             let document = json!({"namespace": "a", "name": "b", "mode": "standard", "cluster": "default",
                 "schemas": [], "extensions": [], "connectionLimit": null, "generation": 2,
@@ -339,6 +348,11 @@ mod tests {
             (Some(("Ready", 2, "Provisioned")), Found::Done),
             (Some(("Failed", 1, "NotOurs")), Found::Failed),
             (Some(("Failed", 1, "ServerBusy")), Found::Going),
+            // It can be used, and a superuser has something to put right.
+            (Some(("Degraded", 1, "Provisioned")), Found::Going),
+            (Some(("Degraded", 2, "Provisioned")), Found::Done),
+            (Some(("Degraded", 2, "ServerRefused")), Found::Failed),
+            (Some(("Degraded", 2, "ServerBusy")), Found::Going),
         ] {
             assert_eq!(judge(&sight(None, database), goal), expected, "{database:?}");
         }
