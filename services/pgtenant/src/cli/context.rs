@@ -58,8 +58,8 @@ impl Context {
     /// The URL can not be used, or there is no token.
     pub(crate) fn client(&self) -> Result<Client> {
         let token = self.token()?;
-        let timeout = self.args.timeout.unwrap_or(REQUEST_TIMEOUT).min(REQUEST_TIMEOUT);
-        let client = Client::new(&ClientOptions { url: self.args.url.clone(), token, timeout })?;
+        let options = ClientOptions { url: self.args.url.clone(), token, timeout: self.request_timeout() };
+        let client = Client::new(&options)?;
         if is_exposed(client.base()) {
             note(&format!("warning: the token goes to {} unencrypted; use https", client.base()));
         }
@@ -83,6 +83,11 @@ impl Context {
             "set PGTENANT_TOKEN, or PGTENANT_TOKEN_FILE (--token-file) to a file that holds it; `pgtenant dev` writes one \
              into DIR/env: `. DIR/env` sets it",
         ))
+    }
+
+    /// How long one answer may take.
+    fn request_timeout(&self) -> Duration {
+        self.args.timeout.unwrap_or(REQUEST_TIMEOUT)
     }
 
     /// How long a command with `--wait` may take.
@@ -113,6 +118,22 @@ fn is_exposed(url: &reqwest::Url) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_timeout_that_is_given_is_for_answers_and_for_waits() {
+        #[derive(clap::Parser)]
+        struct Alone {
+            #[command(flatten)]
+            global: GlobalArgs,
+        }
+        let timeouts = |arguments: &[&str]| {
+            let context = Context::new(<Alone as clap::Parser>::parse_from(arguments).global);
+            (context.request_timeout().as_secs(), context.wait_timeout().as_secs())
+        };
+        assert_eq!(timeouts(&["pgtenant"]), (30, 600));
+        assert_eq!(timeouts(&["pgtenant", "--timeout", "2s"]), (2, 2));
+        assert_eq!(timeouts(&["pgtenant", "--timeout", "20m"]), (1200, 1200));
+    }
 
     #[test]
     fn tokens_are_exposed_on_the_network_only() {

@@ -24,6 +24,10 @@ const SLOW_LOOK: Duration = Duration::from_secs(3);
 /// Between looks while they do not.
 const FAST_LOOK: Duration = Duration::from_millis(700);
 const STREAM_AGAIN: Duration = Duration::from_secs(3);
+/// For each request of a wait: one that hangs is given up and sent again, however long the wait may be.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(30);
+/// For what is told of a wait that took too long.
+const LAST_LOOK: Duration = Duration::from_secs(5);
 /// As a shell says that a program ended by Ctrl-C.
 const INTERRUPTED: u8 = 130;
 
@@ -84,6 +88,7 @@ struct Sight {
 /// # Errors
 /// The control plane does not let us look.
 pub(super) async fn wait(context: &Context, client: &Client, key: &ClaimKey, goal: Goal) -> Result<Outcome> {
+    let client = &client.with_timeout_up_to(LOOK_TIMEOUT);
     let deadline = Instant::now() + context.wait_timeout();
     let progress = Progress::new(key);
     let news = Arc::new(News::default());
@@ -105,7 +110,8 @@ pub(super) async fn wait(context: &Context, client: &Client, key: &ClaimKey, goa
         Some((Found::Done, _)) => Ok(Outcome::Done),
         Some((_, sight)) => Err(failure(key, &sight, None)),
         None => {
-            let sight = look(client, key, goal).await.unwrap_or_default();
+            let sight = tokio::time::timeout(LAST_LOOK, look(client, key, goal)).await;
+            let sight = sight.ok().and_then(Result::ok).unwrap_or_default();
             Err(failure(key, &sight, Some(context.wait_timeout())))
         }
     }

@@ -71,6 +71,11 @@ impl Client {
         Ok(Self { http, base, timeout: options.timeout })
     }
 
+    /// The same, with no more than this for each request.
+    pub(crate) fn with_timeout_up_to(&self, longest: Duration) -> Self {
+        Self { timeout: self.timeout.min(longest), ..self.clone() }
+    }
+
     /// The base URL.
     pub(crate) fn base(&self) -> &Url {
         &self.base
