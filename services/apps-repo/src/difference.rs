@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use pgtenant_ledger::{AppsProblem, DoorClaim, Wish};
 use pgtenant_model::{ClaimKey, Mode};
 
-use crate::problem::problem;
+use crate::choice::{Choice, Name, choose, name_of};
+use crate::problem::{listed, problem};
 use crate::scan::{Definition, Scan};
 
 /// What keeps a mistake in the folder from taking databases with it.
@@ -59,12 +60,13 @@ pub(crate) struct Difference<'a> {
 
 /// Compares. `believe`: a second look has confirmed the doubts.
 pub(crate) fn compare<'a>(claims: &'a [DoorClaim], scan: &'a Scan, guard: Guard, believe: bool) -> Difference<'a> {
-    let mut difference = Difference { believe, ..Difference::default() };
-    let known: BTreeMap<&ClaimKey, &DoorClaim> = claims.iter().map(|c| (&c.key, c)).collect();
-    for definition in &scan.definitions {
-        difference.defined(definition, known.get(&definition.key).copied(), scan);
+    let known: BTreeMap<Name<'_>, &DoorClaim> = claims.iter().map(|c| (name_of(&c.key), c)).collect();
+    let Choice { definitions, problems } = choose(scan, |name| known.get(&name)?.source_ref.as_deref());
+    let mut difference = Difference { problems: listed(problems), believe, ..Difference::default() };
+    for definition in &definitions {
+        difference.defined(definition, known.get(&name_of(&definition.key)).copied(), scan);
     }
-    let defined: BTreeSet<&ClaimKey> = scan.definitions.iter().map(|d| &d.key).collect();
+    let defined: BTreeSet<&ClaimKey> = definitions.iter().map(|d| &d.key).collect();
     let undefined = claims.iter().filter(|claim| !defined.contains(&claim.key));
     difference.undefined(undefined, scan, guard);
     difference

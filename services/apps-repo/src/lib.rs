@@ -5,6 +5,7 @@
 //! folder changes.
 
 mod application;
+mod choice;
 mod difference;
 mod file;
 mod follow;

@@ -6,6 +6,8 @@ use pgtenant_ledger::AppsProblem;
 
 /// Longest message and key; a file may hold a name of a megabyte.
 const MAX_CHARS: usize = 400;
+/// More problems than these are counted, not listed.
+const MAX_PROBLEMS: usize = 1000;
 
 /// A problem whose texts can be shown and stored.
 pub(crate) fn problem(file: &str, line: u32, key: &str, message: &str) -> AppsProblem {
@@ -15,6 +17,23 @@ pub(crate) fn problem(file: &str, line: u32, key: &str, message: &str) -> AppsPr
         key: clean(key),
         message: clean(message),
     }
+}
+
+/// Each problem once, in order, and not too many.
+pub(crate) fn listed(mut problems: Vec<AppsProblem>) -> Vec<AppsProblem> {
+    problems.sort_by(|a, b| order(a).cmp(&order(b)));
+    problems.dedup();
+    let left_out = problems.len().saturating_sub(MAX_PROBLEMS);
+    if left_out > 0 {
+        problems.truncate(MAX_PROBLEMS);
+        problems.push(problem("", 0, "", &format!("{left_out} more problems are not listed")));
+    }
+    problems
+}
+
+/// By file and line.
+pub(crate) fn order(problem: &AppsProblem) -> (&str, i32, &str, &str) {
+    (&problem.file, problem.line, &problem.key, &problem.message)
 }
 
 /// Control characters as escapes, at most [`MAX_CHARS`].

@@ -6,7 +6,8 @@ use std::path::Path;
 use pgtenant_ledger::{AppsProblem, DoorClaim};
 use pgtenant_model::{ClaimKey, ClaimSpec};
 
-use crate::problem::problem;
+use crate::choice::{Choice, choose};
+use crate::problem::{listed, problem};
 use crate::values::line_of;
 use crate::walk::{Cache, Walk};
 
@@ -96,7 +97,7 @@ impl Kept {
 /// What a look at the folder has found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Scan {
-    /// Every database that is well defined, by file and line; each key once.
+    /// Every database that is well defined, by file and line. Several files may define one; [`scan`] has chosen.
     pub definitions: Vec<Definition>,
     /// Every problem, by file and line.
     pub problems: Vec<AppsProblem>,
@@ -156,8 +157,14 @@ impl Scanner {
     }
 }
 
-/// Looks at all of the folder `root` once. Blocks; whatever goes wrong is a part of the result.
+/// Looks at all of the folder `root` once, for whoever does not know the claims: where several files define one
+/// database, the first file counts, and the others have a problem. Blocks; whatever goes wrong is a part of the result.
 #[must_use]
 pub fn scan(root: &Path, limits: &Limits) -> Scan {
-    Scanner::new(limits.clone()).scan(root)
+    let mut scan = Scanner::new(limits.clone()).scan(root);
+    let Choice { definitions, problems } = choose(&scan, |_| None);
+    let definitions = definitions.into_iter().cloned().collect();
+    scan.problems = listed([&scan.problems[..], &problems].concat());
+    scan.definitions = definitions;
+    scan
 }

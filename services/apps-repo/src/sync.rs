@@ -8,6 +8,7 @@ use pgtenant_model::Source;
 use tokio::time::Instant;
 
 use crate::difference::{Difference, Doubt, Guard, compare};
+use crate::problem::order;
 use crate::scan::Scan;
 use crate::step::{Ran, run};
 
@@ -134,10 +135,6 @@ impl Syncer {
         }
         self.logged = now;
     }
-}
-
-fn order(problem: &AppsProblem) -> (&str, i32, &str, &str) {
-    (&problem.file, problem.line, &problem.key, &problem.message)
 }
 
 fn owned(problem: &AppsProblem) -> (String, i32, String, String) {

@@ -7,18 +7,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pgtenant_ledger::AppsProblem;
-use pgtenant_model::{ClaimKey, check_label};
+use pgtenant_model::check_label;
 
 use crate::application::{self, Application};
 use crate::file::{self, Stamp, Unread};
-use crate::problem::problem;
+use crate::problem::{listed, problem};
 use crate::scan::{Kept, Limits, Names, Scan};
 use crate::values::{self, Values};
 
 const APPLICATION: &str = "application.yaml";
 const VALUES: &str = "values.yaml";
-/// More problems than these are counted, not listed.
-const MAX_PROBLEMS: usize = 1000;
 /// A file system may give two writes one time stamp: what changed this lately is read again.
 const SETTLED: Duration = Duration::from_secs(2);
 
@@ -334,41 +332,9 @@ fn join(folder: &str, name: &str) -> String {
     if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
 }
 
-/// Leaves one definition for each key, and puts everything in order.
+/// Puts everything in order.
 fn finish(mut scan: Scan) -> Scan {
-    let mut found = std::mem::take(&mut scan.definitions);
-    found.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
-    let mut first: BTreeMap<ClaimKey, (String, u32)> = BTreeMap::new();
-    for kept in &scan.kept {
-        let Names::Known(names) = &kept.names else { continue };
-        for (name, line) in names {
-            if let Ok(key) = ClaimKey::new(kept.namespace(), name) {
-                let place = (kept.place.clone(), *line);
-                first.entry(key).and_modify(|old| *old = place.clone().min(old.clone())).or_insert(place);
-            }
-        }
-    }
-    for definition in found {
-        let place = (definition.file.clone(), definition.line);
-        match first.get(&definition.key) {
-            Some(earlier) if *earlier < place => {
-                let (file, line) = earlier;
-                let message =
-                    format!("{:?} is defined in {file}:{line} already, and that one counts", definition.key.name());
-                scan.problems.push(definition.problem("name", &message));
-            }
-            _ => {
-                first.insert(definition.key.clone(), place);
-                scan.definitions.push(definition);
-            }
-        }
-    }
-    scan.problems.sort_by(|a, b| (&a.file, a.line, &a.key, &a.message).cmp(&(&b.file, b.line, &b.key, &b.message)));
-    scan.problems.dedup();
-    let left_out = scan.problems.len().saturating_sub(MAX_PROBLEMS);
-    if left_out > 0 {
-        scan.problems.truncate(MAX_PROBLEMS);
-        scan.problems.push(problem("", 0, "", &format!("{left_out} more problems are not listed")));
-    }
+    scan.definitions.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+    scan.problems = listed(scan.problems);
     scan
 }

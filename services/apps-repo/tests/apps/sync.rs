@@ -45,6 +45,42 @@ async fn definitions_become_claims_and_follow_their_files() {
 }
 
 #[tokio::test]
+async fn a_file_that_comes_later_takes_no_claim_over() {
+    let mut world = World::new().await;
+    world.application("ns/orders", &["name: a, mode: protected"]);
+    world.application("ns/zeta", &["c"]);
+    world.settle().await;
+    let before = world.claims().await;
+    // Earlier by name, and with a wish of its own; a new name belongs to the first file.
+    world.application("ns/billing", &["name: a, connectionLimit: 3", "d"]);
+    world.application("ns/zeta", &["c", "d"]);
+    for _ in 0..2 {
+        world.look().await;
+        let mut claims = world.claims().await;
+        assert_eq!(claims.remove(2), "ns/d present standard ns/billing/values.yaml");
+        assert_eq!(claims, before);
+        assert_eq!(
+            world.problems().await,
+            "ns/billing/values.yaml:2: postgresqlDatabases[0].name: \"a\" is defined in ns/orders/values.yaml:2 already, and \
+             that one counts\n\
+             ns/zeta/values.yaml:3: postgresqlDatabases[1].name: \"d\" is defined in ns/billing/values.yaml:3 already, and \
+             that one counts\n"
+        );
+    }
+    // Nor does a broken one: the claim's own file still changes it.
+    world.application("ns/billing", &["a", "d", "name: x, mode: wrong"]);
+    world.application("ns/orders", &["name: a, mode: protected, schemas: [s]"]);
+    assert_eq!(world.look().await.written, 1);
+    assert_eq!(world.claims().await[0], before[0]);
+    // It goes to the next file when its own one gives it up.
+    world.application("ns/zeta", &["c"]);
+    world.application("ns/billing", &["name: a, mode: protected", "d"]);
+    world.application("ns/orders", &[]);
+    world.settle().await;
+    assert_eq!(world.claims().await[0], "ns/a present protected ns/billing/values.yaml");
+}
+
+#[tokio::test]
 async fn a_look_without_a_difference_writes_nothing() {
     let mut world = World::new().await;
     world.application("ns/orders", &["a", "name: b, mode: wrong"]);

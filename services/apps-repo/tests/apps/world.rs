@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pgtenant_apps_repo::{Guard, Limits, Synced, Syncer, render_problems, scan};
+use pgtenant_apps_repo::{Guard, Limits, Scanner, Synced, Syncer, render_problems};
 use pgtenant_ledger::{Actor, Ledger, apps_problems, put_clusters};
 use pgtenant_model::{ClaimKey, ClusterSpec, Source};
 use sqlx::postgres::PgConnectOptions;
@@ -71,7 +71,7 @@ impl World {
 
     pub(crate) async fn look_after(&mut self, wait: Duration) -> Synced {
         self.now += wait;
-        let scan = scan(&self.root, &Limits::default());
+        let scan = Scanner::new(Limits::default()).scan(&self.root);
         self.syncer.sync(&self.ledger, &scan, self.now).await.unwrap()
     }
 
