@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
 
-const GAUGES: Duration = Duration::from_secs(15);
+const GAUGES: Duration = Duration::from_secs(5);
 const PRUNING: Duration = Duration::from_secs(3600);
 
 pub(crate) async fn run(ledger: &Ledger, clusters: &BTreeMap<String, Arc<Cluster>>, stop: &CancellationToken) {

@@ -39,8 +39,8 @@ pub const WORK_CHANNEL: &str = "pgtenant_work";
 /// The channel on which new events are announced.
 pub const EVENTS_CHANNEL: &str = "pgtenant_events";
 
-/// Idle connections that are kept for what comes next.
-const KEPT_IDLE: usize = 2;
+/// Idle connections that are kept for what comes next: another one takes 10 ms.
+const KEPT_IDLE: usize = 1;
 
 /// What can go wrong with the ledger.
 #[derive(Debug, thiserror::Error)]
@@ -162,7 +162,7 @@ impl Ledger {
         self.pool.size()
     }
 
-    /// Closes idle connections but two: the pool takes them in turn, so that each is used too often to become old.
+    /// Closes idle connections but one: the pool takes them in turn, so that each is used too often to become old.
     pub async fn trim(&self) {
         for _ in KEPT_IDLE..self.pool.num_idle() {
             let Some(surplus) = self.pool.try_acquire() else { return };

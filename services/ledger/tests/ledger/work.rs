@@ -1,0 +1,137 @@
+//! Leases and fences.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures::future::join_all;
+use pgtenant_ledger::{LedgerError, Refused, Wish, Work, create, finish, forget, next_due, remove, renew, rotate};
+use pgtenant_model::{ClaimKey, ClaimSpec, DatabaseState, Source, Tier};
+use uuid::Uuid;
+
+use crate::world::{LEASE, World, actor, ready};
+
+#[tokio::test]
+async fn replicas_that_take_at_once_never_share_a_claim() {
+    let world = World::new().await;
+    for number in 0..8 {
+        world.create(&format!("db-{number}")).await;
+    }
+    let takes = (0..6).map(|_| world.take(Uuid::new_v4(), 3, LEASE));
+    let taken: Vec<Work> = join_all(takes).await.into_iter().flatten().collect();
+    let names: BTreeSet<_> = taken.iter().map(|work| work.claim.key.name().to_owned()).collect();
+    assert_eq!((taken.len(), names.len()), (8, 8));
+    assert!(world.take(Uuid::new_v4(), 8, LEASE).await.is_empty(), "all are held");
+}
+
+#[tokio::test]
+async fn a_replica_whose_lease_ran_out_can_write_nothing_any_more() {
+    let world = World::new().await;
+    let key = world.create("db").await.claim.key;
+    let [stalled] = <[Work; 1]>::try_from(world.take(Uuid::new_v4(), 1, Duration::ZERO).await).unwrap();
+    let [next] = <[Work; 1]>::try_from(world.take(Uuid::new_v4(), 1, LEASE).await).unwrap();
+    assert!(next.fence > stalled.fence);
+
+    let mut tx = world.begin().await;
+    let fenced = |result| matches!(result, Err(LedgerError::Fenced(name)) if name == "team/db");
+    assert!(fenced(renew(&mut tx, &stalled, LEASE).await));
+    assert!(fenced(finish(&mut tx, &stalled, &ready()).await));
+    assert!(fenced(forget(&mut tx, &stalled, "gone").await));
+    renew(&mut tx, &next, LEASE).await.unwrap();
+    finish(&mut tx, &next, &ready()).await.unwrap();
+    // It was given back, so even its last holder is nobody now.
+    tx.commit().await.unwrap();
+    let claim = world.claim(&key).await.unwrap();
+    assert_eq!((claim.state, claim.observed_generation), (DatabaseState::Ready, 1));
+}
+
+#[tokio::test]
+async fn a_wish_that_changes_under_work_is_due_at_once_and_not_called_true() {
+    let world = World::new().await;
+    let key = world.create("db").await.claim.key;
+    let [work] = <[Work; 1]>::try_from(world.take(Uuid::new_v4(), 1, LEASE).await).unwrap();
+    let mut tx = world.begin().await;
+    let asked = rotate(&mut tx, &key, &[Tier::Read], &actor()).await.unwrap().operation.unwrap();
+    tx.commit().await.unwrap();
+    let mut tx = world.begin().await;
+    finish(&mut tx, &work, &ready()).await.unwrap();
+    tx.commit().await.unwrap();
+
+    let claim = world.claim(&key).await.unwrap();
+    assert_eq!((claim.generation, claim.observed_generation), (2, 1));
+    assert_eq!(claim.rotate, [Tier::Read], "asked for after the work began");
+    let mut db = world.ledger.acquire().await.unwrap();
+    assert_eq!(next_due(&mut db, "default").await.unwrap().0, Some(Duration::ZERO));
+    let operation = pgtenant_ledger::operation(&mut db, asked.id).await.unwrap().unwrap();
+    assert!(operation.finished_at.is_none(), "{operation:?}");
+}
+
+#[tokio::test]
+async fn a_claim_that_is_to_go_is_forgotten_only_while_it_is() {
+    let world = World::new().await;
+    let key = world.create("db").await.claim.key;
+    let [work] = <[Work; 1]>::try_from(world.take(Uuid::new_v4(), 1, LEASE).await).unwrap();
+    let mut tx = world.begin().await;
+    assert!(matches!(forget(&mut tx, &work, "gone").await, Err(LedgerError::Fenced(_))), "nobody asked for it");
+    tx.rollback().await.unwrap();
+
+    let mut tx = world.begin().await;
+    remove(&mut tx, &key, Source::Api, None, &actor()).await.unwrap();
+    let again = create(&mut tx, &key, &ClaimSpec::default(), (Source::Api, None), &actor()).await;
+    assert!(matches!(again, Err(Refused::Deleting(_))), "its name is not free yet");
+    tx.commit().await.unwrap();
+    assert_eq!(world.claim(&key).await.unwrap().wish, Wish::Absent);
+    let mut tx = world.begin().await;
+    forget(&mut tx, &work, "gone").await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(world.claim(&key).await, None);
+    assert_ne!(world.create("db").await.claim.id, work.claim.id);
+}
+
+#[tokio::test]
+async fn of_two_claims_that_mean_the_same_database_the_first_wins() {
+    let world = World::new().await;
+    let (first, second) = (ClaimKey::new("a", "b-c").unwrap(), ClaimKey::new("a-b", "c").unwrap());
+    assert_eq!(first.database(), second.database());
+    let mut one = world.begin().await;
+    create(&mut one, &first, &ClaimSpec::default(), (Source::Api, None), &actor()).await.unwrap();
+    let late = async {
+        let mut two = world.begin().await;
+        create(&mut two, &second, &ClaimSpec::default(), (Source::Api, None), &actor()).await.map(|_| ())
+    };
+    // The second waits for the first one's commit.
+    let (late, ()) = tokio::join!(late, async { one.commit().await.unwrap() });
+    assert!(matches!(late, Err(Refused::NameTaken { ref owner, .. }) if owner == "a/b-c"), "{late:?}");
+}
+
+#[tokio::test]
+async fn of_many_at_once_a_namespace_gets_no_more_than_its_limit() {
+    let world = World::new().await;
+    let asks = (0..16).map(|number| {
+        let world = &world;
+        async move {
+            let key = ClaimKey::new("team", &format!("db-{number}")).unwrap();
+            let mut tx = world.begin().await;
+            let result = create(&mut tx, &key, &ClaimSpec::default(), (Source::Api, None), &actor()).await;
+            tx.commit().await.unwrap();
+            result.is_ok()
+        }
+    });
+    assert_eq!(join_all(asks).await.into_iter().filter(|made| *made).count(), 10);
+}
+
+#[tokio::test]
+async fn connections_that_a_burst_has_left_are_closed() {
+    let world = World::new().await;
+    let held = join_all((0..8).map(|_| world.ledger.acquire())).await;
+    assert_eq!(world.ledger.connections(), 8);
+    drop(held);
+    // A connection comes back to the pool a moment after it is dropped.
+    for _ in 0..200 {
+        world.ledger.trim().await;
+        if world.ledger.connections() <= 1 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{} connections", world.ledger.connections());
+}
