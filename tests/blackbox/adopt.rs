@@ -105,3 +105,26 @@ async fn a_database_whose_owner_the_provisioner_may_not_act_for_says_what_to_do(
     assert!(message.to_lowercase().contains("owner") || message.contains("GRANT"), "what to do? {message}");
     assert_eq!(customers(&database).await.len(), 1, "the table is there");
 }
+
+#[tokio::test]
+async fn a_tenant_does_not_get_a_foreign_database_by_releasing_its_name() {
+    let plane = shared::calm().await;
+    let namespace = unique("trick");
+    let database = legacy(plane, &namespace).await;
+    let before = customers(&database).await;
+    let tenant = plane.api_of("tenant", &[&namespace]).await;
+    let path = format!("/v1/namespaces/{namespace}/databases/legacy");
+    let asked = tenant.post(&format!("/v1/namespaces/{namespace}/databases"), json!({"name": "legacy"})).await;
+    let create = asked.expect(201).header("pgtenant-operation").to_owned();
+    tenant.ask(&format!("{path}/release")).await.expect(202);
+    let given_up = tenant.finished(&create).await;
+    assert_eq!(given_up["state"], "Failed", "{given_up}");
+    let plan = tenant.ask(&format!("{path}/adopt?dryRun=true")).await.expect(200).json;
+    assert_eq!(plan["claims"][0]["action"], "refuse", "{plan}");
+    tenant.ask(&format!("{path}/adopt")).await.expect(202);
+    let failed = tenant.is_in(&namespace, "legacy", "Failed").await;
+    assert!(failed.to_string().contains("NotOurs"), "{failed}");
+    tenant.delete(&path).await.expect(202);
+    tenant.is_gone(&namespace, "legacy").await;
+    assert_eq!(customers(&database).await, before);
+}

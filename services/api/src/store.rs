@@ -93,31 +93,40 @@ pub(crate) async fn adopt(
     spec: Option<ClaimSpec>,
 ) -> Result<Operation> {
     let key = may.readable().key(name)?;
-    let spec = adoption(db, may, name, spec).await?;
-    let written = ledger::adopt(db, &key, &spec, Source::Api, may.actor()).await;
+    let Adoption { spec, foreign } = adoption(db, may, name, spec).await?;
+    let written = ledger::adopt(db, &key, &spec, Source::Api, foreign, may.actor()).await;
     begun(db, may, written, OperationKind::Adopt).await
+}
+
+/// What a caller may take over.
+pub(crate) struct Adoption {
+    pub(crate) spec: ClaimSpec,
+    /// Also a database that is nobody's.
+    pub(crate) foreign: bool,
 }
 
 /// The spec under which the caller may take over a database.
 ///
-/// Taking back what is Retained is for the tenant; a database that was never the claim's own may hold anybody's data,
-/// whatever its name begins with, so that the platform team decides.
+/// Taking back what is Retained is for the tenant. A database that was never the claim's own may hold anybody's data,
+/// whatever its name begins with, so that the platform team decides: also where the claim is Retained, since anything can
+/// be released.
 pub(crate) async fn adoption(
     db: &mut PgConnection,
     may: &Changeable,
     name: &str,
     spec: Option<ClaimSpec>,
-) -> Result<ClaimSpec> {
+) -> Result<Adoption> {
     let key = may.readable().key(name)?;
     let claim = ledger::claim(db, &key).await?;
     let own = claim.as_ref().is_some_and(|claim| claim.wish == Wish::Retained);
-    if !own && may.scope().namespaces().is_some() {
+    let foreign = may.scope().namespaces().is_none();
+    if !own && !foreign {
         let detail = "only the platform team takes over a database that is not Retained";
         return Err(Problem::new(&FORBIDDEN, detail));
     }
     let spec = spec.unwrap_or_else(|| claim.map_or_else(ClaimSpec::default, |claim| claim.spec));
     check(&spec)?;
-    Ok(spec)
+    Ok(Adoption { spec, foreign })
 }
 
 pub(crate) async fn rotate(db: &mut PgConnection, may: &Changeable, name: &str, tiers: &[Tier]) -> Result<Operation> {

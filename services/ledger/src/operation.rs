@@ -92,3 +92,23 @@ pub(crate) async fn begin_operation(
     .await?;
     row.try_into()
 }
+
+/// Ends what was asked for before `generation` and is not done: it will not be, since the database is to go or is kept as
+/// it is.
+pub(crate) async fn give_up_before(
+    db: &mut PgConnection,
+    claim: Uuid,
+    generation: i64,
+    by: OperationKind,
+) -> Result<()> {
+    sqlx::query(
+        "update operations set state = 'Failed', message = $3, finished_at = now()
+         where claim = $1 and generation < $2 and finished_at is null",
+    )
+    .bind(claim)
+    .bind(generation)
+    .bind(format!("replaced by a newer request: {}", json_name(by)))
+    .execute(db)
+    .await?;
+    Ok(())
+}

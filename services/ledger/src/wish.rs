@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::claim::{ClaimRow, claim_columns};
 use crate::event::json_name;
-use crate::operation::begin_operation;
+use crate::operation::{begin_operation, give_up_before};
 use crate::{Actor, Claim, LedgerError, NewEvent, Wish, announce_work, append_event, write_audit};
 
 /// A wish that was written down, and the claim as it is now.
@@ -120,7 +120,8 @@ pub async fn create(
     }
 }
 
-/// Takes over an existing database, or a Retained one.
+/// Takes back a Retained database. `foreign`: also takes over a database of that name that is nobody's, whose data may be
+/// anybody's.
 ///
 /// # Errors
 /// See [`Refused`].
@@ -129,19 +130,21 @@ pub async fn adopt(
     key: &ClaimKey,
     spec: &ClaimSpec,
     source: Source,
+    foreign: bool,
     actor: &Actor,
 ) -> Result<Written> {
     match locked(db, key).await? {
-        None => insert(db, key, spec, (source, None), true, actor).await,
+        None => insert(db, key, spec, (source, None), foreign, actor).await,
         Some(claim) if claim.wish == Wish::Absent => Err(Refused::Deleting(claim.key)),
-        Some(claim) if claim.wish == Wish::Retained => take_back(db, claim, spec, (source, None), true, actor).await,
+        Some(claim) if claim.wish == Wish::Retained => take_back(db, claim, spec, (source, None), foreign, actor).await,
         Some(claim) if claim.source != source => other_door(claim),
         // A claim that failed because the database is not ours is allowed to take it now.
         Some(claim) => {
             check_cluster(db, key, spec).await?;
             check_immutable(&claim, spec)?;
             let before = claim.clone();
-            let claim = store_spec(db, claim, spec, true).await?;
+            let foreign = foreign || claim.adopt;
+            let claim = store_spec(db, claim, spec, foreign).await?;
             record(db, &before, claim, OperationKind::Adopt, actor).await
         }
     }
@@ -309,7 +312,7 @@ fn check_immutable(claim: &Claim, spec: &ClaimSpec) -> Result<()> {
 async fn check_cluster(db: &mut PgConnection, key: &ClaimKey, spec: &ClaimSpec) -> Result<ClusterSpec> {
     let mut problems = spec.problems();
     let Some(cluster) = crate::cluster(db, &spec.cluster).await? else {
-        problems.push(InvalidField::new("cluster", format!("there is no cluster {:?}", spec.cluster)));
+        problems.push(ClusterSpec::unknown(&spec.cluster, key.namespace()));
         return Err(Refused::Invalid(problems));
     };
     let cluster = cluster.spec.0;
@@ -470,6 +473,9 @@ async fn record_new(
     let key = &claim.key;
     let done = claim.wish == Wish::Retained;
     let operation = begin_operation(db, kind, key, claim.id, claim.generation, actor, done).await?;
+    if claim.wish != Wish::Present {
+        give_up_before(db, claim.id, claim.generation, kind).await?;
+    }
     let action = format!("database.{}", json_name(kind));
     let detail = json!({
         "before": before, "after": claim.spec, "source": claim.source, "operation": operation.id,

@@ -107,13 +107,13 @@ async fn dry_run(
     DatabasePath { namespace, name }: DatabasePath,
     spec: Option<ClaimSpec>,
 ) -> Result<Response> {
-    let spec = {
+    let store::Adoption { spec, foreign } = {
         let mut db = state.ledger().acquire().await?;
         store::adoption(&mut db, may, &name, spec).await?
     };
     let ClaimSpec { mode, cluster, schemas, extensions, connection_limit } = spec;
     let scope = Some(vec![namespace.clone()]);
     let claim = PlannedClaim { namespace, name, mode, cluster: Some(cluster), schemas, extensions, connection_limit };
-    let request = PlanRequest { claims: vec![claim], source: Source::Api, complete: false, adopt: true };
+    let request = PlanRequest { claims: vec![claim], source: Source::Api, complete: false, adopt: foreign };
     Ok(Json(state.parts.planner.plan(request, scope).await?).into_response())
 }
