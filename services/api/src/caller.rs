@@ -217,6 +217,7 @@ pub(crate) async fn authenticate(State(state): State<ApiState>, mut request: Req
     };
     Span::current().record("token", &*token.name);
     state.limits.request(token.id)?;
+    let _own_place = state.limits.in_flight_of(token.id)?;
     let request_id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
     request.extensions_mut().insert(Caller { token, secret, request_id });
     Ok(next.run(request).await)

@@ -1,4 +1,4 @@
-//! Rate limits by token and by address, streams by token, requests in flight.
+//! Rate limits by token and by address, requests and streams at the same time.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -23,7 +23,8 @@ const MAX_KEYS: usize = 10_000;
 pub(crate) struct Limits {
     by_token: Keyed<Uuid>,
     failures: Keyed<IpAddr>,
-    streams: Streams,
+    streams: Places,
+    requests: Places,
     in_flight: Arc<Semaphore>,
 }
 
@@ -36,7 +37,8 @@ impl Limits {
                 settings.failures_burst,
                 IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             ),
-            streams: Streams { open: Arc::default(), most: settings.sse_per_token },
+            streams: Places { taken: Arc::default(), most: settings.sse_per_token },
+            requests: Places { taken: Arc::default(), most: settings.max_in_flight_per_token },
             in_flight: Arc::new(Semaphore::new(settings.max_in_flight)),
         }
     }
@@ -52,8 +54,14 @@ impl Limits {
     }
 
     /// A place for a stream of events; free again when it is dropped.
-    pub(crate) fn stream(&self, token: Uuid) -> Result<StreamPlace> {
-        self.streams.open(token)
+    pub(crate) fn stream(&self, token: Uuid) -> Result<Place> {
+        let refused = |most| format!("this token has {most} streams of events open; close one first");
+        self.streams.take(token, refused)
+    }
+
+    /// A place among the token's own requests that are answered, so that one who sends slowly takes no more of them.
+    pub(crate) fn in_flight_of(&self, token: Uuid) -> Result<Place> {
+        self.requests.take(token, |most| format!("{most} requests of this token are being answered; wait for one"))
     }
 
     /// A place among the requests that are answered.
@@ -99,35 +107,35 @@ impl<K: Hash + Eq + Clone> Keyed<K> {
     }
 }
 
-struct Streams {
-    open: Arc<Mutex<HashMap<Uuid, usize>>>,
+/// So many at the same time for each token.
+struct Places {
+    taken: Arc<Mutex<HashMap<Uuid, usize>>>,
     most: usize,
 }
 
-impl Streams {
-    fn open(&self, token: Uuid) -> Result<StreamPlace> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(token).or_default();
+impl Places {
+    fn take(&self, token: Uuid, refused: impl FnOnce(usize) -> String) -> Result<Place> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = taken.entry(token).or_default();
         if *count >= self.most {
-            let detail = format!("this token has {} streams of events open; close one first", self.most);
-            return Err(Problem::new(&TOO_MANY_REQUESTS, detail).retry_after(5));
+            return Err(Problem::new(&TOO_MANY_REQUESTS, refused(self.most)).retry_after(5));
         }
         *count += 1;
-        Ok(StreamPlace { token, open: Arc::clone(&self.open) })
+        Ok(Place { token, taken: Arc::clone(&self.taken) })
     }
 }
 
-/// A stream that is open.
+/// One of a token's places; free again when it is dropped.
 #[derive(Debug)]
-pub(crate) struct StreamPlace {
+pub(crate) struct Place {
     token: Uuid,
-    open: Arc<Mutex<HashMap<Uuid, usize>>>,
+    taken: Arc<Mutex<HashMap<Uuid, usize>>>,
 }
 
-impl Drop for StreamPlace {
+impl Drop for Place {
     fn drop(&mut self) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Occupied(mut entry) = open.entry(self.token) {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut entry) = taken.entry(self.token) {
             *entry.get_mut() -= 1;
             if *entry.get() == 0 {
                 entry.remove();
@@ -179,6 +187,6 @@ mod tests {
         assert_eq!(limits.stream(token).unwrap_err().kind.status, 429);
         drop(place);
         assert!(limits.stream(token).is_ok());
-        assert!(limits.streams.open.lock().unwrap().is_empty());
+        assert!(limits.streams.taken.lock().unwrap().is_empty());
     }
 }

@@ -273,6 +273,7 @@ impl From<PlanError> for Problem {
             PlanError::Unreachable { .. } => {
                 Self::new(&CLUSTER_UNREACHABLE, error.to_string()).retry_after(5).caused_by(error)
             }
+            PlanError::Ledger(error) => error.into(),
             PlanError::Internal(_) => Self::internal(error),
         }
     }

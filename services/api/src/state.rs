@@ -39,6 +39,9 @@ pub enum PlanError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The ledger did not answer.
+    #[error(transparent)]
+    Ledger(#[from] pgtenant_ledger::LedgerError),
     /// Anything else; for the log.
     #[error("the plan could not be made")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -86,6 +89,8 @@ pub struct ApiSettings {
     pub sse_keep_alive: Duration,
     /// Streams that a token may have open at the same time.
     pub sse_per_token: usize,
+    /// Requests of a token that are answered at the same time: no token takes all places of [`Self::max_in_flight`].
+    pub max_in_flight_per_token: usize,
     /// Connections that are served at the same time.
     pub max_connections: usize,
     /// Time in which a connection must have sent the headers of a request.
@@ -104,6 +109,7 @@ impl Default for ApiSettings {
             body_timeout: Duration::from_secs(15),
             request_timeout: Duration::from_secs(30),
             max_in_flight: 512,
+            max_in_flight_per_token: 64,
             rate_per_second: 100,
             rate_burst: 500,
             failures_per_second: 10,

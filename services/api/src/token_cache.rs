@@ -11,13 +11,18 @@ use chrono::Utc;
 use pgtenant_ledger::{Ledger, Token, find_token};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 
 /// Tokens that are remembered; when there are more, all are asked for again.
 const MAX_TOKENS: usize = 4096;
+/// Tokens that the ledger is asked for at the same time.
+const ASKING: usize = 2;
 
 pub(crate) struct TokenCache {
     found: Mutex<HashMap<[u8; 32], Remembered>>,
     ttl: Duration,
+    /// So that a flood of wrong tokens, each of which is asked for, leaves the ledger's other connections alone.
+    asking: Semaphore,
 }
 
 struct Remembered {
@@ -27,7 +32,7 @@ struct Remembered {
 
 impl TokenCache {
     pub(crate) fn new(ttl: Duration) -> Self {
-        Self { found: Mutex::default(), ttl }
+        Self { found: Mutex::default(), ttl, asking: Semaphore::new(ASKING) }
     }
 
     /// The token with this secret, if it is valid. Wrong ones are not remembered.
@@ -37,6 +42,11 @@ impl TokenCache {
         secret: &SecretString,
     ) -> pgtenant_ledger::Result<Option<Arc<Token>>> {
         let hash: [u8; 32] = Sha256::digest(secret.expose_secret().as_bytes()).into();
+        if let Some(token) = self.remembered(&hash) {
+            return Ok(Some(token));
+        }
+        let _turn = self.asking.acquire().await;
+        // Many requests of one client come at once; the first has asked for all of them.
         if let Some(token) = self.remembered(&hash) {
             return Ok(Some(token));
         }

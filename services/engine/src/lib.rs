@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use pgtenant_ledger::Ledger;
 use pgtenant_model::{ClusterSpec, InvalidField, PlanReport, PlanRequest};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -47,6 +48,7 @@ struct Inner {
     settings: EngineSettings,
     clusters: BTreeMap<String, Arc<Cluster>>,
     holder: Uuid,
+    planning: Semaphore,
 }
 
 impl Engine {
@@ -63,7 +65,8 @@ impl Engine {
             .into_iter()
             .map(|(name, spec)| Ok((name.clone(), Arc::new(Cluster::new(name, spec)?))))
             .collect::<Result<_, InvalidField>>()?;
-        Ok(Self { inner: Arc::new(Inner { ledger, settings, clusters, holder: Uuid::new_v4() }) })
+        let planning = Semaphore::new(planner::AT_ONCE);
+        Ok(Self { inner: Arc::new(Inner { ledger, settings, clusters, holder: Uuid::new_v4(), planning }) })
     }
 
     /// Works until `stop`; then the claims under work are finished, for as long as the settings' grace allows.
@@ -97,7 +100,7 @@ impl Engine {
     /// # Errors
     /// A cluster that can not be looked at.
     pub async fn plan(&self, request: PlanRequest, scope: Option<Vec<String>>) -> Result<PlanReport, PlanError> {
-        planner::plan(&self.inner.ledger, &self.inner.clusters, request, scope).await
+        planner::plan(&self.inner, request, scope).await
     }
 }
 

@@ -6,16 +6,19 @@ use std::sync::Arc;
 use futures::{StreamExt as _, TryStreamExt as _};
 use pgtenant_ledger::{Claim, ClaimFilter, Ledger, LedgerError, Wish, claim, claims, owner_of};
 use pgtenant_model::{
-    ChangeReport, ClaimKey, ClaimPlan, ClaimSpec, InvalidField, Mode, PlanAction, PlanReport, PlanRequest,
+    ChangeReport, ClaimKey, ClaimPlan, ClaimSpec, ClusterSpec, InvalidField, Mode, PlanAction, PlanReport, PlanRequest,
     PlannedClaim, Source,
 };
 use pgtenant_postgres::{Desired, Plan, Server, observe, observe_inside, plan as changes_of, plan_drop};
+use tokio::sync::Semaphore;
 
+use crate::Inner;
 use crate::cluster::Cluster;
 use crate::failure::Cause;
 
-/// Claims that are looked at side by side.
-const AT_ONCE: usize = 4;
+/// Claims that are looked at side by side, for all requests together: half of a cluster's connections is left to those who
+/// do the work.
+pub(crate) const AT_ONCE: usize = 2;
 /// More than a namespace may have on all clusters together.
 const MOST_CLAIMS: i64 = 10_000;
 
@@ -36,12 +39,11 @@ pub enum PlanError {
 }
 
 pub(crate) async fn plan(
-    ledger: &Ledger,
-    clusters: &BTreeMap<String, Arc<Cluster>>,
+    Inner { ledger, clusters, planning, .. }: &Inner,
     request: PlanRequest,
     scope: Option<Vec<String>>,
 ) -> Result<PlanReport, PlanError> {
-    let planner = Planner { ledger, clusters, source: request.source, adopt: request.adopt };
+    let planner = Planner { ledger, clusters, planning, source: request.source, adopt: request.adopt };
     let removed = if request.complete { planner.removed(&request.claims, scope.as_deref()).await? } else { Vec::new() };
     let wished: Vec<_> = request.claims.iter().map(|one| planner.wished(one)).collect();
     let withdrawn: Vec<_> = removed.iter().map(|one| planner.withdrawn(one)).collect();
@@ -55,6 +57,7 @@ pub(crate) async fn plan(
 struct Planner<'a> {
     ledger: &'a Ledger,
     clusters: &'a BTreeMap<String, Arc<Cluster>>,
+    planning: &'a Semaphore,
     source: Source,
     adopt: bool,
 }
@@ -74,6 +77,7 @@ impl Planner<'_> {
 
         let desired = Desired { adopt: self.adopt, ..Desired::new(key.clone(), &spec) };
         let looked = async {
+            let _turn = self.planning.acquire().await;
             let server = cluster.server().await?;
             let noted = self.changes(&server, &desired).await;
             if matches!(&noted, Err(Cause::Postgres(_))) {
@@ -114,7 +118,7 @@ impl Planner<'_> {
     ) -> Result<Vec<InvalidField>, PlanError> {
         let mut problems = spec.problems();
         let Some(cluster) = self.clusters.get(&spec.cluster) else {
-            problems.push(InvalidField::new("cluster", format!("there is no cluster {:?}", spec.cluster)));
+            problems.push(ClusterSpec::unknown(&spec.cluster, key.namespace()));
             return Ok(problems);
         };
         problems.extend(cluster.spec.refuses(key.namespace(), spec));
@@ -164,6 +168,7 @@ impl Planner<'_> {
         let fault = |message: String| PlanError::Cluster { cluster: name.clone(), message };
         let cluster = self.clusters.get(&name).ok_or_else(|| fault("it is not in the settings".to_owned()))?;
         let looked = async {
+            let _turn = self.planning.acquire().await;
             let server = cluster.server().await?;
             let mut session = server.maintenance().await?;
             let observed = observe(&server, &mut session, &claim.key, &[]).await?;
@@ -171,6 +176,10 @@ impl Planner<'_> {
         };
         match looked.await {
             Ok(plan) => Ok(report(&claim.key, &name, PlanAction::Drop, plan.report())),
+            Err(Cause::Refused(refusal)) => {
+                let problems = vec![InvalidField::new("name", refusal.to_string())];
+                Ok(ClaimPlan { problems, ..report(&claim.key, &name, PlanAction::Refuse, Vec::new()) })
+            }
             Err(cause) => Err(fault(cause.to_string())),
         }
     }

@@ -293,11 +293,10 @@ impl ClusterSpec {
     /// What this cluster refuses of a claim, apart from its name.
     #[must_use]
     pub fn refuses(&self, namespace: &str, spec: &ClaimSpec) -> Vec<InvalidField> {
-        let mut problems = Vec::new();
         if !self.allows_namespace(namespace) {
-            let message = format!("cluster {:?} does not serve namespace {namespace:?}", spec.cluster);
-            problems.push(InvalidField::new("cluster", message));
+            return vec![Self::unknown(&spec.cluster, namespace)];
         }
+        let mut problems = Vec::new();
         for (index, extension) in spec.extensions.iter().enumerate() {
             if !self.allowed_extensions.contains(extension) {
                 let allowed = match self.allowed_extensions.as_slice() {
@@ -309,6 +308,13 @@ impl ClusterSpec {
             }
         }
         problems
+    }
+
+    /// What is answered of a cluster that is not there, and of one that does not serve the namespace: who may not use a
+    /// cluster is not told that there is one.
+    #[must_use]
+    pub fn unknown(name: &str, namespace: &str) -> InvalidField {
+        InvalidField::new("cluster", format!("there is no cluster {name:?} for namespace {namespace:?}"))
     }
 
     /// Whether `namespace` may have databases here.

@@ -112,7 +112,7 @@ impl Planner for EnginePlanner {
                 pgtenant_engine::PlanError::Cluster { cluster, message } => {
                     pgtenant_api::PlanError::Unreachable { cluster, source: message.into() }
                 }
-                other => pgtenant_api::PlanError::Internal(Box::new(other)),
+                pgtenant_engine::PlanError::Ledger(error) => pgtenant_api::PlanError::Ledger(error),
             })
         })
     }

@@ -22,7 +22,7 @@ use crate::caller::{Caller, Scope};
 use crate::document::NotFound;
 use crate::events::PAGE;
 use crate::extract::{Label, Query};
-use crate::limit::StreamPlace;
+use crate::limit::Place;
 use crate::problem::{INVALID_HEADER, LEDGER_UNAVAILABLE, Problem, Result};
 use crate::store;
 
@@ -108,7 +108,9 @@ pub(crate) async fn stream(
         None => store::last_event(&mut *state.ledger().acquire().await?).await?,
     };
     let keep_alive = state.settings().sse_keep_alive;
-    let mut look = tokio::time::interval_at(Instant::now() + keep_alive, keep_alive);
+    // A token that was revoked ends its streams as soon as it ends its requests.
+    let believed = state.settings().token_ttl;
+    let mut look = tokio::time::interval_at(Instant::now() + believed, believed);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (name, page) = (name.map(|n| n.0), Vec::new().into_iter());
     let follower = Follower { state, caller, scope, name, last, news, page, live: false, look, _place: place };
@@ -142,7 +144,7 @@ struct Follower {
     /// Everything older is sent: what follows comes from `news`.
     live: bool,
     look: Interval,
-    _place: StreamPlace,
+    _place: Place,
 }
 
 impl Follower {

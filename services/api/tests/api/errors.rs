@@ -92,6 +92,7 @@ async fn what_goes_wrong_inside_stays_inside() {
         ("panics", 500, "internal"),
         ("breaks", 500, "internal"),
         ("unreachable", 503, "cluster-unreachable"),
+        ("away", 503, "ledger-unavailable"),
         ("hangs", 504, "timeout"),
     ] {
         let body = json!({"claims": [{"namespace": "team", "name": name}]});

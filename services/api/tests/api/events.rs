@@ -158,6 +158,12 @@ async fn a_silent_stream_is_kept_alive_and_ends_with_its_token() {
     let world = World::with(settings).await;
     let mut client = Client::open(&world, &world.tenant, "", &[]).await;
     assert!(client.block().await.unwrap().starts_with(':'));
+    drop(client);
+
+    // The end of a token is not waited for until the next comment.
+    let settings = ApiSettings { token_ttl: Duration::from_millis(50), ..ApiSettings::default() };
+    let world = World::with(settings).await;
+    let mut client = Client::open(&world, &world.tenant, "", &[]).await;
     world.execute("update tokens set revoked_at = now() where name = 'tenant'").await;
     assert!(client.next().await.is_none());
 }

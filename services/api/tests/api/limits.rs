@@ -52,6 +52,24 @@ async fn requests_beyond_the_limit_are_turned_away() {
     world.get(&world.tenant, "/v1/whoami").await.expect(200);
 }
 
+#[tokio::test]
+async fn a_token_that_sends_slowly_leaves_places_to_others() {
+    let settings = ApiSettings { max_in_flight: 3, max_in_flight_per_token: 2, ..ApiSettings::default() };
+    let world = World::with(settings).await;
+    let hanging = || world.post(&world.viewer, "/v1/plan", json!({"claims": [{"namespace": "team", "name": "hangs"}]}));
+    let mut busy = Box::pin(futures::future::join(hanging(), hanging()));
+    let both = async {
+        while world.planner.asked.lock().unwrap().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! { _ = &mut busy => panic!("they hang"), () = both => {} }
+    world.get(&world.viewer, "/v1/whoami").await.expect_problem(429, "too-many-requests");
+    world.get(&world.tenant, "/v1/whoami").await.expect(200);
+    drop(busy);
+    world.get(&world.viewer, "/v1/whoami").await.expect(200);
+}
+
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 

@@ -47,6 +47,7 @@ impl Planner for FakePlanner {
                     cluster: "default".into(),
                     source: "password authentication failed at 10.0.0.7".into(),
                 }),
+                Some("away") => Err(PlanError::Ledger(sqlx::Error::PoolTimedOut.into())),
                 Some("breaks") => Err(PlanError::Internal("an internal matter".into())),
                 _ => Ok(PlanReport { claims: request.claims.into_iter().map(plan).collect() }),
             }

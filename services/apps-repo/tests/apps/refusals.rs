@@ -31,8 +31,8 @@ async fn a_refused_field_is_told_at_its_line() {
     assert_eq!(
         world.problems().await,
         "ns/orders/values.yaml:5: postgresqlDatabases[0].extensions[1]: \"postgis\" is not allowed; allowed: pgcrypto\n\
-         ns/orders/values.yaml:8: postgresqlDatabases[1].cluster: there is no cluster \"elsewhere\"\n\
-         stranger/orders/values.yaml:2: postgresqlDatabases[0].cluster: cluster \"default\" does not serve namespace \"stranger\"\n"
+         ns/orders/values.yaml:8: postgresqlDatabases[1].cluster: there is no cluster \"elsewhere\" for namespace \"ns\"\n\
+         stranger/orders/values.yaml:2: postgresqlDatabases[0].cluster: there is no cluster \"default\" for namespace \"stranger\"\n"
     );
     world.put("ns/orders/values.yaml", "postgresqlDatabases:\n  - name: a\n  - name: c\n    cluster: elsewhere\n");
     assert_eq!(world.look().await.written, 1);

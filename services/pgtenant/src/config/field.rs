@@ -57,7 +57,7 @@ pub(crate) const FIELDS: &[Field] = &[
     field("ledger.url", Kind::LedgerUrl, None, "PostgreSQL URL of the ledger, without a password"),
     field("ledger.password", Kind::Secret, None, "Password of the ledger's user"),
     field("ledger.password_file", Kind::Path, None, "File whose first line is the password of the ledger's user"),
-    field("ledger.max_connections", Kind::Integer(3, 200), Some("10"), "Connections to the ledger at most"),
+    field("ledger.max_connections", Kind::Integer(5, 200), Some("10"), "Connections to the ledger at most"),
     field("log.format", Kind::Choice(&["text", "json"]), Some("text"), "Form of the log"),
     field("log.level", Kind::LogLevel, Some("info"), "What is logged, as info or info,pgtenant_engine=debug"),
     field("apps.dir", Kind::Path, None, "Apps folder to follow; not set: none"),

@@ -23,11 +23,11 @@ pub enum Refusal {
         comment: String,
     },
     /// Something of that name belongs to another claim. It can not be adopted.
-    #[error("{what} belongs to the claim {claim}: choose another name")]
+    #[error("{what} belongs to another claim: choose another name")]
     OtherClaim {
         /// `database "a-b-c"`.
         what: String,
-        /// The claim that its comment names.
+        /// The claim that its comment names: for the log and the platform team, not for other tenants.
         claim: ClaimKey,
     },
     /// The provisioner may not do it.

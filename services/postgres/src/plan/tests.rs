@@ -184,7 +184,7 @@ fn two_claims_that_mean_one_database_do_not_share_it() {
     database(&mut observed).comment = Some(database_comment(&first));
     let desired = Desired { adopt: true, ..Desired::new(second.clone(), &ClaimSpec::default()) };
     let refusal = plan(&desired, &observed).unwrap_err();
-    assert_eq!(refusal.to_string(), "database \"a-b-c\" belongs to the claim a-b/c: choose another name");
+    assert_eq!(refusal.to_string(), "database \"a-b-c\" belongs to another claim: choose another name");
     let removal = plan_drop(&second, &observed).unwrap();
     assert!(removal.is_empty(), "{removal:?}");
 }
