@@ -7,7 +7,7 @@ use pgtenant_model::{ClaimKey, Mode};
 
 use crate::choice::{Choice, Name, choose, name_of};
 use crate::problem::{listed, problem};
-use crate::scan::{Definition, Scan};
+use crate::scan::{Definition, Kept, Scan};
 
 /// What keeps a mistake in the folder from taking databases with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,9 +76,14 @@ impl<'a> Difference<'a> {
     fn defined(&mut self, definition: &'a Definition, claim: Option<&DoorClaim>, scan: &Scan) {
         let Some(claim) = claim else { return self.steps.push(Step::Create(definition)) };
         let moved = claim.source_ref.as_deref() != Some(&*definition.file);
-        if moved && claim.wish == Wish::Present && scan.keeps_file(claim) {
+        if moved
+            && claim.wish == Wish::Present
+            && let Some(Kept { place, reason, .. }) = scan.keeps_file(claim)
+        {
             // The file that it was made from may still define it.
-            return;
+            let message =
+                format!("database {} was made from {place} and stays as it is, because that {reason}", claim.key);
+            return self.problems.push(definition.problem("name", &message));
         }
         match claim.wish {
             Wish::Retained if claim.released => {

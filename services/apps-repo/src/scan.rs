@@ -88,6 +88,14 @@ impl Kept {
         self.place.split('/').next().unwrap_or_default()
     }
 
+    fn may_define(&self, key: &ClaimKey) -> bool {
+        self.namespace() == key.namespace()
+            && match &self.names {
+                Names::Known(names) => names.contains_key(key.name()),
+                Names::Unknown => true,
+            }
+    }
+
     /// Whether `file` is this place or within it.
     pub(crate) fn holds_file(&self, file: &str) -> bool {
         file.strip_prefix(&*self.place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -103,6 +111,9 @@ pub struct Scan {
     pub problems: Vec<AppsProblem>,
     /// What can not be used.
     pub kept: Vec<Kept>,
+    /// Values of no application of ours: of another chart, or without an `application.yaml`. No fault by itself; but
+    /// claims that were made from there, or are named there, stay.
+    pub unused: Vec<Kept>,
     /// Applications of our chart, and those of which it can not be told.
     pub applications: usize,
     /// The folder as a whole could not be read, or not to its end: nothing is known of what is not in it.
@@ -118,22 +129,23 @@ impl Scan {
         !self.unreadable && self.kept.is_empty()
     }
 
-    /// Whether the claim's own file can not be used now.
-    pub(crate) fn keeps_file(&self, claim: &DoorClaim) -> bool {
-        claim.source_ref.as_deref().is_some_and(|file| self.kept.iter().any(|kept| kept.holds_file(file)))
+    /// Why the claim's own file may still define it, although it can not be used.
+    pub(crate) fn keeps_file(&self, claim: &DoorClaim) -> Option<&Kept> {
+        let own = |kept: &&Kept| claim.source_ref.as_deref().is_some_and(|file| kept.holds_file(file));
+        let unused = self.unused.iter().filter(|kept| kept.may_define(&claim.key));
+        self.kept.iter().chain(unused).find(own)
     }
 
     /// Why a claim without a definition must not be taken for removed.
     pub(crate) fn keeps(&self, claim: &DoorClaim) -> Option<&Kept> {
         let own = |kept: &&Kept| claim.source_ref.as_deref().is_some_and(|file| kept.holds_file(file));
-        let may_define = |kept: &&Kept| {
-            kept.namespace() == claim.key.namespace()
-                && match &kept.names {
-                    Names::Known(names) => names.contains_key(claim.key.name()),
-                    Names::Unknown => true,
-                }
-        };
-        self.kept.iter().find(own).or_else(|| self.kept.iter().find(may_define))
+        self.kept.iter().chain(&self.unused).find(own).or_else(|| self.may_define(&claim.key))
+    }
+
+    /// What can not be used and may define this database.
+    #[must_use]
+    pub fn may_define(&self, key: &ClaimKey) -> Option<&Kept> {
+        self.kept.iter().chain(&self.unused).find(|kept| kept.may_define(key))
     }
 }
 

@@ -22,8 +22,15 @@ pub(crate) struct Values {
     pub(crate) problems: Vec<AppsProblem>,
     /// The names of all entries and their lines, faulty ones included; none where some entry's name can not be read.
     pub(crate) names: Option<BTreeMap<String, u32>>,
-    /// Nothing but comments and space.
-    pub(crate) empty: bool,
+    /// Whether the list is written at all: a file that was cut off before it says nothing about databases.
+    pub(crate) listed: bool,
+}
+
+impl Values {
+    /// Whether it says that there is no database.
+    pub(crate) fn lists_none(&self) -> bool {
+        self.listed && self.names.as_ref().is_some_and(BTreeMap::is_empty)
+    }
 }
 
 /// Reads a `values.yaml`; `file` is its name for messages.
@@ -31,13 +38,13 @@ pub(crate) fn parse(file: &str, namespace: &str, text: &str) -> Values {
     let mut reader = Reader::new(file);
     let root = match tree::parse(text) {
         Ok(Some(root)) => root,
-        Ok(None) => return Values { names: Some(BTreeMap::new()), empty: true, ..Values::default() },
+        Ok(None) => return Values { names: Some(BTreeMap::new()), ..Values::default() },
         Err(fault) => {
             reader.fault(fault.line, "", &fault.message);
             return Values { problems: reader.into_problems(), ..Values::default() };
         }
     };
-    let entries = entries(&mut reader, Field { line: root.line, node: &root });
+    let (listed, entries) = entries(&mut reader, Field { line: root.line, node: &root });
     let names = entries.as_deref().and_then(names);
     let mut definitions: Vec<Definition> = Vec::new();
     let mut seen: BTreeMap<String, u32> = BTreeMap::new();
@@ -46,16 +53,17 @@ pub(crate) fn parse(file: &str, namespace: &str, text: &str) -> Values {
         let mut entry_reader = EntryReader { reader: &mut reader, file, namespace, path, seen: &mut seen };
         definitions.extend(entry_reader.read(entry));
     }
-    Values { definitions, problems: reader.into_problems(), names, empty: false }
+    Values { definitions, problems: reader.into_problems(), names, listed }
 }
 
-fn entries<'n>(reader: &mut Reader<'_>, root: Field<'n>) -> Option<Vec<Field<'n>>> {
-    let fields = reader.map(root, "", &KEYS)?;
+/// Whether the list is written, and its entries where they can be told.
+fn entries<'n>(reader: &mut Reader<'_>, root: Field<'n>) -> (bool, Option<Vec<Field<'n>>>) {
+    let Some(fields) = reader.map(root, "", &KEYS) else { return (false, None) };
     match fields.get(LIST) {
-        Some(list) => reader.list(*list, LIST),
+        Some(list) => (true, reader.list(*list, LIST)),
         // A misspelt list may hold anything.
-        None if reader.has_faults() => None,
-        None => Some(Vec::new()),
+        None if reader.has_faults() => (false, None),
+        None => (false, Some(Vec::new())),
     }
 }
 

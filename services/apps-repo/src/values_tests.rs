@@ -46,27 +46,29 @@ fn the_tenants_values_are_understood() {
             [4, 6, 8, 7, 3]
         );
         assert_eq!((second.key.name(), &second.spec, second.line), ("0123", &ClaimSpec::default(), 11 + offset));
-        assert!(!values.empty);
+        assert!(values.listed && !values.lists_none());
     }
 }
 
 #[test]
 fn no_databases_are_no_problem() {
-    for (text, empty) in [
-        ("", true),
-        ("\n\n", true),
-        ("# none\n", true),
-        ("postgresqlDatabases: []", false),
+    for (text, listed) in [
+        ("", false),
+        ("\n\n", false),
+        ("# none\n", false),
+        ("postgresqlDatabases: []", true),
         ("global: {}", false),
         ("{}", false),
     ] {
         let values = parse("f", "idp-dev", text);
         assert_eq!(
-            (render_problems(&values.problems), values.definitions.len(), values.empty),
-            (String::new(), 0, empty)
+            (render_problems(&values.problems), values.definitions.len(), values.listed, values.lists_none()),
+            (String::new(), 0, listed, listed)
         );
         assert_eq!(values.names.map(|n| n.len()), Some(0));
     }
+    // Values of another chart.
+    assert!(parse("f", "idp-dev", "replicas: 3\npostgresqlDatabases: []\n").lists_none());
 }
 
 #[test]

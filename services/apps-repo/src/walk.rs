@@ -17,6 +17,11 @@ use crate::values::{self, Values};
 
 const APPLICATION: &str = "application.yaml";
 const VALUES: &str = "values.yaml";
+// Why the claims of a file stay, to go after its name.
+const NO_APPLICATION: &str = "has no application.yaml beside it; put that back, or write `postgresqlDatabases: []` or remove both files if they shall go";
+const FOREIGN: &str = "belongs to an application of another chart; mend helm.chart in application.yaml, or write \
+                       `postgresqlDatabases: []` or remove both files if they shall go";
+const NO_LIST: &str = "has no `postgresqlDatabases`; write `postgresqlDatabases: []` if they shall go";
 /// A file system may give two writes one time stamp: what changed this lately is read again.
 const SETTLED: Duration = Duration::from_secs(2);
 
@@ -119,8 +124,11 @@ impl<'a> Walk<'a> {
                 return self.keep(name, Names::Unknown, "can not be read");
             }
         };
-        if names.iter().any(|entry| entry == APPLICATION) {
+        let has = |file: &str| names.iter().any(|entry| entry == file);
+        if has(APPLICATION) {
             self.application(&path, name);
+        } else if has(VALUES) {
+            self.unused(&path, name, NO_APPLICATION);
         }
         for entry in names {
             if self.scan.unreadable {
@@ -196,7 +204,7 @@ impl<'a> Walk<'a> {
         let read =
             self.read(&path.join(APPLICATION), &file, |text| Content::Application(application::parse(&file, text)));
         let problems = match read {
-            Ok(Content::Application(Application::Foreign)) => return,
+            Ok(Content::Application(Application::Foreign)) => return self.unused(path, name, FOREIGN),
             Ok(Content::Application(Application::Ours(problems))) => problems,
             Ok(Content::Application(Application::Unknown(problems))) => {
                 self.scan.applications += 1;
@@ -250,17 +258,35 @@ impl<'a> Walk<'a> {
                 return self.keep(file, Names::Unknown, "can not be read");
             }
         };
-        let Values { definitions, problems, names, empty } = values;
+        let Values { definitions, problems, names, listed } = values;
         let names = names.map_or(Names::Unknown, Names::Known);
         if !problems.is_empty() || !usable {
             let reason = if usable { "has problems" } else { "waits for application.yaml to be mended" };
             self.scan.problems.extend(problems);
             self.keep(file, names, reason);
-        } else if empty {
-            self.keep(file, names, "is empty; write `postgresqlDatabases: []` if they shall go");
-        } else {
+        } else if listed {
             self.scan.definitions.extend(definitions);
+        } else {
+            self.keep(file, names, NO_LIST);
         }
+    }
+
+    /// The values in the folder `name`, which has no application of ours. They are none of our business, unless claims
+    /// were made from them: half a checkout, or a slip in `application.yaml`, looks like that.
+    fn unused(&mut self, path: &Path, name: &str, reason: &str) {
+        let file = join(name, VALUES);
+        let namespace = name.split('/').next().unwrap_or_default();
+        let read = self.read(&path.join(VALUES), &file, |text| Content::Values(values::parse(&file, namespace, text)));
+        let names = match read {
+            Ok(Content::Values(values)) if values.lists_none() => return,
+            Ok(Content::Values(values)) => values.names.unwrap_or_default(),
+            Ok(Content::Application(_)) => return,
+            Err(unread) => {
+                self.scan.unsettled |= unread == Unread::Unsettled;
+                BTreeMap::new()
+            }
+        };
+        self.scan.unused.push(Kept { place: file, names: Names::Known(names), reason: reason.to_owned() });
     }
 
     fn unread(&mut self, file: &str, unread: Unread) {

@@ -63,6 +63,10 @@ fn applications_are_found_at_any_depth() {
         ]
     );
     assert_eq!((told(&scan), scan.applications, scan.is_complete()), (String::new(), 4, true));
+    assert_eq!(
+        scan.unused.iter().map(|k| &*k.place).collect::<Vec<_>>(),
+        ["zeta/notes/values.yaml", "zeta/web/values.yaml"]
+    );
     let request = to_plan_request(&scan);
     assert_eq!((request.claims.len(), request.complete, request.source.as_str()), (5, true, "apps"));
     assert_eq!((&*request.claims[0].name, request.claims[0].cluster.as_deref()), ("d", Some("default")));

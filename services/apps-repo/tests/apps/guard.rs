@@ -61,8 +61,8 @@ async fn what_can_not_be_read_keeps_its_claims() {
     world
         .twice(
             &before,
-            "ns/orders/values.yaml: database ns/a is not defined any more and stays, because ns/orders/values.yaml is empty; \
-             write `postgresqlDatabases: []` if they shall go",
+            "ns/orders/values.yaml: database ns/a is not defined any more and stays, because ns/orders/values.yaml \
+             has no `postgresqlDatabases`; write `postgresqlDatabases: []` if they shall go",
         )
         .await;
     fs::write(&values_file, values(&["a"])).unwrap();
@@ -94,6 +94,42 @@ impl World {
         let problems = self.problems().await;
         assert!(problems.starts_with(problem), "{problems}");
     }
+}
+
+#[tokio::test]
+async fn half_of_a_file_or_of_an_application_keeps_its_claims() {
+    let mut world = World::new().await;
+    world.application("ns/orders", &["a", "name: b, mode: protected"]);
+    world.application("ns/stock", &["c"]);
+    world.settle().await;
+    let before = world.claims().await;
+    let stays =
+        "ns/orders/values.yaml: database ns/a is not defined any more and stays, because ns/orders/values.yaml ";
+    // Cut off before the list.
+    world.put("ns/orders/values.yaml", "global: {a: b}\n");
+    let reason = "has no `postgresqlDatabases`; write `postgresqlDatabases: []` if they shall go";
+    world.twice(&before, &format!("{stays}{reason}")).await;
+    world.application("ns/orders", &["a", "name: b, mode: protected"]);
+    // Cut off within the chart's name.
+    world.put("ns/orders/application.yaml", "helm:\n  chart: idp-postgre\n");
+    world.twice(&before, &format!("{stays}belongs to an application of another chart")).await;
+    // Not there yet, or not any more.
+    world.remove("ns/orders/application.yaml");
+    world.twice(&before, &format!("{stays}has no application.yaml beside it")).await;
+    // Who takes them over meanwhile is told, and is none.
+    world.application("ns/stock", &["c", "name: a, connectionLimit: 3"]);
+    let told = "ns/stock/values.yaml:3: postgresqlDatabases[1].name: database ns/a was made from ns/orders/values.yaml and stays \
+                as it is, because that has no application.yaml beside it";
+    for _ in 0..3 {
+        world.look().await;
+    }
+    assert_eq!(world.claims().await, before);
+    assert!(world.problems().await.contains(told), "{}", world.problems().await);
+    world.application("ns/stock", &["c"]);
+    // Both files are gone.
+    world.remove("ns/orders/values.yaml");
+    world.settle().await;
+    assert_eq!(world.wishes().await, ["ns/a absent", "ns/b retained", "ns/c present"]);
 }
 
 #[tokio::test]

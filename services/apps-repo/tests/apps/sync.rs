@@ -214,12 +214,26 @@ async fn one_replica_writes_at_a_time() {
 }
 
 #[tokio::test]
-async fn an_application_that_changes_its_chart_gives_its_databases_up() {
+async fn an_application_that_changes_its_chart_says_so_in_its_values_too() {
     let mut world = World::new().await;
     world.application("ns/orders", &["a"]);
     world.application("ns/stock", &["b"]);
     world.settle().await;
-    world.put("ns/orders/application.yaml", "helm: {chart: web}");
+    world.put("ns/orders/application.yaml", "helm: {chart: web}\n");
+    let stays = "ns/orders/values.yaml: database ns/a is not defined any more and stays, because ns/orders/values.yaml belongs to \
+                 an application of another chart; mend helm.chart in application.yaml, or write `postgresqlDatabases: []` or \
+                 remove both files if they shall go\n";
+    for text in [&*values(&["a"]), "replicas: 3\n", "[", ""] {
+        world.put("ns/orders/values.yaml", text);
+        for _ in 0..3 {
+            world.look().await;
+        }
+        assert_eq!(
+            (world.wishes().await.join(", "), world.problems().await),
+            ("ns/a present, ns/b present".to_owned(), stays.to_owned())
+        );
+    }
+    world.put("ns/orders/values.yaml", "replicas: 3\npostgresqlDatabases: []\n");
     world.settle().await;
     assert_eq!(world.wishes().await, ["ns/a absent", "ns/b present"]);
     world.put("ns/orders/application.yaml", OURS);
