@@ -209,6 +209,26 @@ async fn a_folder_that_the_servers_user_can_not_reach_works_all_the_same() {
 }
 
 #[tokio::test]
+async fn a_strict_umask_of_root_keeps_the_servers_from_nothing() {
+    if !rustix::process::geteuid().is_root() {
+        return skipped("a_strict_umask_of_root_keeps_the_servers_from_nothing: this is not root");
+    }
+    let folder = Folder::new("umask");
+    let dir = folder.join("made/too/data");
+    let dev = Dev::command(&dir, 0);
+    let mut command = Command::new("sh");
+    command.args(["-c", "umask 077; exec \"$0\" \"$@\""]).arg(dev.get_program()).args(dev.get_args());
+    command.envs(dev.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut dev = Dev::up(Running::spawn(&command, folder.path(), "dev"), &dir).await;
+    dev.api().is_ready("demo", "orders").await;
+    for made in ["made", "made/too"] {
+        assert_eq!(mode(&folder.join(made)), 0o755, "{made}");
+    }
+    assert!(fs::read_link(dir.join("cluster/nodes")).is_err(), "the data is in the folder itself");
+    dev.interrupt().await;
+}
+
+#[tokio::test]
 async fn no_token_no_answer() {
     let dev = shared::dev().await;
     Api::new(&dev.url, None).get("/v1/databases").await.problem(401, "unauthenticated");

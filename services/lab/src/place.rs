@@ -50,6 +50,8 @@ fn relocate(dir: &Path, link: &Path, id: &str) -> Result<Place> {
     let prefix = format!("{:08x}-", hasher.finish() >> 32);
     let elsewhere = Path::new(ELSEWHERE);
     files::make_dir(elsewhere, 0o755, None)?;
+    // Somebody with a strict umask may have made it.
+    open_for_passing(elsewhere)?;
     let target = elsewhere.join(format!("{prefix}{id}"));
     let entries = fs::read_dir(elsewhere).map_err(Error::io("read", elsewhere))?.flatten();
     let same = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix));

@@ -34,7 +34,7 @@ impl Folder {
             Some(dir) => dir,
             None => data_folder()?,
         };
-        fs::create_dir_all(&root).map_err(|e| format!("can not make {}: {e}", root.display()))?;
+        make_passable(&root).map_err(|e| format!("can not make {}: {e}", root.display()))?;
         let root = root.canonicalize()?;
         check_marker(&root)?;
         // The servers run as another user when root starts them: that user passes through, and lists nothing.
@@ -171,6 +171,23 @@ fn check_marker(root: &Path) -> Result<()> {
         env!("CARGO_PKG_VERSION"),
     )
     .into())
+}
+
+/// Makes the folder and what is missing above it. Where root makes it, the servers' user passes through, whatever root's
+/// umask is; what was there before is left as it is.
+fn make_passable(dir: &Path) -> std::io::Result<()> {
+    if dir.is_dir() || dir.as_os_str().is_empty() {
+        return Ok(());
+    }
+    if let Some(parent) = dir.parent() {
+        make_passable(parent)?;
+    }
+    match fs::create_dir(dir) {
+        Ok(()) if rustix::process::geteuid().is_root() => fs::set_permissions(dir, fs::Permissions::from_mode(0o755)),
+        // Made a moment ago, as with `missing/..`.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+        made => made,
+    }
 }
 
 fn make_private(path: &Path) -> Result<()> {
