@@ -81,6 +81,7 @@ impl<'a> Difference<'a> {
             && let Some(Kept { place, reason, .. }) = scan.keeps_file(claim)
         {
             // The file that it was made from may still define it.
+            let Some(reason) = reason else { return };
             let message =
                 format!("database {} was made from {place} and stays as it is, because that {reason}", claim.key);
             return self.problems.push(definition.problem("name", &message));
@@ -122,7 +123,7 @@ impl<'a> Difference<'a> {
             match scan.keeps(claim) {
                 _ if !matters => {}
                 None => gone.push(claim),
-                Some(kept) => self.problems.extend(held(claim, &kept.place, &kept.reason, scan)),
+                Some(kept) => self.problems.extend(held(claim, kept, scan)),
             }
         }
         let present: Vec<&ClaimKey> = gone.iter().filter(|c| c.wish == Wish::Present).map(|c| &c.key).collect();
@@ -142,7 +143,8 @@ impl<'a> Difference<'a> {
 }
 
 /// Says that a claim without a definition stays, unless its own place has a problem that says so already.
-fn held(claim: &DoorClaim, place: &str, reason: &str, scan: &Scan) -> Option<AppsProblem> {
+fn held(claim: &DoorClaim, kept: &Kept, scan: &Scan) -> Option<AppsProblem> {
+    let (place, reason) = (&*kept.place, kept.reason.as_deref()?);
     let file = claim.source_ref.as_deref().unwrap_or_default();
     let told = |p: &AppsProblem| p.file == file || (p.file == place && file.starts_with(place));
     if claim.wish != Wish::Present || scan.problems.iter().any(told) {

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustix::fs::OFlags;
 
@@ -16,6 +17,8 @@ pub(crate) struct Stamp {
     size: u64,
     /// Grows with every write, rename and change of rights. Seconds and nanoseconds.
     pub(crate) changed: (i64, i64),
+    /// When its content was last written.
+    pub(crate) written: SystemTime,
 }
 
 /// Why a file was not read.
@@ -75,6 +78,7 @@ fn regular(metadata: &fs::Metadata) -> Result<Stamp, Unread> {
         file: (metadata.dev(), metadata.ino()),
         size: metadata.size(),
         changed: (metadata.ctime(), metadata.ctime_nsec()),
+        written: metadata.modified().map_err(|e| Unread::io(&e))?,
     })
 }
 

@@ -31,6 +31,8 @@ pub struct Settings {
     pub rescan: Duration,
     /// How long a change must rest before it is read.
     pub debounce: Duration,
+    /// How long a file that does not end with a newline is taken for one that is being written.
+    pub unfinished: Duration,
     /// What keeps a mistake from taking databases with it.
     pub guard: Guard,
     /// How much of the folder is read.
@@ -42,6 +44,7 @@ impl Default for Settings {
         Self {
             rescan: Duration::from_secs(30),
             debounce: Duration::from_millis(200),
+            unfinished: Duration::from_secs(2),
             guard: Guard::default(),
             limits: Limits::default(),
         }
@@ -146,8 +149,8 @@ impl Follower {
 
     /// None if the scan came to no end, which is a fault of this program.
     async fn scan(&mut self) -> Option<Scan> {
-        let limits = self.settings.limits.clone();
-        let mut scanner = self.scanner.take().unwrap_or_else(|| Scanner::new(limits));
+        let Settings { limits, unfinished, .. } = self.settings.clone();
+        let mut scanner = self.scanner.take().unwrap_or_else(|| Scanner::new(limits, unfinished));
         let root = self.root.clone();
         let scanned = tokio::task::spawn_blocking(move || {
             let scan = scanner.scan(&root);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use pgtenant_ledger::{AppsProblem, DoorClaim};
 use pgtenant_model::{ClaimKey, ClaimSpec};
@@ -79,8 +80,8 @@ pub struct Kept {
     pub place: String,
     /// What it may define: claims that came here from another file stay as well.
     pub names: Names,
-    /// Why, for people, to go after the place's name.
-    pub reason: String,
+    /// Why, for people, to go after the place's name. None: it is being written, and the next look tells.
+    pub reason: Option<String>,
 }
 
 impl Kept {
@@ -153,27 +154,30 @@ impl Scan {
 #[derive(Debug, Default)]
 pub struct Scanner {
     limits: Limits,
+    unfinished: Duration,
     cache: Cache,
 }
 
 impl Scanner {
-    /// A scanner that has read nothing yet.
+    /// A scanner that has read nothing yet. A file that does not end with a newline and was written within
+    /// `unfinished` is taken for one that is being written: it counts when that time is over.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
-        Self { limits, cache: Cache::default() }
+    pub fn new(limits: Limits, unfinished: Duration) -> Self {
+        Self { limits, unfinished, cache: Cache::default() }
     }
 
     /// Looks at all of the folder. Blocks; whatever goes wrong is a part of the result.
     pub fn scan(&mut self, root: &Path) -> Scan {
-        Walk::new(&self.limits, &mut self.cache).folder(root)
+        Walk::new(&self.limits, self.unfinished, &mut self.cache).folder(root)
     }
 }
 
 /// Looks at all of the folder `root` once, for whoever does not know the claims: where several files define one
-/// database, the first file counts, and the others have a problem. Blocks; whatever goes wrong is a part of the result.
+/// database, the first file counts, and the others have a problem. Nobody is expected to be writing. Blocks; whatever
+/// goes wrong is a part of the result.
 #[must_use]
 pub fn scan(root: &Path, limits: &Limits) -> Scan {
-    let mut scan = Scanner::new(limits.clone()).scan(root);
+    let mut scan = Scanner::new(limits.clone(), Duration::ZERO).scan(root);
     let Choice { definitions, problems } = choose(&scan, |_| None);
     let definitions = definitions.into_iter().cloned().collect();
     scan.problems = listed([&scan.problems[..], &problems].concat());

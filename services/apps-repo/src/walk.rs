@@ -48,6 +48,7 @@ enum Content {
 /// One look at a folder.
 pub(crate) struct Walk<'a> {
     limits: &'a Limits,
+    unfinished: Duration,
     cache: &'a mut Cache,
     root: PathBuf,
     scan: Scan,
@@ -57,10 +58,11 @@ pub(crate) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    pub(crate) fn new(limits: &'a Limits, cache: &'a mut Cache) -> Self {
+    pub(crate) fn new(limits: &'a Limits, unfinished: Duration, cache: &'a mut Cache) -> Self {
         cache.round += 1;
         Self {
             limits,
+            unfinished,
             cache,
             root: PathBuf::new(),
             scan: Scan::default(),
@@ -104,7 +106,7 @@ impl<'a> Walk<'a> {
     }
 
     fn keep(&mut self, place: &str, names: Names, reason: &str) {
-        self.scan.kept.push(Kept { place: place.to_owned(), names, reason: reason.to_owned() });
+        self.scan.kept.push(Kept { place: place.to_owned(), names, reason: Some(reason.to_owned()) });
     }
 
     /// `way`: the real folders from the root to this one. `name`: this one, relative to the root.
@@ -214,8 +216,7 @@ impl<'a> Walk<'a> {
             Ok(Content::Values(_)) => return,
             Err(unread) => {
                 self.scan.applications += 1;
-                self.unread(&file, unread);
-                return self.keep(&values, Names::Unknown, &format!("waits for {APPLICATION} to be readable"));
+                return self.unread(&file, unread, values, &format!("waits for {APPLICATION} to be readable"));
             }
         };
         self.scan.applications += 1;
@@ -253,10 +254,7 @@ impl<'a> Walk<'a> {
                 self.fault(file, &message);
                 return self.keep(file, Names::Known(BTreeMap::new()), "is missing");
             }
-            Err(unread) => {
-                self.unread(file, unread);
-                return self.keep(file, Names::Unknown, "can not be read");
-            }
+            Err(unread) => return self.unread(file, unread, file.to_owned(), "can not be read"),
         };
         let Values { definitions, problems, names, listed } = values;
         let names = names.map_or(Names::Unknown, Names::Known);
@@ -286,15 +284,23 @@ impl<'a> Walk<'a> {
                 BTreeMap::new()
             }
         };
-        self.scan.unused.push(Kept { place: file, names: Names::Known(names), reason: reason.to_owned() });
+        self.scan.unused.push(Kept { place: file, names: Names::Known(names), reason: Some(reason.to_owned()) });
     }
 
-    fn unread(&mut self, file: &str, unread: Unread) {
-        match unread {
-            Unread::Fault { line, message } => self.scan.problems.push(problem(file, line, "", &message)),
+    /// The claims of `values` stay because `file` was not read.
+    fn unread(&mut self, file: &str, unread: Unread, values: String, reason: &str) {
+        let reason = match unread {
+            Unread::Fault { line, message } => {
+                self.scan.problems.push(problem(file, line, "", &message));
+                Some(reason.to_owned())
+            }
             // It was there a moment ago, or is being written: the next look tells.
-            Unread::Missing | Unread::Unsettled => self.scan.unsettled = true,
-        }
+            Unread::Missing | Unread::Unsettled => {
+                self.scan.unsettled = true;
+                None
+            }
+        };
+        self.scan.kept.push(Kept { place: values, names: Names::Unknown, reason });
     }
 
     /// What a file says; from the cache where it has not changed.
@@ -308,6 +314,9 @@ impl<'a> Walk<'a> {
             return Ok(cached.content.clone());
         }
         let (text, stamp) = file::read(&path, self.limits.file_bytes)?;
+        if !text.ends_with('\n') && is_within(self.unfinished, stamp.written) {
+            return Err(Unread::Unsettled);
+        }
         let content = parse(&text);
         if is_settled(stamp) {
             self.cache.files.insert(name.to_owned(), Cached { stamp, content: content.clone(), round });
@@ -316,6 +325,12 @@ impl<'a> Walk<'a> {
         }
         Ok(content)
     }
+}
+
+/// Whether that is not long ago. The clock of a file server may be ahead a little.
+fn is_within(time: Duration, written: SystemTime) -> bool {
+    let age = written.elapsed().unwrap_or_else(|ahead| ahead.duration());
+    age < time
 }
 
 fn is_settled(stamp: Stamp) -> bool {

@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use pgtenant_apps_repo::{Kept, Limits, Names, Scan, Scanner, render_problems, scan, to_plan_request};
 use tempfile::TempDir;
@@ -265,11 +266,38 @@ fn a_root_that_is_away_is_no_empty_folder() {
 fn a_second_look_sees_what_changed_in_place() {
     let root = TempDir::new().unwrap();
     application(&root, "ns/a", &["x"]);
-    let mut scanner = Scanner::new(Limits::default());
+    let mut scanner = Scanner::new(Limits::default(), Duration::ZERO);
     // The same length and perhaps the same time stamp.
     for name in ["x", "w", "z"] {
         application(&root, "ns/a", &[name]);
         assert_eq!(scanner.scan(root.path()).definitions[0].key.name(), name);
     }
     assert_eq!(scanner.scan(root.path()), look(&root));
+}
+
+#[test]
+fn a_file_that_may_not_be_written_to_its_end_is_looked_at_again() {
+    let root = TempDir::new().unwrap();
+    application(&root, "ns/a", &["x"]);
+    let mut scanner = Scanner::new(Limits::default(), Duration::from_secs(3600));
+    assert_eq!(keys(&scanner.scan(root.path())), ["ns/x ns/a/values.yaml:2"]);
+    // Half a name would be a name, and half a chart another chart.
+    for (file, half) in
+        [("values", "postgresqlDatabases:\n  - name: x\n  - name: or"), ("application", "helm:\n  chart: idp")]
+    {
+        let file = format!("ns/a/{file}.yaml");
+        application(&root, "ns/a", &["x"]);
+        put(&root, &file, half);
+        let scan = scanner.scan(root.path());
+        assert_eq!((keys(&scan), told(&scan), scan.unsettled), (vec![], String::new(), true), "{half}");
+        assert_eq!(kept(&scan), ["ns/a/values.yaml"]);
+        // A file without its last newline counts when it is old, or nobody can be writing.
+        assert!(!look(&root).unsettled);
+        let written = SystemTime::now() - Duration::from_secs(3601);
+        fs::File::options().write(true).open(root.path().join(file)).unwrap().set_modified(written).unwrap();
+        assert!(!scanner.scan(root.path()).unsettled);
+    }
+    application(&root, "ns/a", &["x"]);
+    put(&root, "ns/a/values.yaml", "postgresqlDatabases: [{name: z}]");
+    assert_eq!(keys(&look(&root)), ["ns/z ns/a/values.yaml:1"]);
 }

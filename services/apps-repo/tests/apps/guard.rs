@@ -133,6 +133,26 @@ async fn half_of_a_file_or_of_an_application_keeps_its_claims() {
 }
 
 #[tokio::test]
+async fn a_file_without_its_last_newline_changes_nothing_yet() {
+    let mut world = World::new().await;
+    world.application("ns/orders", &["a", "name: b, mode: protected"]);
+    world.settle().await;
+    let before = world.claims().await;
+    world.unfinished = Duration::from_secs(3600);
+    for half in ["", "postgresqlDatabases:\n  - name: a\n    connectionLimit: 2", "postgresqlDatabases:\n  - name: o"] {
+        world.put("ns/orders/values.yaml", half);
+        world.application("ns/stock", &["a"]);
+        for _ in 0..3 {
+            assert!(world.look().await.look_again.is_some());
+        }
+        assert_eq!((world.claims().await, world.problems().await), (before.clone(), String::new()), "{half}");
+    }
+    world.unfinished = Duration::ZERO;
+    world.look().await;
+    assert!(world.wishes().await.contains(&"ns/o present".to_owned()));
+}
+
+#[tokio::test]
 async fn a_definition_that_may_have_moved_into_a_broken_file_stays() {
     let mut world = World::new().await;
     world.application("ns/orders", &["a", "d"]);

@@ -20,6 +20,7 @@ pub(crate) struct World {
     pub(crate) options: PgConnectOptions,
     pub(crate) syncer: Syncer,
     pub(crate) now: Instant,
+    pub(crate) unfinished: Duration,
 }
 
 impl World {
@@ -44,7 +45,7 @@ impl World {
         }))
         .unwrap();
         put_clusters(&mut ledger.acquire().await.unwrap(), &[("default".to_owned(), spec)]).await.unwrap();
-        Self { dir, root, ledger, options, syncer: Syncer::new(guard), now: Instant::now() }
+        Self { dir, root, ledger, options, syncer: Syncer::new(guard), now: Instant::now(), unfinished: Duration::ZERO }
     }
 
     pub(crate) fn put(&self, name: &str, text: &str) {
@@ -71,7 +72,7 @@ impl World {
 
     pub(crate) async fn look_after(&mut self, wait: Duration) -> Synced {
         self.now += wait;
-        let scan = Scanner::new(Limits::default()).scan(&self.root);
+        let scan = Scanner::new(Limits::default(), self.unfinished).scan(&self.root);
         self.syncer.sync(&self.ledger, &scan, self.now).await.unwrap()
     }
 
