@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use pgtenant_ledger::{Ledger, LedgerError, NewEvent, append_event, look_soon, set_cluster_status};
 use pgtenant_model::{ClaimKey, ClusterStatus, EventKind, InvalidField};
-use pgtenant_postgres::{drop_half_made, half_made, preflight};
+use pgtenant_postgres::{drop_half_made, drop_roles_put_aside, half_made, preflight};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +16,7 @@ use crate::failure::Failure;
 const SPREAD_AFTER_FAILOVER: Duration = Duration::from_secs(10);
 /// An unchanged status is written again after this time, so that `observedAt` is never older.
 const STATUS_AGE: Duration = Duration::from_secs(60);
-/// How often the cluster is checked for what would bite later, and for half-made databases.
+/// How often the cluster is checked for what would bite later, and for what is left on it.
 const INSPECTION: Duration = Duration::from_secs(300);
 
 /// One cluster's watch in this replica.
@@ -111,7 +111,8 @@ impl Watch<'_> {
     }
 
     /// Preflight, and the half-made databases that a process left which was killed after its claim was gone. Such a
-    /// database never had a connection, so there is nothing in it to lose; it has to be there at two inspections.
+    /// database never had a connection, so there is nothing in it to lose; it has to be there at two inspections. Roles of
+    /// removed claims that could not be dropped then are dropped when they can be.
     async fn inspect(&self, memory: &mut Memory) -> Result<(), Failure> {
         let server = self.cluster.server().await.map_err(Failure::at("inspect"))?;
         let mut session = server.maintenance().await.map_err(Failure::at("inspect"))?;
@@ -134,6 +135,9 @@ impl Watch<'_> {
             }
         }
         memory.orphans = orphans;
+        for role in drop_roles_put_aside(&mut session).await.map_err(Failure::at("inspect"))? {
+            tracing::info!(cluster = self.cluster.name, role, "dropped a role of a removed claim, which was put aside");
+        }
         Ok(())
     }
 

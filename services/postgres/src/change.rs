@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::comment::put_aside_role;
 use crate::observed::RelationKind;
 use crate::sql;
 use crate::verifier::Verifier;
@@ -51,6 +52,9 @@ pub enum RoleChange {
     ResetTakeOn { login: String, database: Option<String> },
     /// `DROP ROLE`.
     Drop { role: String },
+    /// NOLOGIN, no password, and another name with a comment: for a role that can not be dropped, since somebody gave it
+    /// privileges in a database that is not the claim's.
+    PutAside { role: String, oid: u32 },
     /// `DROP OWNED BY`, in the maintenance database: what stops `DROP ROLE`.
     DropOwned { role: String },
     /// `GRANT role TO member`.
@@ -259,6 +263,10 @@ impl RoleChange {
                 format!("let sessions of {login:?} in database {database:?} act as themselves")
             }
             Self::Drop { role } => format!("drop role {role:?}"),
+            Self::PutAside { role, oid } => {
+                let name = put_aside_role(*oid);
+                format!("take login, password and name from role {role:?}: it is {name:?} until it can be dropped")
+            }
             Self::DropOwned { role } => {
                 format!("drop what role {role:?} has outside of its database")
             }

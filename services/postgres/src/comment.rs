@@ -18,6 +18,19 @@ pub fn role_comment(key: &ClaimKey, tier: Tier) -> String {
     format!("{PREFIX}{key} {tier}")
 }
 
+/// What the comment of a role begins with that was put aside.
+pub(crate) const PUT_ASIDE: &str = "pgtenant: dropped role ";
+
+/// What a role is called, whose number is `oid`, when it was put aside. No claim's name has an underscore.
+pub(crate) fn put_aside_role(oid: u32) -> String {
+    format!("pgtenant_dropped_{oid}")
+}
+
+/// Says what a role was that was put aside.
+pub(crate) fn put_aside_comment(role: &str) -> String {
+    format!("{PUT_ASIDE}{role:?}; it goes when the privileges are gone that it was given in other databases")
+}
+
 /// The claim that a database's comment names.
 #[must_use]
 pub fn parse_database_comment(comment: &str) -> Option<ClaimKey> {
@@ -45,6 +58,13 @@ mod tests {
         for tier in Tier::ALL {
             assert_eq!(parse_role_comment(&role_comment(&key, tier)), Some((key.clone(), tier)));
         }
+    }
+
+    #[test]
+    fn what_was_put_aside_is_no_claims() {
+        let (role, comment) = (put_aside_role(u32::MAX), put_aside_comment("a-b-read"));
+        assert!(role.len() <= 63 && ClaimKey::new("pgtenant_dropped_1", "x").is_err(), "{role}");
+        assert_eq!((parse_database_comment(&comment), parse_role_comment(&comment)), (None, None));
     }
 
     #[test]

@@ -37,6 +37,7 @@ mod bootstrap;
 mod change;
 mod comment;
 mod error;
+mod leftovers;
 mod observe;
 mod observed;
 mod plan;
@@ -55,13 +56,14 @@ pub use change::{
 };
 pub use comment::{database_comment, parse_database_comment, parse_role_comment, role_comment};
 pub use error::{ErrorClass, PostgresError, ProofError};
+pub use leftovers::{claims_on_cluster, drop_half_made, drop_roles_put_aside, half_made};
 pub use observe::{observe, observe_inside, observe_many};
 pub use observed::{
     AclItem, DatabaseFacts, DatabaseSetting, DefaultAcl, Elsewhere, Foreign, Inside, Lacking, Membership, Observed,
     Owner, RelationKind, RoleFacts, RoleSetting, SchemaFacts, ServerFacts,
 };
 pub use plan::{Batch, Beyond, Desired, Place, Plan, Refusal, plan, plan_drop, step};
-pub use preflight::{claims_on_cluster, drop_half_made, half_made, preflight};
+pub use preflight::preflight;
 pub use server::{Server, ServerOptions, Timeouts};
 pub use session::Session;
 pub use verifier::{Verifier, generate_password};

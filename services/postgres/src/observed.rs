@@ -99,6 +99,8 @@ pub struct DatabaseSetting {
 /// A role.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoleFacts {
+    /// Its number, which stays when its name changes.
+    pub oid: u32,
     /// LOGIN.
     pub can_login: bool,
     /// SUPERUSER.
@@ -164,7 +166,7 @@ pub struct RoleSetting {
 pub struct Elsewhere {
     /// The database in which it is; none: an object of the whole cluster.
     pub database: Option<String>,
-    /// Whether the role owns it, rather than having privileges on it.
+    /// Whether the role owns it, rather than that somebody gave it privileges on it, or named it in a policy.
     pub owned: bool,
 }
 

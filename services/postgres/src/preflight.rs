@@ -1,12 +1,10 @@
-//! What would bite later on a cluster, and what is on it already.
+//! What would bite later on a cluster.
 
-use pgtenant_model::{ClaimKey, InvalidField};
+use pgtenant_model::InvalidField;
 use serde::Deserialize;
 use tokio_postgres::types::Type;
 
 use crate::bootstrap::{GROUP, template_problem};
-use crate::change::{Change, DatabaseChange};
-use crate::comment::parse_database_comment;
 use crate::error::{PostgresError, chain};
 use crate::session::Session;
 use crate::sql::ident;
@@ -125,38 +123,4 @@ fn of_provisioner(facts: &Facts, problems: &mut Vec<InvalidField>) {
             Some(_) => {}
         }
     }
-}
-
-/// Databases that a `CREATE DATABASE` left which was not followed by the rest: closed, without comment, the provisioner's.
-/// Those that no claim is being made for may be dropped.
-///
-/// # Errors
-/// What the server says.
-pub async fn half_made(session: &mut Session) -> Result<Vec<String>, PostgresError> {
-    const HALF_MADE: &str = "SELECT d.datname::text FROM pg_database d JOIN pg_roles r ON r.oid = d.datdba \
-         WHERE r.rolname = current_user AND NOT d.datallowconn AND d.datname <> $1 \
-         AND shobj_description(d.oid, 'pg_database') IS NULL ORDER BY 1";
-    let names = session.texts("look for half-made databases", HALF_MADE, &[(&OWN_TEMPLATE, Type::TEXT)]).await?;
-    Ok(names.into_iter().flatten().collect())
-}
-
-/// Drops a database that [`half_made`] named and that nobody claims. It was never open, so nothing is in it.
-///
-/// # Errors
-/// What the server says.
-pub async fn drop_half_made(session: &mut Session, database: &str) -> Result<(), PostgresError> {
-    let change = Change::Database(DatabaseChange::Drop { database: database.to_owned() });
-    let deadline = session.timeouts().database;
-    let dropped = session.batch(&change.statements().join(";\n"), deadline).await;
-    dropped.map_err(|failure| failure.cause.into_error(&change.text()))
-}
-
-/// Every claim that a database of the cluster says it is, so that a ledger can be rebuilt.
-///
-/// # Errors
-/// What the server says.
-pub async fn claims_on_cluster(session: &mut Session) -> Result<Vec<ClaimKey>, PostgresError> {
-    const COMMENTS: &str = "SELECT shobj_description(d.oid, 'pg_database') FROM pg_database d ORDER BY d.datname";
-    let comments = session.texts("read the databases' comments", COMMENTS, &[]).await?;
-    Ok(comments.iter().flatten().filter_map(|text| parse_database_comment(text)).collect())
 }

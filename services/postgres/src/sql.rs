@@ -10,6 +10,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 
 use crate::change::{Change, DatabaseChange, InsideChange, Object, ObjectChange, RoleChange};
+use crate::comment::{put_aside_comment, put_aside_role};
 use crate::observed::RelationKind;
 use crate::verifier::{Verifier, WITHHELD};
 
@@ -24,7 +25,7 @@ pub(crate) enum Verifiers {
 pub(crate) fn statements(change: &Change, verifiers: Verifiers) -> Vec<String> {
     match change {
         Change::Database(change) => vec![database_statement(change)],
-        Change::Role(change) => vec![role_statement(change, verifiers)],
+        Change::Role(change) => role_statements(change, verifiers),
         Change::Object(change) => object_statements(change),
         Change::Inside(change) => inside_statements(change),
     }
@@ -55,8 +56,8 @@ pub(crate) fn drop_unforced(database: &str) -> String {
     format!("DROP DATABASE IF EXISTS {}", ident(database))
 }
 
-fn role_statement(change: &RoleChange, verifiers: Verifiers) -> String {
-    match change {
+fn role_statements(change: &RoleChange, verifiers: Verifiers) -> Vec<String> {
+    let statement = match change {
         RoleChange::Create { role, connection_limit, verifier } => format!(
             "CREATE ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE INHERIT NOREPLICATION NOBYPASSRLS \
              CONNECTION LIMIT {connection_limit} PASSWORD {}",
@@ -80,6 +81,13 @@ fn role_statement(change: &RoleChange, verifiers: Verifiers) -> String {
             format!("ALTER ROLE {} IN DATABASE {} RESET role", ident(login), ident(database))
         }
         RoleChange::Drop { role } => format!("DROP ROLE IF EXISTS {}", ident(role)),
+        RoleChange::PutAside { role, oid } => {
+            return vec![
+                format!("ALTER ROLE {} NOLOGIN PASSWORD NULL", ident(role)),
+                format!("COMMENT ON ROLE {} IS {}", ident(role), literal(put_aside_comment(role))),
+                format!("ALTER ROLE {} RENAME TO {}", ident(role), ident(put_aside_role(*oid))),
+            ];
+        }
         RoleChange::DropOwned { role } => format!("DROP OWNED BY {} CASCADE", ident(role)),
         RoleChange::AddMember { role, member } => {
             format!("GRANT {} TO {}", ident(role), ident(member))
@@ -96,7 +104,8 @@ fn role_statement(change: &RoleChange, verifiers: Verifiers) -> String {
             if *with_options { " WITH INHERIT TRUE, SET TRUE" } else { "" }
         ),
         RoleChange::GiveBack { role } => format!("REVOKE {} FROM CURRENT_USER", ident(role)),
-    }
+    };
+    vec![statement]
 }
 
 fn object_statements(change: &ObjectChange) -> Vec<String> {
@@ -169,6 +178,9 @@ pub(crate) const FENCED: &str = "22012";
 
 /// `insufficient_privilege`.
 pub(crate) const NOT_ALLOWED: &str = "42501";
+
+/// `dependent_objects_still_exist`.
+pub(crate) const DEPENDED_ON: &str = "2BP01";
 
 /// Limits each statement of the batch.
 pub(crate) fn local_statement_timeout(limit: Duration) -> String {

@@ -2,7 +2,7 @@
 
 use pgtenant_model::{ClaimKey, Tier};
 
-use super::roles::belongs;
+use super::roles::{belongs, remove_member};
 use super::standing::{is_half_made, is_ours};
 use super::{Names, Place, Plan, Refusal, Work, drop, step};
 use crate::change::{Change, RoleChange};
@@ -35,17 +35,15 @@ pub fn plan_drop(key: &ClaimKey, observed: &Observed) -> Result<Plan, Refusal> {
         }
     };
     let roles = own_roles(key, observed, ours, &mut work)?;
+    for (role, facts) in &roles {
+        refuse_owned_elsewhere(observed, role, facts)?;
+    }
     if drop_database {
         // Nobody ends another's sessions; a member of their role may.
         plan.push(step::PREPARE_DROP, Place::Maintenance, borrow(observed, &roles));
         plan.push(step::DROP_DATABASE, Place::Maintenance, vec![drop(&names.database)]);
     }
-    let mut changes = Vec::new();
-    for (role, facts) in &roles {
-        changes.extend(owned_elsewhere(observed, role, facts, !drop_database)?);
-    }
-    changes.extend(roles.iter().map(|(role, _)| Change::Role(RoleChange::Drop { role: role.clone() })));
-    plan.push(step::DROP_ROLES, Place::Maintenance, changes);
+    plan.push(step::DROP_ROLES, Place::Maintenance, drop_roles(observed, &roles, drop_database));
     plan.beyond = work.beyond;
     Ok(plan)
 }
@@ -87,32 +85,59 @@ fn borrow(observed: &Observed, roles: &[(String, &RoleFacts)]) -> Vec<Change> {
     missing.map(|(role, _)| Change::Role(RoleChange::Borrow { role: role.clone(), with_options })).collect()
 }
 
-/// What would keep the role from being dropped: things that it has in the maintenance database or cluster-wide.
-fn owned_elsewhere(observed: &Observed, role: &str, facts: &RoleFacts, not_lent: bool) -> Result<Vec<Change>, Refusal> {
+/// Ownership in a database that the provisioner does not enter: only a superuser can have given it.
+fn refuse_owned_elsewhere(observed: &Observed, role: &str, facts: &RoleFacts) -> Result<(), Refusal> {
     let here = observed.server.maintenance_database.as_str();
-    for thing in &facts.elsewhere {
-        let reachable = match &thing.database {
-            None => !thing.owned,
-            Some(database) => database == here,
-        };
-        if !reachable {
-            let (place, connect) = match &thing.database {
-                None => ("of the whole cluster".to_owned(), String::new()),
-                Some(database) => (format!("in database {database:?}"), format!("\\connect {}; ", ident(database))),
-            };
-            return Err(Refusal::NeedsSuperuser {
-                what: format!("role {role:?} has objects or privileges {place}"),
-                sql: format!("{connect}DROP OWNED BY {};", ident(role)),
-            });
+    let Some(thing) = facts.elsewhere.iter().find(|thing| thing.owned && thing.database.as_deref() != Some(here))
+    else {
+        return Ok(());
+    };
+    let (place, connect) = match &thing.database {
+        None => ("of the whole cluster".to_owned(), String::new()),
+        Some(database) => (format!("in database {database:?}"), format!("\\connect {}; ", ident(database))),
+    };
+    Err(Refusal::NeedsSuperuser {
+        what: format!("role {role:?} owns objects {place}"),
+        sql: format!("{connect}DROP OWNED BY {};", ident(role)),
+    })
+}
+
+/// Drops the roles, but puts aside those that have privileges in other databases. Anybody may grant anything to any role in
+/// a database of their own, so that must not keep a claim from being removed.
+fn drop_roles(observed: &Observed, roles: &[(String, &RoleFacts)], lent: bool) -> Vec<Change> {
+    let mut changes: Vec<_> = roles.iter().flat_map(|(role, facts)| drop_owned(observed, role, facts, lent)).collect();
+    let (aside, dropped): (Vec<_>, Vec<_>) = roles.iter().partition(|(_, facts)| is_granted_elsewhere(facts));
+    // While all of the roles are still there: they may be in each other.
+    for (role, facts) in &aside {
+        let revocable = facts.memberships.iter().filter(|membership| membership.revocable);
+        for change in revocable.map(|membership| remove_member(membership, observed)) {
+            if !changes.contains(&change) {
+                changes.push(change);
+            }
+        }
+        if !observed.server.superuser {
+            changes.push(Change::Role(RoleChange::GiveBack { role: role.clone() }));
         }
     }
-    let mut changes = Vec::new();
-    if !facts.elsewhere.is_empty() {
-        if not_lent && !facts.usable {
-            let with_options = observed.server.version.has_membership_options();
-            changes.push(Change::Role(RoleChange::Borrow { role: role.to_owned(), with_options }));
-        }
-        changes.push(Change::Role(RoleChange::DropOwned { role: role.to_owned() }));
+    changes.extend(dropped.iter().map(|(role, _)| Change::Role(RoleChange::Drop { role: role.clone() })));
+    let put_aside = |(role, facts): &&(String, &RoleFacts)| RoleChange::PutAside { role: role.clone(), oid: facts.oid };
+    changes.extend(aside.iter().map(put_aside).map(Change::Role));
+    changes
+}
+
+/// In the maintenance database too: what others granted there, the provisioner may not be able to revoke.
+fn is_granted_elsewhere(facts: &RoleFacts) -> bool {
+    facts.elsewhere.iter().any(|thing| !thing.owned && thing.database.is_some())
+}
+
+/// What the role has in the maintenance database, and privileges on objects of the whole cluster.
+fn drop_owned(observed: &Observed, role: &str, facts: &RoleFacts, lent: bool) -> Vec<Change> {
+    let here = observed.server.maintenance_database.as_str();
+    if !facts.elsewhere.iter().any(|thing| thing.database.as_deref().is_none_or(|database| database == here)) {
+        return Vec::new();
     }
-    Ok(changes)
+    let with_options = observed.server.version.has_membership_options();
+    let borrow = Change::Role(RoleChange::Borrow { role: role.to_owned(), with_options });
+    let drop = Change::Role(RoleChange::DropOwned { role: role.to_owned() });
+    if lent || facts.usable { vec![drop] } else { vec![borrow, drop] }
 }

@@ -47,6 +47,17 @@ pub(super) fn belongs(facts: &RoleFacts, tier_role: &str, comment: &str) -> bool
         || (facts.comment.is_none() && facts.memberships.iter().any(|m| m.role == tier_role))
 }
 
+/// The end of a membership.
+pub(super) fn remove_member(membership: &Membership, observed: &Observed) -> Change {
+    let Membership { role, member, grantor, .. } = membership;
+    let per_grantor = observed.server.version.has_membership_options();
+    Change::Role(RoleChange::RemoveMember {
+        role: role.clone(),
+        member: member.clone(),
+        grantor: per_grantor.then(|| grantor.clone()),
+    })
+}
+
 /// A role that exists.
 struct Subject<'a> {
     desired: &'a Desired,
@@ -176,12 +187,7 @@ impl Subject<'_> {
 
     fn remove(&self, membership: &Membership, work: &mut Work) {
         let Membership { role, member, grantor, revocable, .. } = membership;
-        let per_grantor = self.observed.server.version.has_membership_options();
-        let change = Change::Role(RoleChange::RemoveMember {
-            role: role.clone(),
-            member: member.clone(),
-            grantor: per_grantor.then(|| grantor.clone()),
-        });
+        let change = remove_member(membership, self.observed);
         if *revocable {
             // A membership within the claim is seen from both of its sides.
             if !work.changes.contains(&change) {

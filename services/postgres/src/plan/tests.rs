@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::change::{InsideChange, Object, ObjectChange};
 use crate::comment::{database_comment, role_comment};
-use crate::observed::{AclItem, DefaultAcl, Owner, RelationKind, RoleFacts, SchemaFacts, ServerFacts};
+use crate::observed::{AclItem, DefaultAcl, Elsewhere, Owner, RelationKind, RoleFacts, SchemaFacts, ServerFacts};
 use crate::version::ServerVersion;
 
 const PROVISIONER: &str = "pgtenant";
@@ -39,6 +39,7 @@ fn empty() -> Observed {
 
 fn role(comment: Option<String>) -> RoleFacts {
     RoleFacts {
+        oid: 16_400,
         can_login: true,
         superuser: false,
         create_db: false,
@@ -204,6 +205,31 @@ fn a_role_that_is_somebody_elses_is_refused() {
 }
 
 #[test]
+fn roles_that_others_granted_something_are_put_aside_and_not_named_after_a_database() {
+    let mut observed = settled();
+    let granted = |database: &str| Elsewhere { database: Some(database.into()), owned: false };
+    let read = observed.roles.get_mut("a-b-read").unwrap();
+    read.elsewhere = vec![granted("theirs"), granted("postgres")];
+    let removal = plan_drop(&key(), &observed).unwrap();
+    let sql: Vec<_> = removal.batches.last().unwrap().changes.iter().map(Change::sql_withheld).collect();
+    assert_eq!(
+        sql,
+        [
+            "DROP OWNED BY \"a-b-read\" CASCADE",
+            "REVOKE \"a-b-read\" FROM CURRENT_USER",
+            "DROP ROLE IF EXISTS \"a-b-write\"",
+            "DROP ROLE IF EXISTS \"a-b-admin\"",
+            "ALTER ROLE \"a-b-read\" NOLOGIN PASSWORD NULL; COMMENT ON ROLE \"a-b-read\" IS 'pgtenant: dropped role \
+             \"a-b-read\"; it goes when the privileges are gone that it was given in other databases'; \
+             ALTER ROLE \"a-b-read\" RENAME TO \"pgtenant_dropped_16400\"",
+        ]
+    );
+    assert!(removal.report().iter().all(|change| !format!("{} {}", change.text, change.sql).contains("theirs")));
+    observed.roles.get_mut("a-b-read").unwrap().elsewhere[0].owned = true;
+    assert!(matches!(plan_drop(&key(), &observed), Err(Refusal::NeedsSuperuser { .. })));
+}
+
+#[test]
 fn a_lost_comment_is_written_again() {
     let mut observed = settled();
     database(&mut observed).comment = None;
@@ -318,6 +344,7 @@ fn changed(change: &Change) -> Vec<String> {
             | RoleChange::Alter { role, .. }
             | RoleChange::SetPassword { role, .. }
             | RoleChange::Drop { role }
+            | RoleChange::PutAside { role, .. }
             | RoleChange::DropOwned { role }
             | RoleChange::AddMember { role, .. }
             | RoleChange::RemoveMember { role, .. },
@@ -372,7 +399,9 @@ proptest! {
                     prop_assert!(!theirs(&facts.comment));
                     prop_assert!(facts.comment.is_some() || facts.owner.name == PROVISIONER);
                 }
-                Change::Role(RoleChange::Drop { role } | RoleChange::DropOwned { role }) => {
+                Change::Role(
+                    RoleChange::Drop { role } | RoleChange::PutAside { role, .. } | RoleChange::DropOwned { role },
+                ) => {
                     prop_assert!(!theirs(&observed.roles[role].comment));
                 }
                 _ => {}
@@ -381,7 +410,7 @@ proptest! {
         let made = plan(&desired, &observed);
         for change in made.iter().flat_map(Plan::changes) {
             let drops_role =
-                matches!(change, Change::Role(RoleChange::Drop { .. } | RoleChange::DropOwned { .. }));
+                matches!(change, Change::Role(RoleChange::Drop { .. } | RoleChange::PutAside { .. } | RoleChange::DropOwned { .. }));
             prop_assert!(!drops_role, "{}", change.text());
             if matches!(change, Change::Database(DatabaseChange::Drop { .. })) {
                 let facts = observed.database.as_ref().unwrap();

@@ -57,6 +57,7 @@ SELECT json_build_object(
          WHERE d.datname = target.want ->> 'database'),
     'roles', (
         SELECT coalesce(json_object_agg(r.rolname, json_build_object(
+            'oid', r.oid::bigint,
             'can_login', r.rolcanlogin,
             'superuser', r.rolsuper,
             'create_db', r.rolcreatedb,
@@ -95,9 +96,11 @@ SELECT json_build_object(
                     'value', substr(c.entry, 6))), '[]')
                   FROM pg_db_role_setting s, unnest(s.setconfig) AS c (entry)
                  WHERE s.setrole = r.oid AND c.entry LIKE 'role=%'),
+            -- A mapping of the user on a foreign server counts as owned, and is made by the server's owner, not by the user.
             'elsewhere', (
                 SELECT coalesce(json_agg(DISTINCT jsonb_build_object(
-                    'database', CASE WHEN s.dbid <> 0 THEN d.datname END, 'owned', s.deptype = 'o')), '[]')
+                    'database', CASE WHEN s.dbid <> 0 THEN d.datname END,
+                    'owned', s.deptype = 'o' AND s.classid <> 'pg_user_mapping'::regclass)), '[]')
                   FROM pg_shdepend s
                   LEFT JOIN pg_database d ON d.oid = CASE
                       WHEN s.dbid = 0 AND s.classid = 'pg_database'::regclass THEN s.objid ELSE s.dbid END

@@ -1,7 +1,7 @@
 //! What has to hold on each supported version.
 
 use pgtenant_model::Tier;
-use pgtenant_postgres::{Refusal, plan, plan_drop};
+use pgtenant_postgres::{Refusal, drop_roles_put_aside, plan, plan_drop};
 use pgtenant_testkit::unique;
 
 use crate::world::{World, run, sqlstate, value};
@@ -35,6 +35,7 @@ on_every_version! {
     a_second_login_makes_what_its_tier_makes
     a_database_is_adopted
     a_drop_goes_on_from_anywhere
+    no_tenant_keeps_anothers_roles_from_being_dropped
     another_login_of_the_provisioner_goes_on
 }
 
@@ -296,6 +297,67 @@ async fn a_drop_goes_on_from_anywhere(major: u32) {
     tenant.repair().await;
     tenant.sql(ADMIN, "CREATE TABLE t ()").await.unwrap();
     tenant.drop().await;
+}
+
+async fn no_tenant_keeps_anothers_roles_from_being_dropped(major: u32) {
+    let world = World::of_major(major).await;
+    let (hostile, tenant) = (world.tenant(), world.tenant());
+    hostile.create().await;
+    tenant.create().await;
+    let roles = Tier::ALL.map(|tier| tenant.role(tier));
+    let mut root = world.root(&hostile.database()).await;
+    let numbers: Vec<String> = {
+        let oids = roles.iter().map(|role| format!("'\"{role}\"'::regrole::oid"));
+        let array = format!("SELECT ARRAY[{}]::text[]", oids.collect::<Vec<_>>().join(", "));
+        value(&mut root, &array).await
+    };
+    let [read, write, admin] = &roles;
+    let grants = format!(
+        "CREATE TABLE t (); GRANT SELECT ON t TO \"{read}\"; CREATE POLICY p ON t TO \"{write}\"; \
+         ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO \"{admin}\""
+    );
+    hostile.sql(ADMIN, &grants).await.unwrap();
+    // In the maintenance database, which may be open to all, by somebody whose grants the provisioner can not revoke.
+    let table = unique("granted");
+    world.sql("postgres", &format!("CREATE TABLE \"{table}\" (); GRANT SELECT ON \"{table}\" TO \"{read}\"")).await;
+    let member = unique("member");
+    run(
+        &mut root,
+        &format!("CREATE ROLE \"{member}\"; SET ROLE pgtenant; GRANT \"{read}\" TO \"{member}\"; RESET ROLE"),
+    )
+    .await
+    .unwrap();
+
+    let removal = plan_drop(&tenant.desired.key, &tenant.observe().await).unwrap();
+    let shown = removal.report().iter().map(|change| format!("{} {}", change.text, change.sql)).collect::<String>();
+    assert!(!shown.contains(&hostile.database()) && removal.beyond.is_empty(), "{shown}");
+    tenant.drop().await;
+    let left = |numbers: &[String]| {
+        format!(
+            "SELECT count(*) FROM pg_authid r WHERE oid = ANY ('{{{}}}') AND NOT rolcanlogin AND rolpassword IS NULL \
+             AND rolname = 'pgtenant_dropped_' || oid AND shobj_description(oid, 'pg_authid') LIKE 'pgtenant: dropped%' \
+             AND NOT EXISTS (SELECT FROM pg_auth_members m WHERE m.roleid = r.oid AND NOT m.admin_option)",
+            numbers.join(",")
+        )
+    };
+    assert_eq!(value::<i64>(&mut root, &left(&numbers)).await, 3);
+
+    // The names are free, and the new roles have nothing of what the old ones had.
+    tenant.create().await;
+    assert_eq!(sqlstate(hostile.sql(READ, &format!("SET ROLE \"{read}\"")).await), "42501");
+    tenant.drop().await;
+
+    let mut session = world.server.maintenance().await.unwrap();
+    let names: Vec<_> = numbers.iter().map(|number| format!("pgtenant_dropped_{number}")).collect();
+    let swept = drop_roles_put_aside(&mut session).await.unwrap();
+    assert!(names.iter().all(|name| !swept.contains(name)), "{swept:?}");
+    world.sql("postgres", &format!("DROP TABLE \"{table}\"")).await;
+    drop(root);
+    hostile.drop().await;
+    let swept = drop_roles_put_aside(&mut session).await.unwrap();
+    let mut root = world.root("postgres").await;
+    assert_eq!(value::<i64>(&mut root, &left(&numbers)).await, 0, "{swept:?}");
+    world.sql("postgres", &format!("DROP ROLE \"{member}\"")).await;
 }
 
 async fn another_login_of_the_provisioner_goes_on(major: u32) {
