@@ -24,13 +24,31 @@ impl Default for Guard {
     }
 }
 
-/// A change that a half-written file would look like.
+/// A change that a half-written file, or half a checkout, would look like.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Doubt {
     /// The definition is gone.
     Gone(ClaimKey),
     /// A protected database became a standard one.
     Unprotected(ClaimKey),
+    /// The definition of a database that was released is gone: it may be defined again.
+    Forgotten(ClaimKey),
+}
+
+impl Doubt {
+    /// Whether something changes for a database if it is believed.
+    pub(crate) fn matters(&self) -> bool {
+        !matches!(self, Self::Forgotten(_))
+    }
+}
+
+/// Which doubts further looks have confirmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Belief {
+    /// Those that change something for a database.
+    pub(crate) removals: bool,
+    /// The others.
+    pub(crate) others: bool,
 }
 
 /// One thing to do in the ledger.
@@ -52,17 +70,17 @@ pub(crate) enum Step<'a> {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Difference<'a> {
     pub(crate) steps: Vec<Step<'a>>,
-    /// Changes that need a second look; where they are believed, they are among `steps` as well.
+    /// Changes that need further looks; where they are believed, they are among `steps` as well.
     pub(crate) doubts: BTreeSet<Doubt>,
     pub(crate) problems: Vec<AppsProblem>,
-    believe: bool,
+    belief: Belief,
 }
 
-/// Compares. `believe`: a second look has confirmed the doubts.
-pub(crate) fn compare<'a>(claims: &'a [DoorClaim], scan: &'a Scan, guard: Guard, believe: bool) -> Difference<'a> {
+/// Compares.
+pub(crate) fn compare<'a>(claims: &'a [DoorClaim], scan: &'a Scan, guard: Guard, belief: Belief) -> Difference<'a> {
     let known: BTreeMap<Name<'_>, &DoorClaim> = claims.iter().map(|c| (name_of(&c.key), c)).collect();
     let Choice { definitions, problems } = choose(scan, |name| known.get(&name)?.source_ref.as_deref());
-    let mut difference = Difference { problems: listed(problems), believe, ..Difference::default() };
+    let mut difference = Difference { problems: listed(problems), belief, ..Difference::default() };
     for definition in &definitions {
         difference.defined(definition, known.get(&name_of(&definition.key)).copied(), scan);
     }
@@ -109,8 +127,9 @@ impl<'a> Difference<'a> {
 
     /// Whether it is believed.
     fn doubt(&mut self, doubt: Doubt) -> bool {
+        let believed = if doubt.matters() { self.belief.removals } else { self.belief.others };
         self.doubts.insert(doubt);
-        self.believe
+        believed
     }
 
     fn undefined(&mut self, claims: impl Iterator<Item = &'a DoorClaim>, scan: &Scan, guard: Guard) {
@@ -132,7 +151,8 @@ impl<'a> Difference<'a> {
             return;
         }
         for claim in gone {
-            if self.doubt(Doubt::Gone(claim.key.clone())) {
+            let doubt = if claim.wish == Wish::Retained { Doubt::Forgotten } else { Doubt::Gone };
+            if self.doubt(doubt(claim.key.clone())) {
                 self.steps.push(match claim.wish {
                     Wish::Retained => Step::Forget(claim),
                     Wish::Present | Wish::Absent => Step::Withdraw(claim),

@@ -33,6 +33,9 @@ pub struct Settings {
     pub debounce: Duration,
     /// How long a file that does not end with a newline is taken for one that is being written.
     pub unfinished: Duration,
+    /// How long nothing may have changed in the folder before a definition that is gone is taken for removed. Longer than a
+    /// `git pull` pauses between removing a file and writing it elsewhere.
+    pub rest: Duration,
     /// What keeps a mistake from taking databases with it.
     pub guard: Guard,
     /// How much of the folder is read.
@@ -45,6 +48,7 @@ impl Default for Settings {
             rescan: Duration::from_secs(30),
             debounce: Duration::from_millis(200),
             unfinished: Duration::from_secs(2),
+            rest: Duration::from_secs(5),
             guard: Guard::default(),
             limits: Limits::default(),
         }
@@ -79,7 +83,7 @@ impl Follower {
             root,
             signal: Arc::default(),
             scanner: None,
-            syncer: Syncer::new(settings.guard),
+            syncer: Syncer::new(settings.guard, settings.rest),
             settings,
             watched: None,
             watch: None,
@@ -118,7 +122,7 @@ impl Follower {
 
     /// Brings the ledger to `scan`. Returns after which time to do so again, if not at the next change.
     async fn sync(&mut self, ledger: &Ledger, scan: Scan) -> Option<Duration> {
-        match self.syncer.sync(ledger, &scan, Instant::now()).await {
+        match self.syncer.sync(ledger, &scan, Instant::now(), self.signal.last()).await {
             Ok(synced) => {
                 if self.outage != OUTAGE.0 {
                     tracing::info!("the ledger answers again");
@@ -174,6 +178,9 @@ impl Follower {
         let again = self.watch.is_none() && Instant::now() >= self.listen_again;
         if now == self.watched && !again {
             return;
+        }
+        if now != self.watched {
+            self.signal.touch();
         }
         self.watch = None;
         self.watched = now;

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use notify::event::{AccessKind, AccessMode};
 use notify::{Config, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
+use tokio::sync::watch::Sender;
+use tokio::time::Instant;
 
 /// Which folder a path leads to now: another one after a symbolic link on the way was changed, or the folder was made anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +30,7 @@ pub(crate) fn identity(path: &Path) -> Option<Identity> {
 #[derive(Debug, Default)]
 pub(crate) struct Signal {
     changed: Notify,
+    last: Sender<Option<Instant>>,
     lost: AtomicBool,
     deaf: AtomicBool,
 }
@@ -36,6 +39,16 @@ impl Signal {
     /// Waits for a change; returns at once if there was one since the last call.
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;
+    }
+
+    /// When the last change was heard of.
+    pub(crate) fn last(&self) -> Option<Instant> {
+        *self.last.borrow()
+    }
+
+    /// There is a change.
+    pub(crate) fn touch(&self) {
+        self.last.send_replace(Some(Instant::now()));
     }
 
     /// Whether changes may have been missed since the last call.
@@ -52,9 +65,13 @@ impl Signal {
         match event {
             Ok(event) if event.need_rescan() => {
                 self.lost.store(true, Ordering::Relaxed);
+                self.touch();
                 self.changed.notify_one();
             }
-            Ok(event) if matters(root, event) => self.changed.notify_one(),
+            Ok(event) if matters(root, event) => {
+                self.touch();
+                self.changed.notify_one();
+            }
             Ok(_) => {}
             Err(error) => {
                 if !self.deaf.swap(true, Ordering::Relaxed) {
@@ -108,6 +125,7 @@ mod tests {
         signal.tell(Path::new("/.git/apps"), &event);
         let mut changed = Box::pin(signal.changed());
         let ready = changed.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready();
+        assert_eq!(signal.last().is_some(), ready && event.is_ok());
         (ready, signal.take_lost(), signal.take_deaf())
     }
 

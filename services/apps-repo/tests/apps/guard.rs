@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pgtenant_apps_repo::Guard;
 
-use crate::world::{World, values};
+use crate::world::{REST, World, values};
 
 const NAMES: [&str; 12] = ["a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8", "a9", "b1", "b2", "b3"];
 
@@ -251,6 +251,6 @@ async fn a_setting_allows_everything_to_go_but_not_by_an_outage() {
     fs::rename(&aside, &world.root).unwrap();
     world.remove("ns");
     let synced = world.look().await;
-    assert_eq!((synced.withdrawn, synced.look_again), (0, Some(Duration::from_millis(300))));
+    assert_eq!((synced.withdrawn, synced.look_again), (0, Some(REST)));
     assert_eq!(world.look().await.withdrawn, 12);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pgtenant_model::Source;
 
-use crate::world::{OURS, World, values};
+use crate::world::{OURS, REST, World, values};
 
 #[tokio::test]
 async fn definitions_become_claims_and_follow_their_files() {
@@ -104,19 +104,20 @@ async fn a_removal_is_believed_when_it_was_seen_twice() {
     world.settle().await;
     let id: uuid::Uuid = world.one("select id from claims where name = 'p'").await;
 
+    let look = async |world: &mut World, wait| {
+        let synced = world.look_after(Duration::from_millis(wait)).await;
+        (synced.withdrawn, synced.look_again.map(|wait| wait.as_millis()))
+    };
     world.application("ns/orders", &["c"]);
-    let synced = world.look().await;
-    assert_eq!((synced.withdrawn, synced.look_again), (0, Some(Duration::from_millis(300))));
+    assert_eq!(look(&mut world, 1000).await, (0, Some(5000)));
     // Too early.
-    let synced = world.look_after(Duration::from_millis(100)).await;
-    assert_eq!((synced.withdrawn, synced.look_again), (0, Some(Duration::from_millis(200))));
+    assert_eq!(look(&mut world, 4900).await, (0, Some(100)));
     // Something else is gone by now: whoever does that is not done.
     world.application("ns/orders", &[]);
-    assert_eq!(world.look().await.withdrawn, 0);
+    assert_eq!(look(&mut world, 1000).await, (0, Some(5000)));
     world.application("ns/orders", &["c"]);
-    assert_eq!(world.look().await.withdrawn, 0);
-    let synced = world.look().await;
-    assert_eq!((synced.withdrawn, synced.look_again), (2, None));
+    assert_eq!(look(&mut world, 6000).await, (0, Some(5000)));
+    assert_eq!(look(&mut world, 5000).await, (2, None));
     assert_eq!(world.wishes().await, ["ns/a absent", "ns/c present", "ns/p retained"]);
 
     // Defined again, in another file: the protected one is the same as before, the other one waits until it is gone.
@@ -151,13 +152,43 @@ async fn a_removal_that_is_taken_back_in_time_is_none() {
 }
 
 #[tokio::test]
+async fn a_removal_waits_until_the_folder_has_come_to_rest() {
+    let mut world = World::new().await;
+    world.application("ns/orders", &["a", "name: p, mode: protected"]);
+    world.application("ns/stock", &["c"]);
+    world.settle().await;
+    let before = world.claims().await;
+    world.remove("ns/orders");
+    world.application("ns/stock", &["c"]);
+    world.look().await;
+    // A checkout removes what was renamed first, and writes it again last.
+    for _ in 0..20 {
+        world.changed = Some(world.now + Duration::from_millis(100));
+        let synced = world.look_after(REST).await;
+        assert_eq!(synced.look_again, Some(Duration::from_millis(100)));
+    }
+    assert_eq!(world.claims().await, before);
+    world.application("ns/zeta", &["a", "name: p, mode: protected"]);
+    world.settle().await;
+    assert_eq!(world.wishes().await, ["ns/a present", "ns/c present", "ns/p present"]);
+    // At rest: it is believed.
+    world.remove("ns/zeta");
+    world.changed = Some(world.now);
+    assert_eq!(world.look().await.withdrawn, 0);
+    assert_eq!(world.look_after(REST).await.withdrawn, 2);
+}
+
+#[tokio::test]
 async fn protection_is_taken_off_when_that_was_seen_twice() {
     let mut world = World::new().await;
     world.application("ns/orders", &["name: a, mode: protected"]);
     world.settle().await;
     world.application("ns/orders", &["a"]);
     let synced = world.look().await;
-    assert_eq!((synced.written, synced.look_again), (0, Some(Duration::from_millis(300))));
+    assert_eq!((synced.written, synced.look_again), (0, Some(REST)));
+    world.changed = Some(world.now + Duration::from_millis(1));
+    let synced = world.look_after(REST).await;
+    assert_eq!((synced.written, synced.look_again), (0, Some(Duration::from_millis(1))));
     assert_eq!(world.look().await.written, 1);
     assert_eq!(world.claims().await, ["ns/a present standard ns/orders/values.yaml"]);
     world.application("ns/orders", &["name: a, mode: protected"]);
@@ -177,7 +208,9 @@ async fn what_a_person_released_is_left_alone_until_it_was_gone() {
          remove this entry, and add it again a moment later\n"
     );
     world.application("ns/orders", &["c"]);
-    world.settle().await;
+    // Nothing changes for the database: this does not wait for the folder to rest.
+    assert_eq!(world.look().await.look_again, Some(Duration::from_millis(300)));
+    world.look_after(Duration::from_millis(300)).await;
     assert!(!world.one::<bool>("select released from claims where name = 'a'").await);
     assert_eq!(world.wishes().await, ["ns/a retained", "ns/c present"]);
     world.application("ns/orders", &["c", "a"]);

@@ -13,6 +13,8 @@ use tokio::time::Instant;
 
 pub(crate) const OURS: &str = "helm: {chart: idp-postgresql}\n";
 
+pub(crate) const REST: Duration = Duration::from_secs(5);
+
 pub(crate) struct World {
     pub(crate) dir: TempDir,
     pub(crate) root: PathBuf,
@@ -20,6 +22,8 @@ pub(crate) struct World {
     pub(crate) options: PgConnectOptions,
     pub(crate) syncer: Syncer,
     pub(crate) now: Instant,
+    /// When something in the folder was heard of.
+    pub(crate) changed: Option<Instant>,
     pub(crate) unfinished: Duration,
 }
 
@@ -45,7 +49,16 @@ impl World {
         }))
         .unwrap();
         put_clusters(&mut ledger.acquire().await.unwrap(), &[("default".to_owned(), spec)]).await.unwrap();
-        Self { dir, root, ledger, options, syncer: Syncer::new(guard), now: Instant::now(), unfinished: Duration::ZERO }
+        Self {
+            dir,
+            root,
+            ledger,
+            options,
+            syncer: Syncer::new(guard, REST),
+            now: Instant::now(),
+            changed: None,
+            unfinished: Duration::ZERO,
+        }
     }
 
     pub(crate) fn put(&self, name: &str, text: &str) {
@@ -65,15 +78,15 @@ impl World {
         if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
     }
 
-    /// One look, a second after the last one.
+    /// One look, later after the last one than any removal waits.
     pub(crate) async fn look(&mut self) -> Synced {
-        self.look_after(Duration::from_secs(1)).await
+        self.look_after(REST * 2).await
     }
 
     pub(crate) async fn look_after(&mut self, wait: Duration) -> Synced {
         self.now += wait;
         let scan = Scanner::new(Limits::default(), self.unfinished).scan(&self.root);
-        self.syncer.sync(&self.ledger, &scan, self.now).await.unwrap()
+        self.syncer.sync(&self.ledger, &scan, self.now, self.changed).await.unwrap()
     }
 
     /// Looks twice, and expects no problem.
