@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use futures::StreamExt as _;
-use pgtenant_apps_repo::{Definition, Scan};
+use pgtenant_apps_repo::{CHART, Definition, Guard, Kept, Scan};
 use pgtenant_model::{ClaimKey, ClaimSpec, Database, DatabaseState, Mode, PlanReport, Source};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -40,6 +40,9 @@ pub(super) struct ApplyArgs {
     /// ones are dropped, protected ones are kept and not managed any more
     #[arg(long)]
     prune: bool,
+    /// Remove this many databases at most; when there are more, nothing is done
+    #[arg(long, value_name = "N", default_value_t = Guard::default().max_removals, requires = "prune")]
+    prune_limit: usize,
     /// Do not ask before removing
     #[arg(short, long)]
     yes: bool,
@@ -63,14 +66,12 @@ pub(super) async fn run(context: &Context, args: &ApplyArgs) -> Result<Outcome> 
     let client = context.client()?;
     let scan = plan::read(&args.folder)?;
     let faulty = plan::print_problems(context, &scan);
-    if args.prune && !scan.is_complete() {
-        return Err(CliError::failed("nothing was done: --prune needs a folder without broken files")
-            .hint("mend the files above, or leave --prune out"));
-    }
     let surplus = if args.prune { surplus(&client, &scan, &args.folder).await? } else { Vec::new() };
     if args.dry_run {
-        return dry_run(context, &client, &scan, &surplus, faulty).await;
+        let outcome = dry_run(context, &client, &scan, &surplus, faulty).await?;
+        return within_limit(&surplus, args.prune_limit).map(|()| outcome);
     }
+    within_limit(&surplus, args.prune_limit)?;
     confirm_removal(context, args.yes, &surplus)?;
     let mut results = Vec::new();
     let mut wishes = futures::stream::iter(scan.definitions.iter().map(|d| wish(&client, d))).buffered(AT_ONCE);
@@ -146,8 +147,39 @@ async fn remove(client: &Client, key: &ClaimKey, mode: Mode) -> Applied {
     applied(key, result)
 }
 
-/// Databases that were made through REST, in the folder's namespaces, and that the folder does not define.
+/// Whether what the folder does not define can be taken for removed.
+fn speaks_for_all(scan: &Scan, folder: &Path) -> Result<()> {
+    if scan.applications == 0 {
+        let folder = folder.display();
+        return Err(CliError::failed(format!("nothing was done: {folder} has no application of the chart {CHART}")).hint(
+            "check that this is the apps folder and that the checkout is whole; to remove the last databases, keep their \
+             application and write `postgresqlDatabases: []`",
+        ));
+    }
+    if scan.is_complete() {
+        return Ok(());
+    }
+    for Kept { place, reason, .. } in &scan.kept {
+        note(&format!("{place} {}", reason.as_deref().unwrap_or("is being written")));
+    }
+    Err(CliError::failed("nothing was done: --prune needs a folder without broken files")
+        .hint("mend the files above, or leave --prune out"))
+}
+
+/// Half a checkout looks as if much had been removed.
+fn within_limit(surplus: &[(ClaimKey, Mode)], limit: usize) -> Result<()> {
+    let count = surplus.len();
+    if count <= limit {
+        return Ok(());
+    }
+    Err(CliError::failed(format!("nothing was done: {count} databases would be removed, and --prune-limit is {limit}"))
+        .hint(format!("look at them with --dry-run; if all of them shall go, add --prune-limit {count}")))
+}
+
+/// Databases that were made through REST, in the folder's namespaces, and that the folder does not define, not even in
+/// a file that is not in use.
 async fn surplus(client: &Client, scan: &Scan, folder: &Path) -> Result<Vec<(ClaimKey, Mode)>> {
+    speaks_for_all(scan, folder)?;
     let defined: BTreeSet<&ClaimKey> = scan.definitions.iter().map(|definition| &definition.key).collect();
     let mut surplus = Vec::new();
     for namespace in namespaces(folder)? {
@@ -155,8 +187,14 @@ async fn surplus(client: &Client, scan: &Scan, folder: &Path) -> Result<Vec<(Cla
         for Database { namespace, name, mode, source, state, .. } in read::<Database>(items)? {
             let gone = matches!(state, DatabaseState::Retained | DatabaseState::Deleting);
             let Ok(key) = ClaimKey::new(namespace, name) else { continue };
-            if source == Source::Api && !gone && !defined.contains(&key) {
-                surplus.push((key, mode));
+            if source != Source::Api || gone || defined.contains(&key) {
+                continue;
+            }
+            match scan.may_define(&key) {
+                Some(Kept { place, reason, .. }) => {
+                    note(&format!("{key} stays: {place} {}", reason.as_deref().unwrap_or("is being written")));
+                }
+                None => surplus.push((key, mode)),
             }
         }
     }

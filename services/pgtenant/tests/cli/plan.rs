@@ -133,3 +133,56 @@ fn nothing_is_pruned_while_a_file_is_broken() {
     assert!(ended.stderr.contains("--prune needs a folder without broken files"), "{}", ended.stderr);
     assert!(server.lines().is_empty());
 }
+
+#[test]
+fn an_empty_checkout_prunes_nothing() {
+    let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
+    surplus(&server);
+    std::fs::create_dir(dir.path().join("idp-dev")).unwrap();
+    for further in [&["--prune", "--yes"][..], &["--prune", "--yes", "--prune-limit", "100"], &["--prune", "--dry-run"]]
+    {
+        let ended = server.run(&arguments("apply", &dir, further)).expect(1);
+        assert!(ended.stderr.contains("has no application of the chart idp-postgresql"), "{}", ended.stderr);
+        assert!(ended.stderr.contains("write `postgresqlDatabases: []`"), "{}", ended.stderr);
+    }
+    assert!(server.lines().is_empty());
+}
+
+#[test]
+fn more_removals_than_the_limit_are_refused() {
+    let (server, dir) = (Server::start(), folder());
+    surplus(&server);
+    let all = (0..11).map(|i| database("idp-dev", &format!("old-{i}"), "Ready")).collect();
+    server.on("GET /v1/namespaces/idp-dev/databases", [Answer::json(200, &page(all, None))]);
+    for i in 0..11 {
+        server.on(&format!("DELETE /v1/namespaces/idp-dev/databases/old-{i}"), [Answer::json(202, &json!({}))]);
+    }
+    let ended = server.run(&arguments("apply", &dir, &["--prune", "--yes"])).expect(1);
+    assert!(ended.stderr.contains("11 databases would be removed, and --prune-limit is 10"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("add --prune-limit 11"), "{}", ended.stderr);
+    let ended = server.run(&arguments("apply", &dir, &["--prune", "--dry-run"])).expect(1);
+    assert_eq!(ended.stdout.matches("drop idp-dev/old-").count(), 11, "it shows them: {}", ended.stdout);
+    assert!(server.lines().iter().all(|line| line.starts_with("GET ") || line == "POST /v1/plan"));
+    let ended = server.run(&arguments("apply", &dir, &["--prune", "--yes", "--prune-limit", "11"])).expect(0);
+    assert_eq!(ended.stdout.matches(" deleted").count(), 11, "{}", ended.stdout);
+    server.run(&arguments("apply", &dir, &["--prune-limit", "11"])).expect(2);
+}
+
+#[test]
+fn what_a_file_that_is_not_in_use_names_is_not_pruned() {
+    let (server, dir) = (Server::start(), folder());
+    surplus(&server);
+    write(dir.path(), "idp-dev/slip", "postgresqlDatabases:\n  - name: old\n");
+    std::fs::write(dir.path().join("idp-dev/slip/application.yaml"), "helm: {chart: idp-postgre}\n").unwrap();
+    let ended = server.run(&arguments("apply", &dir, &["--prune", "--yes"])).expect(0);
+    assert!(
+        ended.stderr.contains("idp-dev/old stays: idp-dev/slip/values.yaml belongs to an application"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(ended.stdout, "idp-dev/a unchanged\nidp-dev/b unchanged\nidp-dev/kept released\n");
+    // Cut off before the list: the whole folder is not believed.
+    write(dir.path(), "idp-dev/slip", "global: {}\n");
+    let ended = server.run(&arguments("apply", &dir, &["--prune", "--yes"])).expect(1);
+    assert!(ended.stderr.contains("idp-dev/slip/values.yaml has no `postgresqlDatabases`"), "{}", ended.stderr);
+}
