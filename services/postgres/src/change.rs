@@ -24,11 +24,12 @@ pub enum Change {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "fields are named after the clause that they fill")]
 pub enum DatabaseChange {
-    /// `CREATE DATABASE`, with connections refused: until its privileges are right, PUBLIC could enter.
+    /// `CREATE DATABASE`, with connections refused: until its privileges are right, PUBLIC could enter. Its connection
+    /// limit, [`HALF_MADE_LIMIT`](crate::HALF_MADE_LIMIT), marks it as one that was not opened yet.
     Create { database: String, template: &'static str },
     /// `DROP DATABASE … WITH (FORCE)`: ends its sessions.
     Drop { database: String },
-    /// `ALTER DATABASE … ALLOW_CONNECTIONS true`.
+    /// `ALTER DATABASE … ALLOW_CONNECTIONS true CONNECTION LIMIT -1`: opens it and takes the mark away.
     AllowConnections { database: String },
     /// `ALTER DATABASE … CONNECTION LIMIT -1`.
     Unlimit { database: String },

@@ -6,20 +6,23 @@ use tokio_postgres::types::Type;
 use crate::change::{Change, DatabaseChange, RoleChange};
 use crate::comment::{PUT_ASIDE, parse_database_comment};
 use crate::error::PostgresError;
-use crate::session::Session;
+use crate::observed::HALF_MADE_LIMIT;
+use crate::session::{Parameter, Session};
 use crate::sql::DEPENDED_ON;
 use crate::version::OWN_TEMPLATE;
 
-/// Databases that a `CREATE DATABASE` left which was not followed by the rest: closed, without comment, the provisioner's.
-/// Those that no claim is being made for may be dropped.
+/// Databases that a `CREATE DATABASE` left which was not followed by the rest: closed, without comment, the provisioner's,
+/// and with the mark of those that were never open, or of those (-2) of which an interrupted drop has left nothing that
+/// could be used. Those that no claim is being made for may be dropped.
 ///
 /// # Errors
 /// What the server says.
 pub async fn half_made(session: &mut Session) -> Result<Vec<String>, PostgresError> {
     const HALF_MADE: &str = "SELECT d.datname::text FROM pg_database d JOIN pg_roles r ON r.oid = d.datdba \
          WHERE r.rolname = current_user AND NOT d.datallowconn AND d.datname <> $1 \
-         AND shobj_description(d.oid, 'pg_database') IS NULL ORDER BY 1";
-    let names = session.texts("look for half-made databases", HALF_MADE, &[(&OWN_TEMPLATE, Type::TEXT)]).await?;
+         AND d.datconnlimit IN ($2, -2) AND shobj_description(d.oid, 'pg_database') IS NULL ORDER BY 1";
+    let parameters: [Parameter<'_>; 2] = [(&OWN_TEMPLATE, Type::TEXT), (&HALF_MADE_LIMIT, Type::INT4)];
+    let names = session.texts("look for half-made databases", HALF_MADE, &parameters).await?;
     Ok(names.into_iter().flatten().collect())
 }
 

@@ -59,8 +59,8 @@ pub use error::{ErrorClass, PostgresError, ProofError};
 pub use leftovers::{claims_on_cluster, drop_half_made, drop_roles_put_aside, half_made};
 pub use observe::{observe, observe_inside, observe_many};
 pub use observed::{
-    AclItem, DatabaseFacts, DatabaseSetting, DefaultAcl, Elsewhere, Foreign, Inside, Lacking, Membership, Observed,
-    Owner, RelationKind, RoleFacts, RoleSetting, SchemaFacts, ServerFacts,
+    AclItem, DatabaseFacts, DatabaseSetting, DefaultAcl, Elsewhere, Foreign, HALF_MADE_LIMIT, Inside, Lacking,
+    Membership, Observed, Owner, RelationKind, RoleFacts, RoleSetting, SchemaFacts, ServerFacts,
 };
 pub use plan::{Batch, Beyond, Desired, Place, Plan, Refusal, plan, plan_drop, step};
 pub use preflight::preflight;

@@ -251,6 +251,10 @@ pub struct Foreign {
     pub linked: bool,
 }
 
+/// The connection limit of a database that was made and not opened yet. Nobody sets such a number by hand, so that a
+/// database which somebody closed, with data in it, is not taken for one.
+pub const HALF_MADE_LIMIT: i32 = 1_073_741_789;
+
 impl DatabaseFacts {
     /// What `CREATE DATABASE … ALLOW_CONNECTIONS false` makes.
     #[must_use]
@@ -267,7 +271,7 @@ impl DatabaseFacts {
             owner: Owner { name: owner.to_owned(), usable: true, manageable: false },
             comment: None,
             allow_connections: false,
-            connection_limit: -1,
+            connection_limit: HALF_MADE_LIMIT,
             acl: public.into_iter().chain(own).collect(),
             settings: Vec::new(),
         }

@@ -11,7 +11,7 @@ use postgres_protocol::escape::{escape_identifier, escape_literal};
 
 use crate::change::{Change, DatabaseChange, InsideChange, Object, ObjectChange, RoleChange};
 use crate::comment::{put_aside_comment, put_aside_role};
-use crate::observed::RelationKind;
+use crate::observed::{HALF_MADE_LIMIT, RelationKind};
 use crate::verifier::{Verifier, WITHHELD};
 
 /// Whether a statement is to be sent or to be shown.
@@ -34,13 +34,16 @@ pub(crate) fn statements(change: &Change, verifiers: Verifiers) -> Vec<String> {
 fn database_statement(change: &DatabaseChange) -> String {
     match change {
         DatabaseChange::Create { database, template } => {
-            format!("CREATE DATABASE {} TEMPLATE {} ALLOW_CONNECTIONS false", ident(database), ident(template))
+            let (database, template) = (ident(database), ident(template));
+            format!(
+                "CREATE DATABASE {database} TEMPLATE {template} ALLOW_CONNECTIONS false CONNECTION LIMIT {HALF_MADE_LIMIT}"
+            )
         }
         DatabaseChange::Drop { database } => {
             format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", ident(database))
         }
         DatabaseChange::AllowConnections { database } => {
-            format!("ALTER DATABASE {} ALLOW_CONNECTIONS true", ident(database))
+            format!("ALTER DATABASE {} ALLOW_CONNECTIONS true CONNECTION LIMIT -1", ident(database))
         }
         DatabaseChange::Unlimit { database } => {
             format!("ALTER DATABASE {} CONNECTION LIMIT -1", ident(database))

@@ -43,9 +43,6 @@ pub(super) fn plan(
             );
         }
     }
-    if facts.connection_limit != -1 {
-        work.changes.push(Change::Database(DatabaseChange::Unlimit { database: database.clone() }));
-    }
     let comment = database_comment(&desired.key);
     if facts.comment.as_deref() != Some(comment.as_str()) {
         work.changes.push(Change::Object(ObjectChange::Comment { object, text: comment }));
@@ -53,6 +50,8 @@ pub(super) fn plan(
     // Last: until here nobody can enter.
     if !facts.allow_connections {
         work.changes.push(Change::Database(DatabaseChange::AllowConnections { database: database.clone() }));
+    } else if facts.connection_limit != -1 {
+        work.changes.push(Change::Database(DatabaseChange::Unlimit { database: database.clone() }));
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use pgtenant_model::{ClaimKey, Tier};
 
 use super::{Desired, Names};
 use crate::comment::{database_comment, parse_database_comment, parse_role_comment, role_comment};
-use crate::observed::{DatabaseFacts, Observed};
+use crate::observed::{DatabaseFacts, HALF_MADE_LIMIT, Observed};
 use crate::version::ServerVersion;
 
 /// Why a claim can not have its database or roles. `Display` says what is there, whose it is and what to do.
@@ -55,7 +55,7 @@ pub(super) enum Standing {
     Absent,
     /// What a `CREATE DATABASE` left that was not followed by the rest: closed, so without data.
     HalfMade,
-    /// What an interrupted `DROP DATABASE` left of this claim's database.
+    /// What an interrupted `DROP DATABASE` left of this claim's database, or of a half-made one.
     Invalid,
     /// This claim's database.
     Ours,
@@ -119,7 +119,7 @@ fn of_database(
         return Ok(if facts.is_invalid() { Standing::Invalid } else { Standing::Ours });
     }
     if is_half_made(observed, facts) {
-        return Ok(Standing::HalfMade);
+        return Ok(if facts.is_invalid() { Standing::Invalid } else { Standing::HalfMade });
     }
     let what = format!("database {:?}", names.database);
     if let Some(claim) = comment.and_then(parse_database_comment) {
@@ -142,9 +142,11 @@ pub(super) fn is_ours(key: &ClaimKey, observed: &Observed, facts: &DatabaseFacts
         && admin_comment == Some(role_comment(key, Tier::Admin).as_str())
 }
 
-/// A database is commented in the transaction that opens it, so one that is closed and has no comment was never open.
+/// A database is commented, and loses the mark with which it was made, in the transaction that opens it: one that has the
+/// mark was never open. The drop of such a database writes over the mark when it is interrupted.
 pub(super) fn is_half_made(observed: &Observed, facts: &DatabaseFacts) -> bool {
-    facts.comment.is_none() && !facts.allow_connections && facts.owner.name == observed.server.current_user
+    let marked = facts.connection_limit == HALF_MADE_LIMIT || facts.is_invalid();
+    marked && facts.comment.is_none() && !facts.allow_connections && facts.owner.name == observed.server.current_user
 }
 
 fn said(comment: Option<&str>) -> String {

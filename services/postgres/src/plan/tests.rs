@@ -5,7 +5,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::change::{InsideChange, Object, ObjectChange};
 use crate::comment::{database_comment, role_comment};
-use crate::observed::{AclItem, DefaultAcl, Elsewhere, Owner, RelationKind, RoleFacts, SchemaFacts, ServerFacts};
+use crate::observed::{
+    AclItem, DefaultAcl, Elsewhere, HALF_MADE_LIMIT, Owner, RelationKind, RoleFacts, SchemaFacts, ServerFacts,
+};
 use crate::version::ServerVersion;
 
 const PROVISIONER: &str = "pgtenant";
@@ -76,6 +78,7 @@ fn settled() -> Observed {
     database.acl.extend(["a-b-read", "a-b-write"].map(|name| item(name, PROVISIONER, "CONNECT")));
     database.comment = Some(database_comment(&key()));
     database.allow_connections = true;
+    database.connection_limit = -1;
     observed.database = Some(database);
 
     let owner = Owner { name: "a-b-admin".into(), usable: false, manageable: true };
@@ -137,7 +140,10 @@ fn a_database_is_made_in_three_batches() {
     let report = plan.report();
     assert_eq!(report.len(), plan.changes().count());
     assert!(report.iter().all(|r| !r.sql.contains("SCRAM")));
-    assert_eq!(report[0].sql, "CREATE DATABASE \"a-b\" TEMPLATE \"template0\" ALLOW_CONNECTIONS false;");
+    assert_eq!(
+        report[0].sql,
+        "CREATE DATABASE \"a-b\" TEMPLATE \"template0\" ALLOW_CONNECTIONS false CONNECTION LIMIT 1073741789;"
+    );
     assert_eq!(report.last().unwrap().database.as_deref(), Some("a-b"));
     assert_eq!(plan.roles_without_password().len(), 3);
 }
@@ -152,6 +158,11 @@ fn a_half_made_database_is_gone_on_with() {
     // Somebody else's is not.
     database(&mut observed).owner.name = "other".into();
     assert!(matches!(plan(&desired(), &observed), Err(Refusal::Occupied { .. })));
+    // Nor is one that somebody closed, though it is the provisioner's.
+    database(&mut observed).owner.name = PROVISIONER.into();
+    database(&mut observed).connection_limit = -1;
+    assert!(matches!(plan(&desired(), &observed), Err(Refusal::Occupied { .. })));
+    assert!(plan_drop(&key(), &observed).unwrap().is_empty());
 }
 
 #[test]
@@ -161,6 +172,10 @@ fn what_is_left_of_an_interrupted_drop_is_dropped_and_made_again() {
     let made = plan(&desired(), &observed).unwrap();
     assert_eq!(made.batches[0].step, step::DROP_DATABASE);
     assert_eq!(made.batches[1].step, step::CREATE_DATABASE);
+    // Of a half-made one too.
+    let mut never_open = empty();
+    never_open.database = Some(DatabaseFacts { connection_limit: -2, ..DatabaseFacts::fresh(PROVISIONER) });
+    assert_eq!(plan(&desired(), &never_open).unwrap().batches[0].step, step::DROP_DATABASE);
     database(&mut observed).comment = Some("other".into());
     let adopt = Desired { adopt: true, ..desired() };
     assert!(matches!(plan(&adopt, &observed), Err(Refusal::Occupied { .. })));
@@ -284,7 +299,7 @@ fn anything() -> impl Strategy<Value = Observed> {
         Just(Some("somebody's".to_owned())),
     ];
     let owner = prop_oneof![Just(PROVISIONER), Just("somebody")];
-    let database = (comment, owner, any::<[bool; 3]>(), prop_oneof![Just(-1), Just(-2), Just(5)]);
+    let database = (comment, owner, any::<[bool; 3]>(), prop_oneof![Just(-1), Just(-2), Just(HALF_MADE_LIMIT)]);
     let roles = proptest::collection::vec((0..6usize, 0..4usize, any::<[bool; 4]>()), 0..6);
     (proptest::option::of(database), roles, any::<[bool; 3]>()).prop_map(|(database, roles, flags)| {
         let mut observed = if flags[0] { settled() } else { empty() };
@@ -398,6 +413,8 @@ proptest! {
                     let facts = observed.database.as_ref().unwrap();
                     prop_assert!(!theirs(&facts.comment));
                     prop_assert!(facts.comment.is_some() || facts.owner.name == PROVISIONER);
+                    let known = observed.roles.contains_key("a-b-admin") || facts.connection_limit != -1;
+                    prop_assert!(facts.comment.is_some() || known);
                 }
                 Change::Role(
                     RoleChange::Drop { role } | RoleChange::PutAside { role, .. } | RoleChange::DropOwned { role },

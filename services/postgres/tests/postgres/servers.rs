@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use pgtenant_model::{ClaimKey, SslMode, Tier};
 use pgtenant_postgres::{
-    ErrorClass, PostgresError, ProofError, Server, ServerOptions, Timeouts, claims_on_cluster, generate_password,
-    half_made, observe, plan, preflight,
+    ErrorClass, PostgresError, ProofError, Refusal, Server, ServerOptions, Timeouts, claims_on_cluster,
+    generate_password, half_made, observe, plan, plan_drop, preflight,
 };
 use pgtenant_testkit::{cluster, cluster_of, unique};
 use sqlx::ConnectOptions;
@@ -220,6 +220,28 @@ async fn a_ledger_can_be_rebuilt_from_the_cluster() {
     let names = half_made(&mut session).await.unwrap();
     assert!(names.contains(&half.database()) && !names.contains(&made.database()));
     half.drop().await;
+}
+
+#[tokio::test]
+async fn a_database_that_somebody_closed_is_not_taken_for_a_half_made_one() {
+    let world = World::new().await;
+    let mut tenant = world.tenant();
+    let d = tenant.database();
+    world.sql("postgres", &format!("CREATE DATABASE \"{d}\"")).await;
+    world.sql(&d, "CREATE TABLE precious (); ALTER TABLE precious OWNER TO pgtenant").await;
+    world.sql("postgres", &format!("ALTER DATABASE \"{d}\" OWNER TO pgtenant")).await;
+    world.sql("postgres", &format!("ALTER DATABASE \"{d}\" ALLOW_CONNECTIONS false")).await;
+    let refusal = plan(&tenant.with_passwords(), &tenant.observe().await).unwrap_err();
+    assert!(matches!(refusal, Refusal::Occupied { .. }), "{refusal}");
+    assert!(plan_drop(&tenant.desired.key, &tenant.observe().await).unwrap().is_empty());
+    let mut session = world.server.maintenance().await.unwrap();
+    assert!(!half_made(&mut session).await.unwrap().contains(&d));
+    // Whoever asks for it gets it with what is in it.
+    tenant.desired.adopt = true;
+    let taken = plan(&tenant.with_passwords(), &tenant.observe().await).unwrap();
+    tenant.apply(&taken).await.unwrap();
+    tenant.repair().await;
+    tenant.sql(READ, "SELECT FROM precious").await.unwrap();
 }
 
 #[tokio::test]
