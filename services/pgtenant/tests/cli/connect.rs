@@ -45,6 +45,13 @@ fn stage(psql: &str) -> Stage {
 }
 
 impl Stage {
+    fn edit_credential(&self, edit: impl FnOnce(&mut serde_json::Value)) {
+        let file = self.dir.path().join("secrets/customer/idp-dev/idp-dev-my-db-write.json");
+        let mut document = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        edit(&mut document);
+        std::fs::write(file, document.to_string()).unwrap();
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command =
             self.server.command(&[&["db", "connect", "idp-dev/my-db", "--tier", "write"], arguments].concat());
@@ -87,6 +94,28 @@ fn the_certificate_authority_can_be_named() {
     let stage = stage("echo \"$PGSSLROOTCERT\"");
     let ended = end(stage.command(&[]).env("PGTENANT_CA", "/etc/my-ca.crt")).expect(0);
     assert_eq!(ended.stdout, "/etc/my-ca.crt\n");
+}
+
+#[test]
+fn without_an_authority_the_machines_own_are_trusted() {
+    let psql = "if [ \"$1\" = --version ]; then echo \"psql (PostgreSQL) $VERSION\"; else echo \"$PGSSLROOTCERT\"; fi";
+    let stage = stage(psql);
+    let trusts = |sslmode: &str, version: &str, further: &[(&str, &str)]| {
+        stage.edit_credential(|document| {
+            document.as_object_mut().unwrap().remove("ca.crt");
+            document["sslmode"] = sslmode.into();
+        });
+        let mut command = stage.command(&[]);
+        command.env("VERSION", version).envs(further.iter().copied());
+        end(&mut command).expect(0).stdout.trim().to_owned()
+    };
+    let stores = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem", ""];
+    let own = stores.into_iter().find(|file| file.is_empty() || std::path::Path::new(file).is_file()).unwrap();
+    assert_eq!(trusts("verify-full", "16.14", &[]), "system");
+    assert_eq!(trusts("verify-full", "15.18 (Debian 15.18-0+deb12u1)", &[]), own);
+    assert_eq!(trusts("verify-ca", "18.4", &[]), own, "libpq refuses `system` with it");
+    assert_eq!(trusts("require", "18.4", &[]), "", "it asks for no authority");
+    assert_eq!(trusts("verify-full", "18.4", &[("PGSSLROOTCERT", "/mine.crt")]), "/mine.crt");
 }
 
 #[test]

@@ -16,6 +16,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::error::{CliError, Outcome, Result};
 
+/// Of Debian and its like, of Fedora and its like, and of Alpine and macOS.
+const TRUST_STORES: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
 /// A stored credential.
 #[derive(Debug, Deserialize)]
 pub(super) struct Login {
@@ -119,7 +123,7 @@ pub(super) async fn open(login: &Login, ca: Option<&Path>, arguments: &[OsString
     for name in ["PGPASSWORD", "PGSERVICE", "PGHOSTADDR", "PGTENANT_TOKEN"] {
         command.env_remove(name);
     }
-    if let Some(file) = root_certificate(login, ca, directory.path())? {
+    if let Some(file) = root_certificate(login, ca, directory.path()).await? {
         command.env("PGSSLROOTCERT", file);
     }
     let status = run(command).await?;
@@ -128,12 +132,36 @@ pub(super) async fn open(login: &Login, ca: Option<&Path>, arguments: &[OsString
     Ok(Outcome::Status(u8::try_from(status).unwrap_or(1)))
 }
 
-fn root_certificate(login: &Login, ca: Option<&Path>, directory: &Path) -> Result<Option<PathBuf>> {
+/// The value of `PGSSLROOTCERT`. None: libpq's own default.
+async fn root_certificate(login: &Login, ca: Option<&Path>, directory: &Path) -> Result<Option<PathBuf>> {
     match (ca, &login.ca_crt) {
         (Some(file), _) => Ok(Some(file.to_owned())),
         (None, Some(pem)) => write(directory, "ca.crt", pem.as_bytes()).map(Some),
-        (None, None) => Ok(None),
+        (None, None) if std::env::var_os("PGSSLROOTCERT").is_some_and(|value| !value.is_empty()) => Ok(None),
+        (None, None) => machines_trust(&login.sslmode).await,
     }
+}
+
+/// Without a CA the server's certificate is signed by one that the machine trusts, but libpq would look for
+/// `~/.postgresql/root.crt` alone.
+async fn machines_trust(sslmode: &str) -> Result<Option<PathBuf>> {
+    // With any other mode a root certificate would change what the mode means.
+    if !sslmode.starts_with("verify-") {
+        return Ok(None);
+    }
+    let version = Command::new("psql").arg("--version").output().await.map_err(not_started)?;
+    let version = major_version(&String::from_utf8_lossy(&version.stdout));
+    // From 16 on, and not for verify-ca.
+    if sslmode == "verify-full" && version.is_some_and(|major| major >= 16) {
+        return Ok(Some("system".into()));
+    }
+    Ok(TRUST_STORES.map(PathBuf::from).into_iter().find(|file| file.is_file()))
+}
+
+/// Of `psql (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`.
+fn major_version(text: &str) -> Option<u32> {
+    let (_, number) = text.split_once("(PostgreSQL) ")?;
+    number.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
 }
 
 /// In memory where the system offers that to users.
@@ -168,13 +196,7 @@ async fn run(mut command: Command) -> Result<ExitStatus> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let terminal = std::io::stdin().is_terminal();
-    let mut child = command.spawn().map_err(|error| match error.kind() {
-        ErrorKind::NotFound => CliError::failed("psql is not installed").hint(
-            "Debian and Ubuntu: apt-get install postgresql-client; Fedora: dnf install postgresql; macOS: brew install \
-             libpq && brew link --force libpq",
-        ),
-        _ => CliError::failed(format!("can not start psql: {error}")),
-    })?;
+    let mut child = command.spawn().map_err(not_started)?;
     loop {
         tokio::select! {
             status = child.wait() => return Ok(status?),
@@ -183,6 +205,16 @@ async fn run(mut command: Command) -> Result<ExitStatus> {
             _ = terminate.recv() => send(&child, Signal::TERM),
             _ = hangup.recv() => send(&child, Signal::HUP),
         }
+    }
+}
+
+fn not_started(error: std::io::Error) -> CliError {
+    match error.kind() {
+        ErrorKind::NotFound => CliError::failed("psql is not installed").hint(
+            "Debian and Ubuntu: apt-get install postgresql-client; Fedora: dnf install postgresql; macOS: brew install \
+             libpq && brew link --force libpq",
+        ),
+        _ => CliError::failed(format!("can not start psql: {error}")),
     }
 }
 
@@ -230,6 +262,18 @@ mod tests {
         assert_eq!(login.password_line().as_str(), "*:*:*:a-b-read:p\\:a\\\\ss\n");
         assert!(login.variables().iter().all(|(_, value)| !value.contains("ss\n") && !value.contains("p:a")));
         assert!(!format!("{login:?}").contains("p:a"));
+    }
+
+    #[test]
+    fn versions_of_psql_are_read() {
+        for (text, major) in [
+            ("psql (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n", Some(15)),
+            ("psql (PostgreSQL) 17.0\n", Some(17)),
+            ("psql (PostgreSQL) 19beta1\n", Some(19)),
+            ("", None),
+        ] {
+            assert_eq!(major_version(text), major, "{text}");
+        }
     }
 
     #[test]
