@@ -14,7 +14,7 @@ pub(crate) enum Outcome {
     Failed,
     /// `plan --exit-code` found changes: 3.
     Changes,
-    /// Another program's exit status.
+    /// As a shell says that a program was ended by a signal: 128 and the signal.
     Status(u8),
 }
 

@@ -66,9 +66,9 @@ impl Stage {
 fn psql_gets_everything_but_never_the_password() {
     let stage = stage(
         "echo \"args: $*\"; env | grep ^PG | sort; stat -c 'mode: %a' \"$PGPASSFILE\"; cat \"$PGPASSFILE\" \"$PGSSLROOTCERT\"; \
-         tr '\\0' ' ' < /proc/$PPID/cmdline; exit 7",
+         tr '\\0' ' ' < /proc/$PPID/cmdline",
     );
-    let ended = end(&mut stage.command(&["--", "-c", "select 1"])).expect(7);
+    let ended = end(&mut stage.command(&["--", "-c", "select 1"])).expect(0);
     let place = |name: &str| ended.stdout.lines().find_map(|l| l.strip_prefix(name)).map(PathBuf::from);
     for expected in [
         "args: -c select 1",
@@ -119,6 +119,14 @@ fn without_an_authority_the_machines_own_are_trusted() {
 }
 
 #[test]
+fn however_psql_fails_the_status_is_1() {
+    for status in [1, 2, 3] {
+        end(&mut stage(&format!("exit {status}")).command(&[])).expect(1);
+    }
+    end(&mut stage("kill -KILL $$").command(&[])).expect(137);
+}
+
+#[test]
 fn signals_reach_psql_and_the_password_goes_with_it() {
     let stage = stage("trap 'exit 9' TERM; echo \"$PGPASSFILE\"; while :; do sleep 0.05; done");
     let mut child = stage.command(&[]).stdout(Stdio::piped()).spawn().unwrap();
@@ -127,7 +135,7 @@ fn signals_reach_psql_and_the_password_goes_with_it() {
     let file = PathBuf::from(line.trim());
     assert!(file.exists());
     Command::new("kill").arg(child.id().to_string()).status().unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(9));
+    assert_eq!(child.wait().unwrap().code(), Some(1));
     assert!(!file.exists());
 }
 

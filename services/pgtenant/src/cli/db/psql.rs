@@ -110,7 +110,7 @@ fn hosts(uri: &str) -> Option<(String, String)> {
     Some((hosts.join(","), ports.join(",")))
 }
 
-/// Runs psql until it ends; its exit status is ours.
+/// Runs psql until it ends. Whatever status it fails with is 1 here: its 2 and 3 have other meanings among ours.
 ///
 /// # Errors
 /// There is no psql, or the files for it can not be written.
@@ -128,8 +128,12 @@ pub(super) async fn open(login: &Login, ca: Option<&Path>, arguments: &[OsString
     }
     let status = run(command).await?;
     directory.close().map_err(|error| CliError::failed(format!("can not remove the password file: {error}")))?;
-    let status = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-    Ok(Outcome::Status(u8::try_from(status).unwrap_or(1)))
+    Ok(match (status.code(), status.signal()) {
+        (Some(0), _) => Outcome::Done,
+        (None, Some(signal)) => Outcome::Status(u8::try_from(128 + signal).unwrap_or(1)),
+        // It has said why.
+        _ => Outcome::Failed,
+    })
 }
 
 /// The value of `PGSSLROOTCERT`. None: libpq's own default.
