@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use pgtenant_ledger::{Ledger, LedgerError, NewEvent, append_event, look_soon, set_cluster_status};
 use pgtenant_model::{ClaimKey, ClusterStatus, EventKind, InvalidField};
-use pgtenant_postgres::{drop_half_made, drop_roles_put_aside, half_made, preflight};
+use pgtenant_postgres::{Session, drop_half_made, drop_roles_put_aside, half_made, preflight};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::EngineSettings;
 use crate::cluster::Cluster;
-use crate::failure::Failure;
+use crate::failure::{Cause, Failure};
 
 /// After a change of the primary every credential is looked at within this time, since it may name the endpoint.
 const SPREAD_AFTER_FAILOVER: Duration = Duration::from_secs(10);
@@ -117,27 +117,30 @@ impl Watch<'_> {
         let server = self.cluster.server().await.map_err(Failure::at("inspect"))?;
         let mut session = server.maintenance().await.map_err(Failure::at("inspect"))?;
         memory.preflight = preflight(&mut session).await.map_err(Failure::at("inspect"))?;
-        let half_made = half_made(&mut session).await.map_err(Failure::at("inspect"))?;
+        for role in drop_roles_put_aside(&mut session).await.map_err(Failure::at("inspect"))? {
+            tracing::info!(cluster = self.cluster.name, role, "dropped a role of a removed claim, which was put aside");
+        }
+        self.drop_half_made(session, memory).await.map_err(Failure::at("inspect"))
+    }
+
+    /// Drops databases that were half made, and that nobody claims, at this inspection and the last one.
+    async fn drop_half_made(&self, mut session: Session, memory: &mut Memory) -> Result<(), Cause> {
         let mut orphans = Vec::new();
-        for database in half_made {
-            if self.claimed(&database).await.map_err(Failure::at("inspect"))? {
-                continue;
-            }
-            if memory.orphans.contains(&database) {
-                drop_half_made(&mut session, &database).await.map_err(Failure::at("inspect"))?;
+        for database in half_made(&mut session).await? {
+            let claimed = async { Ok::<_, Cause>(self.claimed(&database).await?) };
+            if !memory.orphans.contains(&database) {
+                if !claimed.await? {
+                    orphans.push(database);
+                }
+            } else if drop_half_made(&mut session, &database, claimed).await? {
                 tracing::warn!(
                     cluster = self.cluster.name,
                     database,
                     "dropped a half-made database that nobody claims"
                 );
-            } else {
-                orphans.push(database);
             }
         }
         memory.orphans = orphans;
-        for role in drop_roles_put_aside(&mut session).await.map_err(Failure::at("inspect"))? {
-            tracing::info!(cluster = self.cluster.name, role, "dropped a role of a removed claim, which was put aside");
-        }
         Ok(())
     }
 

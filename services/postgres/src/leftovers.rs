@@ -1,15 +1,20 @@
 //! What is on a cluster that no claim asks for any more.
 
+use std::time::Duration;
+
 use pgtenant_model::ClaimKey;
 use tokio_postgres::types::Type;
 
-use crate::change::{Change, DatabaseChange, RoleChange};
+use crate::change::{Change, RoleChange};
 use crate::comment::{PUT_ASIDE, parse_database_comment};
 use crate::error::PostgresError;
 use crate::observed::HALF_MADE_LIMIT;
 use crate::session::{Parameter, Session};
-use crate::sql::DEPENDED_ON;
+use crate::sql::{DEPENDED_ON, drop_unforced, idle_session_timeout};
 use crate::version::OWN_TEMPLATE;
+
+/// How long the answer is believed that nobody claims a database.
+const LONGEST_DOUBT: Duration = Duration::from_secs(2);
 
 /// Databases that a `CREATE DATABASE` left which was not followed by the rest: closed, without comment, the provisioner's,
 /// and with the mark of those that were never open, or of those (-2) of which an interrupted drop has left nothing that
@@ -26,15 +31,31 @@ pub async fn half_made(session: &mut Session) -> Result<Vec<String>, PostgresErr
     Ok(names.into_iter().flatten().collect())
 }
 
-/// Drops a database that [`half_made`] named and that nobody claims. It was never open, so nothing is in it.
+/// Drops a database that [`half_made`] named, unless somebody claims it. It was never open, so nothing is in it. False: it is
+/// claimed. `session` is not used again after this.
+///
+/// `DROP DATABASE` can not be in a transaction, so nothing that is sent with it can look whether it still may be dropped.
+/// Before the question the server is told to end the session when nothing arrives: a process that stalls after the answer
+/// drops nothing that was claimed meanwhile. FORCE would end the sessions of those who did.
 ///
 /// # Errors
-/// What the server says.
-pub async fn drop_half_made(session: &mut Session, database: &str) -> Result<(), PostgresError> {
-    let change = Change::Database(DatabaseChange::Drop { database: database.to_owned() });
-    let deadline = session.timeouts().database;
-    let dropped = session.batch(&change.statements().join(";\n"), deadline).await;
-    dropped.map_err(|failure| failure.cause.into_error(&change.text()))
+/// What the server says, and why `claimed` has no answer.
+pub async fn drop_half_made<E: From<PostgresError>>(
+    session: &mut Session,
+    database: &str,
+    claimed: impl Future<Output = Result<bool, E>>,
+) -> Result<bool, E> {
+    let timeouts = session.timeouts();
+    let what = format!("drop the half-made database {database:?}");
+    session.spoil();
+    let fenced = session.batch(&idle_session_timeout(LONGEST_DOUBT), timeouts.statement).await;
+    fenced.map_err(|failure| failure.cause.into_error(&what))?;
+    if claimed.await? {
+        return Ok(false);
+    }
+    let dropped = session.batch(&drop_unforced(database), timeouts.database).await;
+    dropped.map_err(|failure| failure.cause.into_error(&what))?;
+    Ok(true)
 }
 
 /// Every claim that a database of the cluster says it is, so that a ledger can be rebuilt.

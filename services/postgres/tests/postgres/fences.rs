@@ -2,13 +2,16 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pgtenant_model::Tier;
 use pgtenant_postgres::{
-    ErrorClass, Fence, PostgresError, Step, Unfenced, apply, plan, plan_drop, run_maintenance, step,
+    ErrorClass, Fence, PostgresError, Server, ServerOptions, Step, Unfenced, apply, drop_half_made, plan, plan_drop,
+    run_maintenance, step,
 };
+use pgtenant_testkit::unique;
 
+use crate::servers::until;
 use crate::world::{World, value};
 
 /// Holds for so many checks, then says that it is lost.
@@ -118,6 +121,46 @@ fn drop_of_nothing(like: &pgtenant_postgres::Batch) -> pgtenant_postgres::Batch 
     let database = pgtenant_testkit::unique("nothing");
     let change = pgtenant_postgres::Change::Database(pgtenant_postgres::DatabaseChange::Drop { database });
     pgtenant_postgres::Batch { changes: vec![change], ..like.clone() }
+}
+
+/// A replica that stands still after it was told that nobody claims the database: somebody may claim it meanwhile.
+#[tokio::test]
+async fn a_half_made_database_is_dropped_at_once_or_not_at_all() {
+    let world = World::new().await;
+    let tenant = world.tenant();
+    let mut made = plan(&tenant.with_passwords(), &tenant.observe().await).unwrap();
+    made.batches.truncate(1);
+    tenant.apply(&made).await.unwrap();
+    let database = tenant.database();
+    let options = ServerOptions { application_name: unique("stalls"), ..world.server.options().clone() };
+    let sessions =
+        format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{}'", options.application_name);
+    let server = Server::new(options).unwrap();
+
+    let mut root = world.root("postgres").await;
+    let stalls = async {
+        let begun = Instant::now();
+        while value::<i64>(&mut root, &sessions).await > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(20), "the session goes on");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok::<_, PostgresError>(false)
+    };
+    let mut session = server.maintenance().await.unwrap();
+    let error = drop_half_made(&mut session, &database, stalls).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Moved, "{error}");
+    drop(session);
+    assert!(tenant.observe().await.database.is_some());
+
+    let mut session = server.maintenance().await.unwrap();
+    let claimed = async |claimed: bool| Ok::<_, PostgresError>(claimed);
+    assert!(!drop_half_made(&mut session, &database, claimed(true)).await.unwrap());
+    assert!(tenant.observe().await.database.is_some());
+    assert!(drop_half_made(&mut session, &database, claimed(false)).await.unwrap());
+    assert_eq!(tenant.observe().await.database, None);
+    drop(session);
+    // A session with such a limit is not used again.
+    until("it is closed", || server.connections() == 0).await;
 }
 
 /// Two replicas that both believe they hold the claim: each failure is one to try again after, and the end is right.

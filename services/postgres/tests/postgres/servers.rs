@@ -103,7 +103,7 @@ async fn an_idle_connection_is_closed() {
     until("none is left", || server.connections() == 0).await;
 }
 
-async fn until(what: &str, condition: impl Fn() -> bool) {
+pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
     let begun = Instant::now();
     while !condition() {
         assert!(begun.elapsed() < Duration::from_secs(10), "{what}");
