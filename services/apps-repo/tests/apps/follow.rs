@@ -128,16 +128,17 @@ async fn a_file_that_is_being_written_drops_nothing() {
     let world = World::new().await;
     world.application("ns/orders", &["a", "b"]);
     world.application("ns/stock", &["c"]);
-    let _following = world.follow(&world.root);
+    // As if each half had lain there for long.
+    let _following = world.follow_as(&world.root, Settings { unfinished: Duration::ZERO, ..settings() });
     world.until(&["ns/a present", "ns/b present", "ns/c present"]).await;
     let whole = values(&["a", "b"]);
     for _ in 0..3 {
-        // Emptied, then written byte by byte, slower than any debounce in the middle.
-        world.put("ns/orders/values.yaml", "");
-        sleep(Duration::from_millis(700)).await;
-        for end in [10, whole.len() - 3] {
+        // Emptied, then written bit by bit, each of which is looked at.
+        for (end, told) in
+            [(0, "has no `postgresqlDatabases`"), (10, "must be a mapping"), (whole.len() - 3, "is not valid YAML")]
+        {
             world.put("ns/orders/values.yaml", &whole[..end]);
-            sleep(Duration::from_millis(700)).await;
+            world.until_problem(told).await;
         }
         world.put("ns/orders/values.yaml", &whole);
         world.until_problem("").await;
@@ -188,7 +189,7 @@ async fn a_folder_may_come_later_and_go() {
     world.remove("");
     world.until_problem("can not be read").await;
     fs::write(&world.root, "a file").unwrap();
-    sleep(Duration::from_millis(600)).await;
+    world.until_problem("not a directory").await;
     fs::remove_file(&world.root).unwrap();
     world.application("ns/orders", &["a", "b"]);
     world.until(&["ns/a present", "ns/b present"]).await;
@@ -229,6 +230,7 @@ async fn a_ledger_that_is_away_is_waited_for() {
         .execute(&format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{database}'"))
         .await;
     world.put("ns/orders/values.yaml", &values(&["a", "b"]));
+    // Not to wait for something: the outage lasts longer than the first tries, which nobody can see from here.
     sleep(Duration::from_millis(1500)).await;
     server.execute(&format!("alter database \"{database}\" allow_connections true")).await;
     world.until(&["ns/a present", "ns/b present"]).await;
