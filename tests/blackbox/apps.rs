@@ -8,6 +8,9 @@ use serde_json::Value;
 
 use crate::shared;
 
+/// A removal would have been believed by then.
+const REMOVED: Duration = Duration::from_secs(9);
+
 async fn problems_in(api: &Api, place: &str) -> Vec<Value> {
     let all = api.list("/v1/apps/problems").await;
     all.into_iter().filter(|problem| problem["file"].as_str().unwrap().starts_with(place)).collect()
@@ -139,7 +142,7 @@ async fn a_broken_file_is_named_and_its_claims_stay_until_it_is_mended() {
     }
     let log = fs::read_to_string(dev.dir.join("pgtenant.log")).unwrap();
     assert!(log.contains(&file), "the log names the file");
-    never("a broken file has dropped something", Duration::from_millis(1500), || async {
+    never("a broken file has dropped something", REMOVED, || async {
         let now = api.get(&format!("/v1/namespaces/{namespace}/databases/two")).await;
         let same = now.json["createdAt"] == before["createdAt"] && now.json["state"] == "Ready";
         if same { Ok(()) } else { Err(now.text) }
@@ -202,7 +205,7 @@ async fn a_file_that_is_being_written_drops_nothing() {
         tokio::time::sleep(Duration::from_millis(120)).await;
     }
     dev.apps().overwrite(&place, "");
-    never("a half-written file has dropped something", Duration::from_millis(1500), || async {
+    never("a half-written file has dropped something", REMOVED, || async {
         for (name, made) in ["one", "two", "three"].into_iter().zip(&made) {
             let now = api.get(&format!("/v1/namespaces/{namespace}/databases/{name}")).await;
             if now.json["createdAt"] != *made || now.json["state"] != "Ready" {
