@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::change::{Change, DatabaseChange};
-use crate::error::PostgresError;
-use crate::plan::{Batch, Place, Plan};
+use crate::error::{ErrorClass, PostgresError};
+use crate::plan::{Batch, Place, Plan, step};
 use crate::server::Server;
 use crate::session::{Failure, Session};
 use crate::sql;
@@ -87,7 +87,8 @@ pub async fn connect_inside(server: &Server, plan: &Plan) -> Result<Option<Sessi
     }
 }
 
-/// Does what a plan says of the claim's database on the session that [`connect_inside`] made, and closes it.
+/// Does what a plan says of the claim's database on the session that [`connect_inside`] made, and closes it. An extension that
+/// is refused does not keep the others from being made.
 ///
 /// # Errors
 /// The first statement that failed.
@@ -99,10 +100,16 @@ pub async fn run_inside(
     on_step: OnStep<'_>,
 ) -> Result<(), PostgresError> {
     let Some(mut session) = session else { return Ok(()) };
+    let mut refused = None;
     for batch in plan.batches_of(Place::Inside) {
-        run(server, &mut session, batch, fence, on_step).await?;
+        match run(server, &mut session, batch, fence, on_step).await {
+            Err(error) if batch.step == step::EXTENSIONS && error.class() == ErrorClass::Refused => {
+                refused.get_or_insert(error);
+            }
+            result => result?,
+        }
     }
-    Ok(())
+    refused.map_or(Ok(()), Err)
 }
 
 async fn run(

@@ -44,9 +44,10 @@ pub(super) fn plan(desired: &Desired, observed: &Observed, names: &Names, inside
     for changes in planner.relations() {
         plan.push(step::RELATIONS, Place::Inside, changes);
     }
-    // Last and by themselves: an extension that the server refuses keeps nothing else from being done.
-    planner.extensions();
-    plan.push(step::EXTENSIONS, Place::Inside, planner.finish());
+    // Last and each by itself: an extension that the server refuses keeps nothing else from being done.
+    for changes in planner.extensions() {
+        plan.push(step::EXTENSIONS, Place::Inside, changes);
+    }
     plan.beyond.append(&mut planner.work.beyond);
 }
 
@@ -195,7 +196,8 @@ impl Planner<'_> {
         }
     }
 
-    fn extensions(&mut self) {
+    fn extensions(&mut self) -> Vec<Vec<Change>> {
+        let mut each = Vec::new();
         for extension in &self.desired.extensions {
             if self.inside.extensions.contains(extension) {
                 continue;
@@ -204,6 +206,7 @@ impl Planner<'_> {
                 let (extension, as_role) = (extension.clone(), self.names.admin.clone());
                 self.act_for(&as_role);
                 self.push(Change::Inside(InsideChange::CreateExtension { extension, as_role }));
+                each.push(self.finish());
             } else {
                 self.work.beyond.push(Beyond {
                     text: format!("extension {extension:?} is not on the server"),
@@ -212,6 +215,7 @@ impl Planner<'_> {
                 });
             }
         }
+        each
     }
 
     /// Relations that are to change owner or are granted too little, in chunks.
