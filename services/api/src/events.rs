@@ -1,12 +1,13 @@
 //! One listener for all streams of events: it reads what is new and hands it to every stream.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pgtenant_ledger::{EVENTS_CHANNEL, LedgerError, event_high_water, events_after};
 use pgtenant_model::Event;
 use tokio::sync::{broadcast, watch};
-use tracing::{debug, warn};
+use tracing::warn;
 
 use crate::ApiState;
 
@@ -50,21 +51,15 @@ async fn follow(state: &ApiState) {
     let mut last = None;
     let mut pause = FIRST_PAUSE;
     loop {
-        let error = match listen(state, &mut last, &mut pause).await {
-            Ok(()) => {
-                debug!("the listener for events lost its connection");
-                continue;
-            }
-            Err(error) => error,
-        };
+        let Err(error) = listen(state, &mut last, &mut pause).await;
         warn!(error = %crate::observe::chain(&error), "events are late, trying again in {pause:?}");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
-/// Hands out events until the connection is lost (`Ok`) or can not be made.
-async fn listen(state: &ApiState, last: &mut Option<i64>, pause: &mut Duration) -> Result<(), LedgerError> {
+/// Hands out events until the connection is lost or can not be made.
+async fn listen(state: &ApiState, last: &mut Option<i64>, pause: &mut Duration) -> Result<Infallible, LedgerError> {
     let ledger = state.ledger();
     // Listening comes first: what is written after it is announced, what was written before it is read below.
     let mut listener = ledger.listen(&[EVENTS_CHANNEL]).await?;
@@ -76,11 +71,8 @@ async fn listen(state: &ApiState, last: &mut Option<i64>, pause: &mut Duration) 
         *last = Some(hand_out(state, from).await?);
         state.events.begun.send_replace(true);
         *pause = FIRST_PAUSE;
-        match tokio::time::timeout(SLOW_LOOK, listener.try_recv()).await {
-            Ok(Ok(Some(_))) => while listener.next_buffered().is_some() {},
-            Ok(Ok(None)) => return Ok(()),
-            Ok(Err(error)) => return Err(error.into()),
-            Err(_elapsed) => {}
+        if let Ok(heard) = tokio::time::timeout(SLOW_LOOK, listener.recv()).await {
+            heard?;
         }
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use metrics::gauge;
-use pgtenant_ledger::{Ledger, LedgerError, count_by_state, queue_length};
+use pgtenant_ledger::{Ledger, LedgerError, count_by_state, queue_length, within_deadline};
+use pgtenant_model::DatabaseState;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
@@ -27,7 +28,7 @@ pub(crate) async fn run(ledger: &Ledger, clusters: &BTreeMap<String, Arc<Cluster
         }
         ledger.trim().await;
         gauge!("pgtenant_ledger_connections").set(f64::from(ledger.connections()));
-        if let Err(error) = counts(ledger).await {
+        if let Err(error) = within_deadline(counts(ledger, clusters)).await {
             tracing::debug!(error = ?error, "gauges not read");
         }
         if pruned.elapsed() > PRUNING {
@@ -41,9 +42,16 @@ pub(crate) async fn run(ledger: &Ledger, clusters: &BTreeMap<String, Arc<Cluster
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of rows stay far below 2^52")]
-async fn counts(ledger: &Ledger) -> Result<(), LedgerError> {
+async fn counts(ledger: &Ledger, clusters: &BTreeMap<String, Arc<Cluster>>) -> Result<(), LedgerError> {
     let mut db = ledger.acquire().await?;
-    for (cluster, state, count) in count_by_state(&mut db).await? {
+    let counts = count_by_state(&mut db).await?;
+    // A state that no claim has is 0: otherwise the gauge would keep its last number.
+    let none =
+        clusters.keys().flat_map(|name| DatabaseState::ALL.map(|state| (name.clone(), state.as_str().to_owned())));
+    for (cluster, state) in none.filter(|(cluster, state)| !counts.iter().any(|(c, s, _)| c == cluster && s == state)) {
+        gauge!("pgtenant_claims", "cluster" => cluster, "state" => state).set(0.0);
+    }
+    for (cluster, state, count) in counts {
         gauge!("pgtenant_claims", "cluster" => cluster, "state" => state).set(count as f64);
     }
     gauge!("pgtenant_queue_length").set(queue_length(&mut db).await? as f64);

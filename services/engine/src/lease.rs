@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use pgtenant_ledger::{Ledger, LedgerError, Work, renew};
+use pgtenant_ledger::{Ledger, LedgerError, Work, renew, within_deadline};
 
 /// Until when this replica may act for a claim.
 ///
@@ -35,7 +35,7 @@ impl Lease {
                 let mut db = ledger.acquire().await?;
                 renew(&mut db, work, self.length).await
             };
-            match renewed.await {
+            match within_deadline(renewed).await {
                 Ok(()) => {
                     *self.until.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = since + self.length;
                 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pgtenant_ledger::{Ledger, LedgerError, Take, Work, next_due, take};
+use pgtenant_ledger::{Ledger, LedgerError, Take, Work, next_due, take, within_deadline};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -41,7 +41,7 @@ impl Schedule<'_> {
         let mut pace = Pace::new(self.settings.looks_per_second);
         while !stop.is_cancelled() {
             let free = self.settings.concurrency - running.len();
-            let taken = if free == 0 { Ok(Vec::new()) } else { self.take(free, &mut pace).await };
+            let taken = if free == 0 { Ok(Vec::new()) } else { within_deadline(self.take(free, &mut pace)).await };
             let full = running.len() == self.settings.concurrency;
             let nap = match taken {
                 Ok(taken) if taken.is_empty() && !full => self.nap(&pace).await,
@@ -78,7 +78,7 @@ impl Schedule<'_> {
         }
     }
 
-    /// Wishes and retries first; a periodic look when a place is left and it is time for one.
+    /// Wishes and retries, and a periodic look when it is time for one.
     async fn take(&self, free: usize, pace: &mut Pace) -> Result<Vec<Taken>, LedgerError> {
         let since = Instant::now();
         let mut db = self.ledger.acquire().await?;
@@ -88,13 +88,15 @@ impl Schedule<'_> {
             urgent,
             lease: self.settings.lease,
         };
-        let mut taken = take(&mut db, self.cluster, wanted(true, free)).await?;
-        if taken.len() < free && pace.ready(since) {
-            let looks = take(&mut db, self.cluster, wanted(false, 1)).await?;
-            if !looks.is_empty() {
+        let mut taken = Vec::new();
+        // Wishes go first, but not for ever: a look that had no place for long gets one.
+        for urgent in if pace.is_late(since) { [false, true] } else { [true, false] } {
+            if urgent {
+                taken.extend(take(&mut db, self.cluster, wanted(true, free - taken.len())).await?);
+            } else if taken.len() < free && pace.ready(since) {
                 pace.spend(since);
+                taken.extend(take(&mut db, self.cluster, wanted(false, 1)).await?);
             }
-            taken.extend(looks);
         }
         Ok(taken.into_iter().map(|work| Taken { work, since }).collect())
     }
@@ -102,7 +104,7 @@ impl Schedule<'_> {
     /// How long nothing will be due.
     async fn nap(&self, pace: &Pace) -> Duration {
         let due = async { next_due(&mut *self.ledger.acquire().await?, self.cluster).await };
-        match due.await {
+        match within_deadline(due).await {
             Ok((urgent, look)) => {
                 let look = look.map(|wait| wait.max(pace.wait(Instant::now())));
                 let next = urgent.into_iter().chain(look).min().unwrap_or(LONGEST_SLEEP);
@@ -138,6 +140,11 @@ impl Pace {
 
     fn wait(&self, now: Instant) -> Duration {
         self.next.map_or(Duration::ZERO, |next| next.saturating_duration_since(now))
+    }
+
+    /// Nobody has looked for several times as long as should lie between two looks.
+    fn is_late(&self, now: Instant) -> bool {
+        self.next.is_some_and(|next| now.saturating_duration_since(next) > 10 * self.step)
     }
 
     fn spend(&mut self, now: Instant) {

@@ -77,6 +77,8 @@ pub async fn door_claims(db: &mut PgConnection, source: Source) -> Result<Vec<Do
 /// # Errors
 /// The ledger did not answer.
 pub async fn try_door_turn(db: &mut PgConnection, source: Source) -> Result<bool> {
+    // Its holder writes through other connections meanwhile, and this one rests.
+    sqlx::query("set local idle_in_transaction_session_timeout = '10min'").execute(&mut *db).await?;
     Ok(sqlx::query_scalar("select pg_try_advisory_xact_lock(hashtextextended($1, 11))")
         .bind(source.as_str())
         .fetch_one(db)

@@ -9,6 +9,7 @@ mod cluster;
 mod door;
 mod event;
 mod idempotency;
+mod listener;
 mod operation;
 mod problem;
 mod token;
@@ -17,8 +18,8 @@ mod work;
 
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions};
-use sqlx::{Postgres, Transaction};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Connection as _, Postgres, Transaction};
 
 pub use sqlx::PgConnection;
 
@@ -28,16 +29,34 @@ pub use cluster::{Cluster, cluster, clusters, put_clusters, set_cluster_status};
 pub use door::{DoorClaim, door_claims, forget_release, move_claim, try_door_turn};
 pub use event::{NewEvent, append_event, event_high_water, events_after};
 pub use idempotency::{Idempotency, begin_idempotent, finish_idempotent};
+pub use listener::Listener;
 pub use operation::{operation, operations_of};
 pub use problem::{AppsProblem, apps_problems, replace_apps_problems};
 pub use token::{NewToken, Token, TokenRole, create_token, find_token, revoke_token, tokens};
-pub use wish::{Refused, Written, adopt, create, release, remove, rotate, update, withdraw};
+pub use wish::{Refused, Written, adopt, count_of, create, release, remove, rotate, update, withdraw};
 pub use work::{Finished, Take, Work, finish, forget, look_soon, next_due, queue_length, renew, take};
 
 /// The channel on which new work is announced.
 pub const WORK_CHANNEL: &str = "pgtenant_work";
 /// The channel on which new events are announced.
 pub const EVENTS_CHANNEL: &str = "pgtenant_events";
+
+/// For a unit of work: above what the server itself allows a statement, so that it runs out only where nothing answers.
+const DEADLINE: Duration = Duration::from_secs(25);
+/// For a sign of life.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+
+/// What the server ends by itself. A replica that stops in the middle of a transaction holds the lock that orders events, and
+/// one whose host is gone would hold it until the server's own keepalive, two hours.
+const SESSION: [(&str, &str); 7] = [
+    ("statement_timeout", "20s"),
+    ("lock_timeout", "10s"),
+    ("idle_in_transaction_session_timeout", "5s"),
+    ("tcp_keepalives_idle", "10"),
+    ("tcp_keepalives_interval", "5"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "30s"),
+];
 
 /// Idle connections that are kept for what comes next: another one takes 10 ms.
 const KEPT_IDLE: usize = 1;
@@ -59,6 +78,9 @@ pub enum LedgerError {
         /// Its value.
         value: String,
     },
+    /// Nothing came back in time; whether it was done is not known.
+    #[error("the ledger did not answer within {} s", .0.as_secs())]
+    Deadline(Duration),
     /// Another replica has taken the claim: what this one did is void.
     #[error("another replica has taken {0}")]
     Fenced(String),
@@ -82,7 +104,8 @@ impl LedgerError {
                 | sqlx::Error::PoolTimedOut
                 | sqlx::Error::PoolClosed
                 | sqlx::Error::WorkerCrashed,
-            ) => true,
+            )
+            | Self::Deadline(_) => true,
             _ => false,
         }
     }
@@ -110,7 +133,8 @@ impl Ledger {
             .acquire_timeout(Duration::from_secs(5))
             .idle_timeout(Duration::from_secs(60))
             .test_before_acquire(true)
-            .connect_lazy_with(options.options([("statement_timeout", "20s"), ("lock_timeout", "10s")]));
+            .after_release(|db, _| Box::pin(answers(db)))
+            .connect_lazy_with(options.options(SESSION));
         Self { pool }
     }
 
@@ -142,12 +166,8 @@ impl Ledger {
     ///
     /// # Errors
     /// The database can not be reached now.
-    pub async fn listen(&self, channels: &[&str]) -> Result<PgListener> {
-        let mut listener = PgListener::connect_with(&self.pool).await?;
-        // The listener must not hold back a pool that is being closed.
-        listener.ignore_pool_close_event(true);
-        listener.listen_all(channels.iter().copied()).await?;
-        Ok(listener)
+    pub async fn listen(&self, channels: &[&str]) -> Result<Listener> {
+        Listener::new(&self.pool, channels).await
     }
 
     /// Whether the ledger answers within a second.
@@ -176,14 +196,25 @@ impl Ledger {
     /// # Errors
     /// The database did not answer.
     pub async fn prune(&self) -> Result<u64> {
+        const MOST: u64 = 10_000;
         let mut rows = 0;
-        for statement in [
-            "delete from idempotency_keys where created_at < now() - interval '1 day'",
-            "delete from events where at < now() - interval '7 days'",
-            "delete from operations where finished_at < now() - interval '30 days'",
-            "delete from audit where at < now() - interval '400 days'",
+        for (table, old) in [
+            ("idempotency_keys", "created_at < now() - interval '1 day'"),
+            ("events", "at < now() - interval '7 days'"),
+            ("operations", "finished_at < now() - interval '30 days'"),
+            ("audit", "at < now() - interval '400 days'"),
         ] {
-            rows += sqlx::query(statement).execute(&self.pool).await?.rows_affected();
+            // In parts: a backlog that takes longer than a statement may would never shrink.
+            let sql = format!(
+                "delete from {table} where ctid = any(array(select ctid from {table} where {old} limit {MOST}))"
+            );
+            loop {
+                let part = sqlx::query(AssertSqlSafe(sql.as_str())).execute(&self.pool).await?.rows_affected();
+                rows += part;
+                if part < MOST {
+                    break;
+                }
+            }
         }
         Ok(rows)
     }
@@ -192,6 +223,21 @@ impl Ledger {
     pub async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+/// A connection that does not answer is not given back: it would take a place in the pool for as long as nobody notices.
+async fn answers(db: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let timeout = || sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
+    tokio::time::timeout(SIGN_OF_LIFE, db.ping()).await.map_err(|_| timeout())?.map(|()| true)
+}
+
+/// Waits for `work` with the ledger as long as it can be of use. A query that was sent to a host that is gone would be waited
+/// for for ever: nothing is left to be sent again.
+///
+/// # Errors
+/// Those of `work`, and [`LedgerError::Deadline`].
+pub async fn within_deadline<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(DEADLINE, work).await.unwrap_or(Err(LedgerError::Deadline(DEADLINE)))
 }
 
 /// Wakes every replica's engine when the transaction commits.

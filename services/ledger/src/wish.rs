@@ -377,15 +377,22 @@ async fn check_quota(db: &mut PgConnection, key: &ClaimKey, spec: &ClaimSpec, cl
         .bind(&spec.cluster)
         .execute(&mut *db)
         .await?;
-    let count: i64 = sqlx::query_scalar("select count(*) from claims where namespace = $1 and cluster = $2")
-        .bind(key.namespace())
-        .bind(&spec.cluster)
-        .fetch_one(db)
-        .await?;
-    if count < i64::from(limit) {
+    if count_of(db, key.namespace(), &spec.cluster).await? < i64::from(limit) {
         return Ok(());
     }
     Err(Refused::Quota { namespace: key.namespace().to_owned(), cluster: spec.cluster.clone(), limit })
+}
+
+/// Claims that `namespace` has on `cluster`, whatever became of them.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn count_of(db: &mut PgConnection, namespace: &str, cluster: &str) -> crate::Result<i64> {
+    Ok(sqlx::query_scalar("select count(*) from claims where namespace = $1 and cluster = $2")
+        .bind(namespace)
+        .bind(cluster)
+        .fetch_one(db)
+        .await?)
 }
 
 async fn take_back(

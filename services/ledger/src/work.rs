@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use pgtenant_model::{Condition, DatabaseState, Endpoint, EventKind, Roles, Tier};
 use serde_json::Value;
+use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
@@ -39,7 +40,7 @@ pub struct Take {
     pub lease: Duration,
 }
 
-/// Takes claims of `cluster` that are due and that nobody holds.
+/// Takes claims of `cluster` that are due and that nobody holds; those that have failed before come last.
 ///
 /// # Errors
 /// The ledger did not answer.
@@ -49,7 +50,7 @@ pub async fn take(db: &mut PgConnection, cluster: &str, take: Take) -> Result<Ve
              select id as due_id from claims
              where cluster = $1 and wish <> 'retained' and urgent = $2 and due_at <= now()
                and (lease_until is null or lease_until < now())
-             order by due_at limit $3 for update skip locked)
+             order by attempts > 0, due_at limit $3 for update skip locked)
          update claims set lease_holder = $4, lease_until = now() + $5 * interval '1 second', fence = fence + 1,
                 state = case state when 'Pending' then 'Provisioning' else state end
          from due where id = due_id returning fence, urgent, ",
@@ -62,12 +63,16 @@ pub async fn take(db: &mut PgConnection, cluster: &str, take: Take) -> Result<Ve
     .bind(take.lease.as_secs_f64())
     .fetch_all(db)
     .await?;
-    rows.iter()
-        .map(|row| {
-            let claim: ClaimRow = sqlx::FromRow::from_row(row)?;
-            Ok(Work { claim: claim.try_into()?, fence: row.try_get("fence")?, urgent: row.try_get("urgent")? })
-        })
-        .collect()
+    Ok(rows
+        .iter()
+        .filter_map(|row| work_of(row).map_err(|error| tracing::error!(error = ?error, "a claim is skipped")).ok())
+        .collect())
+}
+
+/// A row that this version does not understand, as one that a newer replica wrote, must not keep others from being taken.
+fn work_of(row: &PgRow) -> Result<Work> {
+    let claim: ClaimRow = sqlx::FromRow::from_row(row)?;
+    Ok(Work { claim: claim.try_into()?, fence: row.try_get("fence")?, urgent: row.try_get("urgent")? })
 }
 
 /// When a claim of `cluster` is next due: `(urgent, looks)`. Claims under a lease count from its end.
@@ -143,6 +148,8 @@ pub struct Finished {
     pub roles: Option<Roles>,
     /// What is known of the stored credentials.
     pub credentials: BTreeMap<Tier, CredentialState>,
+    /// Tiers that need no new password any more.
+    pub rotated: Vec<Tier>,
     /// Events to append, in their order.
     pub events: Vec<(EventKind, String, Value)>,
 }
@@ -158,8 +165,8 @@ pub async fn finish(db: &mut PgConnection, work: &Work, finished: &Finished) -> 
              conditions = $4, endpoint = coalesce($5, endpoint), roles = coalesce($6, roles), credentials = $7,
              lease_holder = null, lease_until = null,
              observed_generation = case when $8 then $3 else observed_generation end,
-             rotate = case when $8 then (select coalesce(array_agg(tier), '{}') from unnest(rotate) tier
-                                         where generation <> $3 or tier <> all($11)) else rotate end,
+             rotate = (select coalesce(array_agg(tier), '{}') from unnest(rotate) tier
+                       where generation <> $3 or tier <> all($11)),
              state = case when generation = $3 then $9 else state end,
              adopt = case when $8 and generation = $3 then false else adopt end,
              urgent = case when generation = $3 then not $8 else true end,
@@ -177,7 +184,7 @@ pub async fn finish(db: &mut PgConnection, work: &Work, finished: &Finished) -> 
     .bind(finished.done)
     .bind(finished.state.as_str())
     .bind(finished.next.as_secs_f64())
-    .bind(claim.rotate.iter().map(|tier| tier.as_str()).collect::<Vec<_>>())
+    .bind(finished.rotated.iter().map(|tier| tier.as_str()).collect::<Vec<_>>())
     .execute(&mut *db)
     .await?;
     fenced_unless(done.rows_affected(), work)?;

@@ -25,6 +25,17 @@ pub enum DatabaseState {
 }
 
 impl DatabaseState {
+    /// Every state.
+    pub const ALL: [Self; 7] = [
+        Self::Pending,
+        Self::Provisioning,
+        Self::Ready,
+        Self::Degraded,
+        Self::Failed,
+        Self::Deleting,
+        Self::Retained,
+    ];
+
     /// As it is written in JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {

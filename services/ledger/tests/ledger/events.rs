@@ -42,6 +42,17 @@ async fn events_become_visible_in_the_order_of_their_ids() {
 }
 
 #[tokio::test]
+async fn a_replica_that_stops_in_a_transaction_holds_up_others_for_seconds_only() {
+    let world = World::new().await;
+    let mut stopped = world.begin().await;
+    append_event(&mut stopped, event("stopped")).await.unwrap();
+    let mut tx = world.begin().await;
+    append_event(&mut tx, event("other")).await.unwrap();
+    tx.commit().await.unwrap();
+    assert!(stopped.commit().await.is_err(), "the server has ended it");
+}
+
+#[tokio::test]
 async fn a_tenant_reads_events_of_its_own_namespaces() {
     let world = World::new().await;
     let mut db = world.ledger.acquire().await.unwrap();

@@ -109,7 +109,7 @@ async fn of_many_at_once_a_namespace_gets_no_more_than_its_limit() {
     let asks = (0..16).map(|number| {
         let world = &world;
         async move {
-            let key = ClaimKey::new("team", &format!("db-{number}")).unwrap();
+            let key = ClaimKey::new("team", format!("db-{number}")).unwrap();
             let mut tx = world.begin().await;
             let result = create(&mut tx, &key, &ClaimSpec::default(), (Source::Api, None), &actor()).await;
             tx.commit().await.unwrap();

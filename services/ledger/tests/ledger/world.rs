@@ -28,7 +28,7 @@ impl World {
             "limits": {"databasesPerNamespace": 10},
         }))
         .unwrap();
-        put_clusters(&mut *ledger.acquire().await.unwrap(), &[("default".to_owned(), spec)]).await.unwrap();
+        put_clusters(&mut ledger.acquire().await.unwrap(), &[("default".to_owned(), spec)]).await.unwrap();
         Self { ledger }
     }
 
@@ -45,13 +45,13 @@ impl World {
     }
 
     pub(crate) async fn claim(&self, key: &ClaimKey) -> Option<Claim> {
-        claim(&mut *self.ledger.acquire().await.unwrap(), key).await.unwrap()
+        claim(&mut self.ledger.acquire().await.unwrap(), key).await.unwrap()
     }
 
     /// What `holder` is given of all wishes.
     pub(crate) async fn take(&self, holder: Uuid, limit: i64, lease: Duration) -> Vec<Work> {
         let take_all = Take { holder, limit, urgent: true, lease };
-        take(&mut *self.ledger.acquire().await.unwrap(), "default", take_all).await.unwrap()
+        take(&mut self.ledger.acquire().await.unwrap(), "default", take_all).await.unwrap()
     }
 }
 
@@ -70,6 +70,7 @@ pub(crate) fn ready() -> Finished {
         endpoint: None,
         roles: None,
         credentials: BTreeMap::new(),
+        rotated: Vec::new(),
         events: Vec::new(),
     }
 }
