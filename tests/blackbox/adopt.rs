@@ -128,3 +128,22 @@ async fn a_tenant_does_not_get_a_foreign_database_by_releasing_its_name() {
     tenant.is_gone(&namespace, "legacy").await;
     assert_eq!(customers(&database).await, before);
 }
+
+#[tokio::test]
+async fn a_database_that_lets_nobody_in_yet_is_taken_over_with_what_is_inside() {
+    let plane = shared::calm().await;
+    let (api, namespace) = (plane.api(), unique("closed"));
+    let database = legacy(plane, &namespace).await;
+    let before = customers(&database).await;
+    let superuser = &plane.site.superuser;
+    superuser_sql(superuser, None, &format!("revoke connect on database \"{database}\" from public")).await;
+    let path = format!("/v1/namespaces/{namespace}/databases/legacy/adopt");
+    api.post(&path, json!({"schemas": ["more"]})).await.expect(202);
+    api.is_ready(&namespace, "legacy").await;
+    assert_eq!(customers(&database).await, before);
+    let [reader, writer, admin] = Credential::of(&plane.site.secrets, &namespace, "legacy");
+    can(&reader, "select * from customers").await;
+    can(&writer, "insert into customers (name) values ('new')").await;
+    can(&admin, "create table more.t (n int)").await;
+    can(&reader, "select * from more.t").await;
+}

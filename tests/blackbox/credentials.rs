@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use pgtenant_tests::{
-    Credential, TIERS, connect, eventually, files_below, run, try_sql, unique, works_for_an_application,
+    Credential, TIERS, can, connect, eventually, files_below, run, try_sql, unique, works_for_an_application,
 };
 use serde_json::{Value, json};
 use sqlx::Executor as _;
@@ -133,4 +133,37 @@ async fn a_credential_that_is_lost_or_changed_is_replaced_by_a_new_password() {
     works_for_an_application(secrets, &namespace, "db").await;
     api.delete(&format!("/v1/namespaces/{namespace}/databases/db")).await.expect(202);
     api.is_gone(&namespace, "db").await;
+}
+
+#[tokio::test]
+async fn a_rotation_whose_tries_fail_is_one_rotation() {
+    let plane = shared::calm().await;
+    let (api, namespace) = (plane.api(), unique("fails"));
+    api.ready(&namespace, "db").await;
+    let before = Credential::of(&plane.site.secrets, &namespace, "db");
+    let [read, write] = ["read", "write"].map(|tier| format!("{namespace}-db-{tier}"));
+    // What the control plane has to put right waits for a transaction that the tenant leaves open.
+    can(&before[2], &format!("revoke usage on schema public from \"{read}\"")).await;
+    let mut held = connect(&before[2]).await.unwrap();
+    let lock = format!("begin; grant usage on schema public to \"{write}\"");
+    held.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(lock))).await.unwrap();
+    let path = format!("/v1/namespaces/{namespace}/databases/db");
+    api.ask(&format!("{path}/credentials/rotate")).await.expect(202);
+    let tries = |db: &Value| db["conditions"].to_string().contains("Try 2 failed");
+    api.comes_to(&namespace, "db", "two tries have failed", tries).await;
+    let stored = Credential::of(&plane.site.secrets, &namespace, "db");
+    assert!(stored.iter().zip(&before).all(|(new, old)| new.password != old.password));
+    api.comes_to(&namespace, "db", "another has failed", |db| db["conditions"].to_string().contains("Try 4 failed"))
+        .await;
+    assert_eq!(Credential::of(&plane.site.secrets, &namespace, "db"), stored, "each try has made another password");
+    for credential in &stored {
+        connect(credential).await.unwrap();
+    }
+    held.execute("rollback").await.unwrap();
+    api.is_ready(&namespace, "db").await;
+    assert_eq!(Credential::of(&plane.site.secrets, &namespace, "db"), stored);
+    let events = plane.site.events(&namespace, "db").await;
+    let rotated = events.iter().filter(|event| event["type"] == "CredentialRotated").count();
+    assert_eq!(rotated, 3, "one for each tier: {events:#?}");
+    works_for_an_application(&plane.site.secrets, &namespace, "db").await;
 }

@@ -230,6 +230,11 @@ async fn a_namespace_has_no_more_databases_than_the_cluster_allows() {
     let detail =
         api.post("/v1/namespaces/few/databases", json!({"name": "three"})).await.problem(409, "quota-exceeded");
     assert!(detail.contains('2'), "{detail}");
+    let claims = json!([{"namespace": "few", "name": "one"}, {"namespace": "few", "name": "three"}]);
+    let plan = api.post("/v1/plan", json!({"claims": claims})).await.expect(200).json;
+    assert_ne!(plan["claims"][0]["action"], "refuse", "{plan}");
+    assert_eq!(plan["claims"][1]["action"], "refuse", "{plan}");
+    assert_eq!(plan["claims"][1]["problems"][0]["field"], "cluster", "{plan}");
     api.post("/v1/namespaces/few/databases", json!({"name": "one"})).await.expect(200);
     api.create("other", "one").await;
     api.delete("/v1/namespaces/few/databases/one").await.expect(202);

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use chrono::Utc;
 use metrics::counter;
-use pgtenant_ledger::{Finished, LedgerError, Wish, Work, finish, forget};
+use pgtenant_ledger::{Finished, LedgerError, Wish, Work, finish, forget, within_deadline};
+use pgtenant_postgres::Beyond;
 use tracing::Instrument as _;
 
 use crate::Inner;
@@ -12,7 +13,7 @@ use crate::cluster::Cluster;
 use crate::failure::Failure;
 use crate::lease::Lease;
 use crate::outcome;
-use crate::reconcile::{Attempt, Done};
+use crate::reconcile::{Attempt, Done, Progress};
 use crate::schedule::Taken;
 
 /// Works on claims of one cluster.
@@ -44,19 +45,18 @@ impl Attendant {
     }
 
     async fn work(&self, work: &Work, lease: &Lease) {
-        let attempt =
-            Attempt { claim: &work.claim, cluster: &self.cluster, lease, faults: &self.engine.settings.faults };
+        let attempt = Attempt::new(&work.claim, &self.cluster, lease, &self.engine.settings.faults);
         let written = match work.claim.wish {
             Wish::Absent => match attempt.remove().await {
-                Ok(()) => self.gone(work).await,
-                Err(failure) => self.failed(work, &failure).await,
+                Ok(left) => self.gone(work, &left).await,
+                Err(failure) => self.failed(work, &failure, attempt.progress()).await,
             },
             Wish::Present => match attempt.provide().await {
                 Ok(done) => {
                     self.engine.settings.faults.reach("before:finish").await;
-                    self.succeeded(work, done).await
+                    self.succeeded(work, done, attempt.progress()).await
                 }
-                Err(failure) => self.failed(work, &failure).await,
+                Err(failure) => self.failed(work, &failure, attempt.progress()).await,
             },
             Wish::Retained => Ok(()),
         };
@@ -74,37 +74,43 @@ impl Attendant {
 }
 
 impl Attendant {
-    async fn succeeded(&self, work: &Work, done: Done) -> Result<(), LedgerError> {
-        counter!("pgtenant_looks_total", "result" => if done.plan.is_empty() { "unchanged" } else { "changed" })
-            .increment(1);
-        self.finish(work, &outcome::succeeded(work, done, &self.engine.settings, Utc::now())).await
+    async fn succeeded(&self, work: &Work, done: Done, progress: Progress) -> Result<(), LedgerError> {
+        let result = if progress.changes.is_empty() { "unchanged" } else { "changed" };
+        counter!("pgtenant_looks_total", "result" => result).increment(1);
+        self.finish(work, &outcome::succeeded(work, done, progress, &self.engine.settings, Utc::now())).await
     }
 
-    async fn failed(&self, work: &Work, failure: &Failure) -> Result<(), LedgerError> {
+    async fn failed(&self, work: &Work, failure: &Failure, progress: Progress) -> Result<(), LedgerError> {
         if failure.lease_lost() {
             return Err(LedgerError::Fenced(work.claim.key.to_string()));
         }
         counter!("pgtenant_looks_total", "result" => "failed").increment(1);
         tracing::warn!(step = failure.step, reason = failure.reason(), "{}", failure.message());
-        self.finish(work, &outcome::failed(work, failure, Utc::now())).await
+        self.finish(work, &outcome::failed(work, failure, progress, Utc::now())).await
     }
 
     async fn finish(&self, work: &Work, finished: &Finished) -> Result<(), LedgerError> {
-        let mut tx = self.engine.ledger.begin().await?;
-        finish(&mut tx, work, finished).await?;
-        tx.commit().await?;
+        within_deadline(async {
+            let mut tx = self.engine.ledger.begin().await?;
+            finish(&mut tx, work, finished).await?;
+            Ok(tx.commit().await?)
+        })
+        .await?;
         for (kind, message, _) in &finished.events {
             tracing::info!(?kind, "{message}");
         }
         Ok(())
     }
 
-    async fn gone(&self, work: &Work) -> Result<(), LedgerError> {
+    async fn gone(&self, work: &Work, left: &[Beyond]) -> Result<(), LedgerError> {
         counter!("pgtenant_looks_total", "result" => "removed").increment(1);
-        let message = format!("{}: database, roles and credentials are gone", work.claim.key);
-        let mut tx = self.engine.ledger.begin().await?;
-        forget(&mut tx, work, &message).await?;
-        tx.commit().await?;
+        let message = outcome::gone(work, left);
+        within_deadline(async {
+            let mut tx = self.engine.ledger.begin().await?;
+            forget(&mut tx, work, &message).await?;
+            Ok(tx.commit().await?)
+        })
+        .await?;
         tracing::info!("{message}");
         Ok(())
     }

@@ -35,6 +35,19 @@ pub(crate) enum Cause {
     LeaseLost,
     #[error("{0}")]
     Settings(String),
+    #[error("something else changes the database at the same time")]
+    Unsettled,
+}
+
+impl Cause {
+    /// Whether the primary may be another one now, or gone: it said so, or said nothing.
+    pub(crate) fn moved(&self) -> bool {
+        match self {
+            Self::Postgres(PostgresError::Deadline { .. }) => true,
+            Self::Postgres(error) => error.class() == ErrorClass::Moved,
+            _ => false,
+        }
+    }
 }
 
 impl Failure {
@@ -64,7 +77,12 @@ impl Failure {
             Cause::Store(error) => {
                 Some(format!("What to do: {}; the credential that was there stays valid", error.advice()))
             }
-            Cause::Refused(_) | Cause::Ledger(_) | Cause::Unproven(_) | Cause::LeaseLost | Cause::Settings(_) => None,
+            Cause::Refused(_)
+            | Cause::Ledger(_)
+            | Cause::Unproven(_)
+            | Cause::LeaseLost
+            | Cause::Settings(_)
+            | Cause::Unsettled => None,
         }
     }
 
@@ -78,6 +96,7 @@ impl Failure {
             Cause::Unproven(_) => "LoginFailed",
             Cause::LeaseLost => "LeaseLost",
             Cause::Settings(_) => "BadSettings",
+            Cause::Unsettled => "ServerBusy",
             Cause::Postgres(error) => match error.class() {
                 ErrorClass::Moved => "ClusterUnavailable",
                 ErrorClass::Fenced => "LeaseLost",
@@ -100,17 +119,18 @@ impl Failure {
         match &*self.cause {
             Cause::Refused(_) | Cause::Settings(_) => true,
             Cause::Postgres(error) => error.class() == ErrorClass::Refused,
-            Cause::Topology(_) | Cause::Store(_) | Cause::Ledger(_) | Cause::Unproven(_) | Cause::LeaseLost => false,
+            Cause::Topology(_)
+            | Cause::Store(_)
+            | Cause::Ledger(_)
+            | Cause::Unproven(_)
+            | Cause::LeaseLost
+            | Cause::Unsettled => false,
         }
     }
 
-    /// Whether the primary may be another one now, or gone: it said so, or said nothing.
+    /// As [`Cause::moved`]. What happens to a tier's login says nothing of the server: a tenant may end its own sessions.
     pub(crate) fn moved(&self) -> bool {
-        match &*self.cause {
-            Cause::Postgres(PostgresError::Deadline { .. }) => true,
-            Cause::Postgres(error) => error.class() == ErrorClass::Moved,
-            _ => false,
-        }
+        self.step != "prove" && self.cause.moved()
     }
 
     /// Whether another replica may have the claim by now, so that nothing is to be written about it.
@@ -127,7 +147,8 @@ impl Failure {
     pub(crate) fn next_try(&self, attempts: i32) -> Duration {
         let (base, cap) = match (&*self.cause, self.needs_a_person()) {
             (_, true) => (5.0, 120.0),
-            (Cause::Postgres(error), _) if error.class() == ErrorClass::Conflict => (0.05, 5.0),
+            // Mostly over in a moment; but a tenant can hold a lock for days, and each try waits for it.
+            (Cause::Postgres(error), _) if error.class() == ErrorClass::Conflict => (0.05, 60.0),
             (Cause::Topology(_), _) => (0.5, 5.0),
             _ => (0.3, 30.0),
         };

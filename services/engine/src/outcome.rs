@@ -6,37 +6,47 @@ use chrono::{DateTime, Utc};
 use metrics::{counter, histogram};
 use pgtenant_ledger::{Claim, Finished, Work};
 use pgtenant_model::{Condition, ConditionStatus, DatabaseState, EventKind, set_condition};
-use pgtenant_postgres::{Change, Plan, RoleChange};
+use pgtenant_postgres::Beyond;
 use rand::RngExt as _;
 use serde_json::{Value, json};
 
 use crate::EngineSettings;
 use crate::failure::Failure;
-use crate::reconcile::Done;
+use crate::reconcile::{Done, Progress};
 
 /// The claim is as it should be.
-pub(crate) fn succeeded(work: &Work, done: Done, settings: &EngineSettings, now: DateTime<Utc>) -> Finished {
+pub(crate) fn succeeded(
+    work: &Work,
+    done: Done,
+    progress: Progress,
+    settings: &EngineSettings,
+    now: DateTime<Utc>,
+) -> Finished {
     let claim = &work.claim;
     let fresh = claim.observed_generation < claim.generation;
     let mut conditions = claim.conditions.clone();
-    let mut hold = |kind: &str, reason: &str, message: String| {
-        set_condition(&mut conditions, kind, ConditionStatus::True, reason, message, now);
+    let beyond = beyond(&done.beyond);
+    let mut hold = |kind: &str, status, reason: &str, message: String| {
+        set_condition(&mut conditions, kind, status, reason, message, now);
     };
-    hold("Database", "Provisioned", format!("database {} and its roles are as they should be", claim.key.database()));
-    hold("Credentials", "Proven", "every store has every credential, and each of them logs in".to_owned());
-    let beyond = beyond(&done.plan);
-    let reach = format!("connect to {}:{}", done.endpoint.host, done.endpoint.port);
-    hold("Ready", "Provisioned", beyond.as_ref().map_or_else(|| reach.clone(), |text| format!("{reach}; but {text}")));
-    let news = beyond.as_ref().filter(|text| !said(claim, "Database", text)).cloned();
-    if let Some(text) = &beyond {
-        falsify(&mut conditions, "Database", "NeedsSuperuser", text, now);
+    let database = format!("database {} and its roles are as they should be", claim.key.database());
+    match &beyond {
+        None => hold("Database", ConditionStatus::True, "Provisioned", database),
+        Some(text) => hold("Database", ConditionStatus::False, "NeedsSuperuser", text.clone()),
     }
+    let credentials = "every store has every credential, and each of them logs in".to_owned();
+    hold("Credentials", ConditionStatus::True, "Proven", credentials);
+    let reach = format!("connect to {}:{}", done.endpoint.host, done.endpoint.port);
+    let reach = beyond.as_ref().map_or_else(|| reach.clone(), |text| format!("{reach}; but {text}"));
+    hold("Ready", ConditionStatus::True, "Provisioned", reach);
     if fresh {
         let seconds = (now - claim.wished_at).to_std().unwrap_or_default().as_secs_f64();
         histogram!("pgtenant_time_to_ready_seconds", "cluster" => claim.spec.cluster.clone()).record(seconds);
     }
-    let mut events = events(claim, &done, fresh);
+    let mut events = events(claim, &progress, fresh);
+    events.extend(readiness(claim, &progress, fresh));
     let state = if beyond.is_none() { DatabaseState::Ready } else { DatabaseState::Degraded };
+    let news = beyond.filter(|text| !said(claim, "Database", text));
     events.extend(news.map(|text| (EventKind::Failed, format!("{}: {text}", claim.key), json!({"step": "plan"}))));
     let interval = if done.more { Duration::ZERO } else { settings.look_interval };
     let jitter = rand::rng().random_range(0.9..1.1);
@@ -50,40 +60,67 @@ pub(crate) fn succeeded(work: &Work, done: Done, settings: &EngineSettings, now:
         endpoint: Some(done.endpoint),
         roles: Some(done.roles),
         credentials: done.credentials,
+        rotated: claim.rotate.clone(),
         events,
     }
 }
 
-fn events(claim: &Claim, done: &Done, fresh: bool) -> Vec<(EventKind, String, Value)> {
+type NewEvent = (EventKind, String, Value);
+
+/// What a try has done, whether it came to its end or not.
+fn events(claim: &Claim, progress: &Progress, fresh: bool) -> Vec<NewEvent> {
     let key = &claim.key;
     let mut events = Vec::new();
-    for (tier, why) in &done.rotated {
+    for (tier, why) in &progress.rotated {
         counter!("pgtenant_credentials_rotated_total").increment(1);
         let message = format!("{}: new password, since {why}", key.role(*tier));
         events.push((EventKind::CredentialRotated, message, json!({"tier": tier, "reason": why})));
     }
-    let texts = texts(&done.plan);
-    let detail = json!({"changes": texts, "generation": claim.generation});
+    let texts: Vec<_> = progress.changes.iter().map(|change| change.text.as_str()).collect();
     if !fresh && !texts.is_empty() {
         counter!("pgtenant_drift_repaired_total", "cluster" => claim.spec.cluster.clone())
             .increment(texts.len().try_into().unwrap_or(u64::MAX));
         let message = format!("{key}: {} put back: {}", plural(texts.len()), texts.join("; "));
-        events.push((EventKind::DriftRepaired, message, detail.clone()));
+        events.push((EventKind::DriftRepaired, message, difference(claim, progress)));
     }
+    events
+}
+
+/// That the claim was taken over, and that it can be used, where that is new.
+fn readiness(claim: &Claim, progress: &Progress, fresh: bool) -> Vec<NewEvent> {
+    let key = &claim.key;
+    let mut events = Vec::new();
     if claim.adopt && fresh {
-        events.push((EventKind::Adopted, format!("{key} was taken over"), detail.clone()));
+        events.push((EventKind::Adopted, format!("{key} was taken over"), difference(claim, progress)));
     }
     let was_ready = [DatabaseState::Ready, DatabaseState::Degraded].contains(&claim.state) && claim.attempts == 0;
     if fresh || !was_ready {
+        let texts: Vec<_> = progress.changes.iter().map(|change| &change.text).collect();
+        let detail = json!({"changes": texts, "generation": claim.generation});
         events.push((EventKind::Ready, format!("{key} is Ready"), detail));
     }
     events
 }
 
+/// What was changed, in words and in full.
+fn difference(claim: &Claim, progress: &Progress) -> Value {
+    let (changes, sql): (Vec<_>, Vec<_>) = progress.changes.iter().map(|one| (&one.text, &one.sql)).unzip();
+    json!({"changes": changes, "sql": sql, "generation": claim.generation})
+}
+
+/// The claim is removed; `left` is not the claim's and stays.
+pub(crate) fn gone(work: &Work, left: &[Beyond]) -> String {
+    let key = &work.claim.key;
+    if left.is_empty() {
+        return format!("{key}: database, roles and credentials are gone");
+    }
+    let texts: Vec<_> = left.iter().map(|one| one.text.as_str()).collect();
+    format!("{key}: what was this claim's is gone; {}", texts.join("; "))
+}
+
 /// What is not as it should be and only a superuser can put right.
-fn beyond(plan: &Plan) -> Option<String> {
-    let texts: Vec<_> =
-        plan.beyond.iter().map(|one| format!("{}. A superuser has to: {}", one.text, one.remedy)).collect();
+fn beyond(beyond: &[Beyond]) -> Option<String> {
+    let texts: Vec<_> = beyond.iter().map(|one| format!("{}. A superuser has to: {}", one.text, one.remedy)).collect();
     (!texts.is_empty()).then(|| texts.join("; "))
 }
 
@@ -91,19 +128,12 @@ fn said(claim: &Claim, kind: &str, message: &str) -> bool {
     claim.conditions.iter().any(|c| c.kind == kind && c.message == message)
 }
 
-/// What was changed, without what only made it possible.
-fn texts(plan: &Plan) -> Vec<String> {
-    let told =
-        |change: &&Change| !matches!(change, Change::Role(RoleChange::Borrow { .. } | RoleChange::GiveBack { .. }));
-    plan.changes().filter(told).map(Change::text).collect()
-}
-
 fn plural(count: usize) -> String {
     if count == 1 { "1 change was".to_owned() } else { format!("{count} changes were") }
 }
 
 /// A step failed; the claim is tried again.
-pub(crate) fn failed(work: &Work, failure: &Failure, now: DateTime<Utc>) -> Finished {
+pub(crate) fn failed(work: &Work, failure: &Failure, progress: Progress, now: DateTime<Utc>) -> Finished {
     let claim = &work.claim;
     let next = failure.next_try(claim.attempts);
     let message = format!(
@@ -120,7 +150,11 @@ pub(crate) fn failed(work: &Work, failure: &Failure, now: DateTime<Utc>) -> Fini
     let state = state(claim, failure);
     let news = claim.state != state || !already_said(claim, failure.reason());
     let detail = json!({"step": failure.step, "reason": failure.reason(), "attempt": claim.attempts + 1});
-    let event = (EventKind::Failed, format!("{}: {message}", claim.key), detail);
+    let mut events = events(claim, &progress, claim.observed_generation < claim.generation);
+    if news {
+        events.push((EventKind::Failed, format!("{}: {message}", claim.key), detail));
+    }
+    let stored = progress.credentials.is_some();
     Finished {
         state,
         conditions,
@@ -130,8 +164,9 @@ pub(crate) fn failed(work: &Work, failure: &Failure, now: DateTime<Utc>) -> Fini
         next,
         endpoint: None,
         roles: None,
-        credentials: claim.credentials.clone(),
-        events: if news { vec![event] } else { Vec::new() },
+        credentials: progress.credentials.unwrap_or_else(|| claim.credentials.clone()),
+        rotated: if stored { claim.rotate.clone() } else { Vec::new() },
+        events,
     }
 }
 
@@ -142,7 +177,8 @@ fn falsify(conditions: &mut Vec<Condition>, kind: &str, reason: &str, message: &
 fn state(claim: &Claim, failure: &Failure) -> DatabaseState {
     match claim.state {
         DatabaseState::Deleting => DatabaseState::Deleting,
-        _ if claim.observed_generation > 0 => DatabaseState::Degraded,
+        // Known since it was first Ready.
+        _ if claim.roles.is_some() => DatabaseState::Degraded,
         _ if failure.needs_a_person() || claim.attempts >= 3 => DatabaseState::Failed,
         _ => DatabaseState::Provisioning,
     }

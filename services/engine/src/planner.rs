@@ -1,10 +1,11 @@
 //! The plan that is printed: the same function over the same facts as the one that is applied.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use pgtenant_ledger::{Claim, ClaimFilter, Ledger, LedgerError, Wish, claim, claims, owner_of};
+use pgtenant_ledger::{Claim, ClaimFilter, Ledger, LedgerError, Wish, claim, claims, count_of, owner_of};
 use pgtenant_model::{
     ChangeReport, ClaimKey, ClaimPlan, ClaimSpec, ClusterSpec, InvalidField, Mode, PlanAction, PlanReport, PlanRequest,
     PlannedClaim, Source,
@@ -51,6 +52,7 @@ pub(crate) async fn plan(
     let withdrawn: Vec<_> = futures::stream::iter(withdrawn).buffered(AT_ONCE).try_collect().await?;
     claims.extend(withdrawn);
     refuse_duplicates(&mut claims);
+    planner.refuse_beyond_quota(&mut claims).await?;
     Ok(PlanReport { claims })
 }
 
@@ -80,7 +82,7 @@ impl Planner<'_> {
             let _turn = self.planning.acquire().await;
             let server = cluster.server().await?;
             let noted = self.changes(&server, &desired).await;
-            if matches!(&noted, Err(Cause::Postgres(_))) {
+            if noted.as_ref().is_err_and(Cause::moved) {
                 cluster.moved(&server);
             }
             noted
@@ -148,6 +150,37 @@ impl Planner<'_> {
             }
         }
         Ok(problems)
+    }
+
+    /// A namespace has so many databases on a cluster as its limit says, and no more.
+    async fn refuse_beyond_quota(&self, planned: &mut [ClaimPlan]) -> Result<(), PlanError> {
+        let mut counts = BTreeMap::new();
+        let mut db = self.ledger.acquire().await?;
+        for one in planned.iter_mut().filter(|one| one.problems.is_empty()) {
+            let (Ok(key), Some(cluster)) = (ClaimKey::new(&one.namespace, &one.name), self.clusters.get(&one.cluster))
+            else {
+                continue;
+            };
+            if claim(&mut db, &key).await?.is_some() {
+                continue;
+            }
+            let place = (one.namespace.clone(), one.cluster.clone());
+            let count = match counts.entry(place) {
+                Entry::Occupied(count) => count.into_mut(),
+                Entry::Vacant(place) => {
+                    let count = count_of(&mut db, &one.namespace, &one.cluster).await?;
+                    place.insert(count)
+                }
+            };
+            let limit = cluster.spec.limits.databases_per_namespace;
+            if *count >= i64::from(limit) {
+                let message = format!("namespace {:?} has {limit} databases on it, which is its limit", one.namespace);
+                refuse(one, "cluster", message);
+            } else {
+                *count += 1;
+            }
+        }
+        Ok(())
     }
 
     /// Claims of this door that are not among `wished`.
@@ -224,10 +257,14 @@ fn refuse_duplicates(claims: &mut [ClaimPlan]) {
     let mut seen = BTreeSet::new();
     for claim in claims {
         if !seen.insert((claim.cluster.clone(), claim.database.clone())) {
-            claim.action = PlanAction::Refuse;
-            claim.changes.clear();
             let message = format!("the name {:?} is taken by another claim of this plan", claim.database);
-            claim.problems.push(InvalidField::new("name", message));
+            refuse(claim, "name", message);
         }
     }
+}
+
+fn refuse(claim: &mut ClaimPlan, field: &str, message: String) {
+    claim.action = PlanAction::Refuse;
+    claim.changes.clear();
+    claim.problems.push(InvalidField::new(field, message));
 }

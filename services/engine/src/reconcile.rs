@@ -5,13 +5,15 @@
 //! by the next look.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use futures::future::{join_all, try_join, try_join_all};
 use pgtenant_ledger::{Claim, CredentialState};
 use pgtenant_model::{CredentialTarget, Endpoint, RoleStatus, Roles, Tier};
 use pgtenant_postgres::{
-    Desired, Fence as _, Observed, Plan, ProofError, Server, Session, Step, Verifier, connect_inside, observe,
-    observe_inside, plan, plan_drop, run_inside, run_maintenance,
+    Beyond, Change, Desired, Fence as _, Inside, Observed, Place, Plan, ProofError, RoleChange, Server, Session, Step,
+    Verifier, connect_inside, observe, observe_inside, plan, plan_drop, run_inside, run_maintenance,
 };
 
 use crate::Faults;
@@ -22,19 +24,39 @@ use crate::lease::Lease;
 
 /// A claim under work.
 pub(crate) struct Attempt<'a> {
-    pub(crate) claim: &'a Claim,
-    pub(crate) cluster: &'a Cluster,
-    pub(crate) lease: &'a Lease,
-    pub(crate) faults: &'a Faults,
+    claim: &'a Claim,
+    cluster: &'a Cluster,
+    lease: &'a Lease,
+    faults: &'a Faults,
+    progress: Mutex<Progress>,
 }
 
-/// What a look that came to its end has done.
-#[derive(Debug)]
-pub(crate) struct Done {
-    /// What was changed on the cluster.
-    pub(crate) plan: Plan,
+/// What a try has done that stays done when it fails.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    /// What every store holds, once this try has written to them. The ledger has to know it whatever becomes of the try:
+    /// otherwise the next one would take it for a change by hand, and make another password.
+    pub(crate) credentials: Option<BTreeMap<Tier, CredentialState>>,
     /// Tiers whose password is a new one in place of an earlier one, and why.
     pub(crate) rotated: Vec<(Tier, String)>,
+    /// What the server has committed.
+    pub(crate) changes: Vec<Changed>,
+}
+
+/// A change that was made.
+#[derive(Debug)]
+pub(crate) struct Changed {
+    /// For people.
+    pub(crate) text: String,
+    /// In full, without verifiers.
+    pub(crate) sql: String,
+}
+
+/// What a try that came to its end has found and left.
+#[derive(Debug)]
+pub(crate) struct Done {
+    /// What only a superuser can put right.
+    pub(crate) beyond: Vec<Beyond>,
     pub(crate) endpoint: Endpoint,
     pub(crate) roles: Roles,
     pub(crate) credentials: BTreeMap<Tier, CredentialState>,
@@ -42,7 +64,27 @@ pub(crate) struct Done {
     pub(crate) more: bool,
 }
 
-impl Attempt<'_> {
+/// One look, and what was done about it.
+struct Round {
+    beyond: Vec<Beyond>,
+    /// The database could not be entered at first.
+    partial: bool,
+    more: bool,
+}
+
+/// Rounds of looking and dropping until nothing is left.
+const MOST_DROPS: usize = 3;
+
+impl<'a> Attempt<'a> {
+    pub(crate) fn new(claim: &'a Claim, cluster: &'a Cluster, lease: &'a Lease, faults: &'a Faults) -> Self {
+        Self { claim, cluster, lease, faults, progress: Mutex::default() }
+    }
+
+    /// What was done, however it ended.
+    pub(crate) fn progress(self) -> Progress {
+        self.progress.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Makes the claim's wish true.
     pub(crate) async fn provide(&self) -> Result<Done, Failure> {
         let server = self.cluster.server().await.map_err(Failure::at("find-primary"))?;
@@ -50,8 +92,8 @@ impl Attempt<'_> {
         self.noting_a_move(&server, result)
     }
 
-    /// Removes database, roles and stored credentials; nothing of a database that is not ours.
-    pub(crate) async fn remove(&self) -> Result<(), Failure> {
+    /// Removes database, roles and stored credentials; nothing of a database that is not ours. Returns what stays.
+    pub(crate) async fn remove(&self) -> Result<Vec<Beyond>, Failure> {
         let server = self.cluster.server().await.map_err(Failure::at("find-primary"))?;
         let result = self.remove_on(&server).await;
         self.noting_a_move(&server, result)
@@ -68,15 +110,24 @@ impl Attempt<'_> {
 
     async fn provide_on(&self, server: &Server) -> Result<Done, Failure> {
         let reach = self.cluster.reach(server).map_err(Failure::at("observe"))?;
+        let mut wanted = self.wanted(&reach).await?;
+        let mut round = self.round(server, &mut wanted).await?;
+        if round.partial {
+            // From outside all is right now, so this one sees what is inside.
+            round = self.round(server, &mut wanted).await?;
+        }
+        Ok(self.done(round, &wanted, reach.endpoint))
+    }
+
+    /// Looks, and does what is to be done.
+    async fn round(&self, server: &Server, wanted: &mut [Wanted]) -> Result<Round, Failure> {
         let mut desired = Desired { adopt: self.claim.adopt, ..Desired::new(self.claim.key.clone(), &self.claim.spec) };
         let (session, mut observed) = self.observe(server).await?;
-        let mut wanted = self.wanted(&reach).await?;
-
-        let proven = self.look_inside(server, &desired, &mut observed, &mut wanted).await?;
-        desired.passwords = passwords(&wanted, &observed).await;
+        let proven = self.look_inside(server, &desired, &mut observed, wanted).await?;
+        desired.passwords = passwords(wanted, &observed).await;
         let plan = plan(&desired, &observed).map_err(Failure::at("plan"))?;
 
-        self.store(&wanted).await?;
+        self.store(wanted).await?;
         self.faults.reach("after:store").await;
         self.apply_outside(server, session, &plan).await?;
         // The tiers can log in from here on, so they are proven while the rest is done.
@@ -84,23 +135,38 @@ impl Attempt<'_> {
         let inside = connect_inside(server, &plan).await.map_err(Failure::at("apply-inside"))?;
         try_join(self.apply_inside(server, inside, &plan), self.prove(server, unproven)).await?;
         self.faults.reach("after:prove").await;
-        let more = observed.inside.as_ref().is_some_and(pgtenant_postgres::Inside::more);
-        Ok(self.done(plan, wanted, reach.endpoint, more))
+        for one in wanted {
+            (one.store, one.set) = (false, false);
+        }
+        let more = observed.inside.as_ref().is_some_and(Inside::more);
+        Ok(Round { beyond: plan.beyond, partial: plan.partial, more })
     }
 
-    async fn remove_on(&self, server: &Server) -> Result<(), Failure> {
-        let (session, observed) = self.observe(server).await?;
-        let plan = plan_drop(&self.claim.key, &observed).map_err(Failure::at("plan"))?;
-        self.apply_outside(server, session, &plan).await?;
+    async fn remove_on(&self, server: &Server) -> Result<Vec<Beyond>, Failure> {
+        let left = self.drop_all(server).await?;
         // A try that was cut off has stored credentials before there was anything on the server. Where a database or a
         // role of the name is somebody else's and the claim never was Ready, what lies in the stores may be theirs too.
-        if self.claim.roles.is_some() || plan.beyond.is_empty() {
+        if self.claim.roles.is_some() || left.is_empty() {
             self.fence("store")?;
             let targets = Tier::ALL.map(|tier| CredentialTarget { key: self.claim.key.clone(), tier });
             self.cluster.stores.delete_many(&targets).await.map_err(Failure::at("store"))?;
         }
         self.faults.reach("after:delete-credentials").await;
-        Ok(())
+        Ok(left)
+    }
+
+    /// Drops until a look finds nothing of the claim: what a process that was killed has sent may come true later than the
+    /// first look. Returns what is not the claim's and stays.
+    async fn drop_all(&self, server: &Server) -> Result<Vec<Beyond>, Failure> {
+        for _ in 0..=MOST_DROPS {
+            let (session, observed) = self.observe(server).await?;
+            let plan = plan_drop(&self.claim.key, &observed).map_err(Failure::at("plan"))?;
+            if plan.is_empty() {
+                return Ok(plan.beyond);
+            }
+            self.apply_outside(server, session, &plan).await?;
+        }
+        Err(Failure::at("apply")(Cause::Unsettled))
     }
 
     async fn observe(&self, server: &Server) -> Result<(Session, Observed), Failure> {
@@ -129,19 +195,18 @@ impl Attempt<'_> {
             return Ok(BTreeSet::new());
         }
         let there = |one: &Wanted| !one.set && observed.roles.contains_key(&one.target.role());
-        let logins =
-            wanted.iter().map(|one| async { if there(one) { Some(self.login(server, one).await) } else { None } });
-        let answers = join_all(logins).await;
+        let provisioner = observed.server.current_user.clone();
+        let looks = wanted.iter().map(|one| async {
+            if there(one) { Some(self.look_as(server, one, desired, &provisioner).await) } else { None }
+        });
+        let answers = join_all(looks).await;
         let mut proven = BTreeSet::new();
         for (one, answer) in wanted.iter_mut().zip(answers) {
             match answer {
                 None => {}
-                Some(Ok(mut session)) => {
+                Some(Ok(inside)) => {
                     proven.insert(one.target.tier);
-                    if one.target.tier == Tier::Admin {
-                        let provisioner = &observed.server.current_user;
-                        observed.inside = observe_inside(&mut session, desired, provisioner).await.ok();
-                    }
+                    observed.inside = observed.inside.take().or(inside);
                 }
                 Some(Err(ProofError::Unknown(error))) => return Err(Failure::at("prove")(error)),
                 Some(Err(error)) => match error.password_is_right() {
@@ -158,12 +223,41 @@ impl Attempt<'_> {
             }
         }
         if observed.inside.is_none() {
-            let provisioner = observed.server.current_user.clone();
-            let mut session = server.inside(&desired.key.database()).await.map_err(Failure::at("observe"))?;
-            let inside = observe_inside(&mut session, desired, &provisioner).await;
-            observed.inside = Some(inside.map_err(Failure::at("observe"))?);
+            observed.inside = self.look_as_provisioner(server, desired, &provisioner).await?;
         }
         Ok(proven)
+    }
+
+    /// Proves a tier by a login; the admin tier's session also looks. Nobody holds a session while waiting for another:
+    /// there are four for all claims.
+    async fn look_as(
+        &self,
+        server: &Server,
+        one: &Wanted,
+        desired: &Desired,
+        provisioner: &str,
+    ) -> Result<Option<Inside>, ProofError> {
+        let mut session = self.login(server, one).await?;
+        match one.target.tier {
+            Tier::Admin => Ok(observe_inside(&mut session, desired, provisioner).await.ok()),
+            Tier::Read | Tier::Write => Ok(None),
+        }
+    }
+
+    /// None: the provisioner may not enter yet, or nobody may.
+    async fn look_as_provisioner(
+        &self,
+        server: &Server,
+        desired: &Desired,
+        provisioner: &str,
+    ) -> Result<Option<Inside>, Failure> {
+        let mut session = match server.inside(&desired.key.database()).await {
+            Ok(session) => session,
+            Err(error) if matches!(error.sqlstate(), Some("42501" | "55000")) => return Ok(None),
+            Err(error) => return Err(Failure::at("observe")(error)),
+        };
+        let inside = observe_inside(&mut session, desired, provisioner).await;
+        inside.map(Some).map_err(Failure::at("observe"))
     }
 
     async fn login(&self, server: &Server, one: &Wanted) -> Result<Session, ProofError> {
@@ -179,25 +273,37 @@ impl Attempt<'_> {
             return Ok(());
         }
         self.fence("store")?;
-        self.cluster.stores.put_many(&entries).await.map_err(Failure::at("store"))
+        self.cluster.stores.put_many(&entries).await.map_err(Failure::at("store"))?;
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        progress.credentials = Some(self.states(wanted));
+        progress.rotated = wanted.iter().filter_map(|one| Some((one.target.tier, one.rotated.clone()?))).collect();
+        Ok(())
     }
 
     async fn apply_outside(&self, server: &Server, mut session: Session, plan: &Plan) -> Result<(), Failure> {
-        let on_step = |step: Step| self.on_step(step);
+        let (count, place) = (AtomicUsize::new(0), Place::Maintenance);
+        let on_step = |step: Step| self.on_step(step, &count, plan, place);
         run_maintenance(server, &mut session, plan, self.lease, &on_step).await.map_err(Failure::at("apply"))
     }
 
     async fn apply_inside(&self, server: &Server, session: Option<Session>, plan: &Plan) -> Result<(), Failure> {
-        let on_step = |step: Step| self.on_step(step);
+        let (count, place) = (AtomicUsize::new(0), Place::Inside);
+        let on_step = |step: Step| self.on_step(step, &count, plan, place);
         run_inside(server, session, plan, self.lease, &on_step).await.map_err(Failure::at("apply-inside"))
     }
 
-    fn on_step(&self, step: Step) {
+    /// `count` of the batches of `place` were done before.
+    fn on_step(&self, step: Step, count: &AtomicUsize, plan: &Plan, place: Place) {
         let when = if step.done { "after" } else { "before" };
+        if step.done {
+            let batch = plan.batches_of(place).nth(count.fetch_add(1, Ordering::Relaxed));
+            let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+            progress.changes.extend(batch.into_iter().flat_map(|batch| &batch.changes).filter_map(changed));
+        }
         self.faults.reach_now(&format!("{when}:{}", step.name));
     }
 
-    async fn prove<'a>(&self, server: &Server, tiers: impl Iterator<Item = &'a Wanted>) -> Result<(), Failure> {
+    async fn prove<'w>(&self, server: &Server, tiers: impl Iterator<Item = &'w Wanted>) -> Result<(), Failure> {
         let logins = tiers.map(|one| async {
             match self.login(server, one).await {
                 Ok(_) | Err(ProofError::Full { .. }) => Ok(()),
@@ -216,11 +322,8 @@ impl Attempt<'_> {
         }
     }
 
-    fn done(&self, plan: Plan, wanted: Vec<Wanted>, endpoint: Endpoint, more: bool) -> Done {
-        let credentials: BTreeMap<_, _> = wanted
-            .iter()
-            .map(|one| (one.target.tier, one.state(self.claim.credentials.get(&one.target.tier))))
-            .collect();
+    fn done(&self, Round { beyond, more, partial }: Round, wanted: &[Wanted], endpoint: Endpoint) -> Done {
+        let credentials = self.states(wanted);
         let status = |tier| {
             let target = CredentialTarget { key: self.claim.key.clone(), tier };
             RoleStatus {
@@ -231,8 +334,20 @@ impl Attempt<'_> {
             }
         };
         let roles = Roles { read: status(Tier::Read), write: status(Tier::Write), admin: status(Tier::Admin) };
-        let rotated = wanted.into_iter().filter_map(|one| one.rotated.map(|why| (one.target.tier, why))).collect();
-        Done { plan, rotated, endpoint, roles, credentials, more }
+        Done { beyond, endpoint, roles, credentials, more: more || partial }
+    }
+
+    fn states(&self, wanted: &[Wanted]) -> BTreeMap<Tier, CredentialState> {
+        let known = |tier| self.claim.credentials.get(&tier);
+        wanted.iter().map(|one| (one.target.tier, one.state(known(one.target.tier)))).collect()
+    }
+}
+
+/// What was changed; nothing of what only made a change possible.
+fn changed(change: &Change) -> Option<Changed> {
+    match change {
+        Change::Role(RoleChange::Borrow { .. } | RoleChange::GiveBack { .. }) => None,
+        change => Some(Changed { text: change.text(), sql: change.sql_withheld() }),
     }
 }
 
