@@ -139,7 +139,8 @@ async fn tokens_events_audit_and_operations_can_be_asked_for() {
     dev.api().finished(&operation).await;
     let shown = cli.run(&["operation", "get", &operation]).await.expect(0).stdout;
     assert!(shown.contains("Succeeded") && shown.contains("rotate"), "{shown}");
-    cli.run(&["token", "revoke", token["id"].as_str().unwrap()]).await.expect(0);
+    let revoked = cli.run(&["token", "revoke", token["id"].as_str().unwrap(), "--output", "json"]).await.expect(0);
+    assert_eq!(revoked.json(), json!({"id": token["id"], "revoked": true}));
     let ended = pgtenant_tests::soon("the token has ended", || async {
         let done = tenant.run(&["db", "list"]).await;
         if done.status == 1 { Ok(done.stderr) } else { Err(done.stdout) }
@@ -221,4 +222,25 @@ async fn completions_work_in_a_shell() {
     let mut bash = std::process::Command::new("bash");
     bash.args(["-c", &typed]);
     assert_eq!(pgtenant_tests::run(bash).await.expect(0).stdout.trim(), "create");
+}
+
+#[tokio::test]
+async fn the_first_token_is_a_document_as_rest_makes_them() {
+    let plane = shared::calm().await;
+    let config = plane.site.config.to_string_lossy().into_owned();
+    let folder = pgtenant_tests::Folder::new("first-token");
+    let file = folder.join("token").to_string_lossy().into_owned();
+    let name = unique("first");
+    let bootstrap = ["token", "bootstrap", "--config", &config, "--name", &name, "--output", "json"];
+    let made = plane.site.cli().run(&bootstrap).await.expect(0).json();
+    let body = json!({"name": unique("second"), "role": "platform"});
+    let by_rest = plane.api().post("/v1/tokens", body).await.expect(201).json;
+    let fields = |token: &Value| token.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(fields(&made), fields(&by_rest));
+    assert_eq!((&made["name"], &made["role"]), (&json!(name), &json!("platform")));
+    plane.api().with_token(made["secret"].as_str()).get("/v1/tokens").await.expect(200);
+
+    let kept = plane.site.cli().run(&[&bootstrap[..], &["--file", &file]].concat()).await.expect(0).json();
+    assert_eq!(kept["secret"], Value::Null, "the file has it");
+    plane.api().with_token(Some(fs::read_to_string(&file).unwrap().trim())).get("/v1/tokens").await.expect(200);
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use chrono::{TimeDelta, Utc};
 use clap::Args;
 use pgtenant_ledger::{Actor, Ledger, LedgerError, NewToken, Token, TokenRole, create_token, write_audit};
-use secrecy::{ExposeSecret as _, SecretString};
-use serde_json::json;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
 
 use super::context::Context;
 use super::error::{CliError, Outcome, Result};
@@ -81,6 +81,10 @@ pub(super) async fn run(context: &Context, args: BootstrapArgs) -> Result<Outcom
             return Err(error);
         }
     };
+    if context.out.is_for_machines() {
+        context.out.document(&document(&token, file.is_none().then_some(&secret)))?;
+        return Ok(Outcome::Done);
+    }
     let end = token
         .expires_at
         .map_or_else(|| "never ends by itself".to_owned(), |at| format!("ends {}", until(at, Utc::now())));
@@ -90,6 +94,15 @@ pub(super) async fn run(context: &Context, args: BootstrapArgs) -> Result<Outcom
         context.out.line(secret.expose_secret())?;
     }
     Ok(Outcome::Done)
+}
+
+/// As `POST /v1/tokens` answers; the secret is null where a file has it.
+fn document(token: &Token, secret: Option<&SecretString>) -> Value {
+    let Token { id, name, role, namespaces, created_at, expires_at, revoked_at } = token;
+    json!({
+        "id": id, "name": name, "role": role, "namespaces": namespaces, "createdAt": created_at,
+        "expiresAt": expires_at, "revokedAt": revoked_at, "secret": secret.map(ExposeSecret::expose_secret),
+    })
 }
 
 fn create(path: &Path) -> Result<File> {

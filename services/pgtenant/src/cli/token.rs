@@ -79,7 +79,12 @@ pub(super) async fn run(context: &Context, command: TokenCommand) -> Result<Outc
         TokenCommand::List => list(context).await,
         TokenCommand::Revoke { id } => {
             context.client()?.delete(&["v1", "tokens", &id.to_string()]).await?;
-            note(&format!("token {id} revoked"));
+            if context.out.is_for_machines() {
+                // REST answers with nothing.
+                context.out.document(&json!({"id": id, "revoked": true}))?;
+            } else {
+                note(&format!("token {id} revoked"));
+            }
             Ok(Outcome::Done)
         }
         TokenCommand::Bootstrap(args) => first_token::run(context, args).await,

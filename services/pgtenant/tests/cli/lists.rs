@@ -167,6 +167,8 @@ fn tokens() {
     assert_eq!(body, json!({"name": "ci", "role": "tenant", "namespaces": ["idp-dev"], "expiresInSeconds": 7_776_000}));
     assert!(server.run(&["token", "list"]).expect(0).stdout.contains("idp-dev"));
     server.run(&["token", "revoke", OPERATION]).expect(0);
+    let revoked = server.run(&["token", "revoke", OPERATION, "--output", "json"]).expect(0);
+    assert_eq!(revoked.json(), json!({"id": OPERATION, "revoked": true}));
     server.run(&["token", "create", "--name", "x", "--role", "tenant"]).expect(2);
     server.run(&["token", "create", "--name", "x", "--role", "platform", "--namespace", "a"]).expect(2);
 }
