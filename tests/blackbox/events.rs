@@ -64,3 +64,23 @@ async fn nobody_hears_of_other_tenants() {
     }
     tenant.get(&format!("/v1/events?namespace={other}")).await.problem(404, "not-found");
 }
+
+#[tokio::test]
+async fn a_client_is_told_when_it_has_everything_from_before() {
+    let plane = shared::calm().await;
+    let (api, namespace) = (plane.api(), unique("told"));
+    api.ready(&namespace, "db").await;
+    let path = format!("/v1/events?namespace={namespace}&after=0");
+    let mut answer = api.request("GET", &path).send().await.unwrap();
+    let mut text = String::new();
+    // The request's own time limit ends it.
+    while !text.contains("\n: caught-up\n\n") {
+        let chunk = answer.chunk().await.expect("a stream that goes on").expect("a stream that goes on");
+        text.push_str(&String::from_utf8_lossy(&chunk));
+    }
+    let before = text.split(": caught-up").next().unwrap();
+    assert!(before.contains("event: Created") && before.contains("event: Ready"), "{text}");
+    let mut news = Stream::open(&api, &format!("/v1/events?namespace={namespace}")).await;
+    api.delete(&format!("/v1/namespaces/{namespace}/databases/db")).await.expect(202);
+    news.until("Deleted", |event| is(event, "Deleted", &namespace, "db")).await;
+}

@@ -79,8 +79,9 @@ impl<S: Send + Sync> FromRequestParts<S> for LastEventId {
 /// Follow events
 ///
 /// Server-sent events: `id:` grows, `event:` is the type, `data:` is an Event as JSON; comments keep the connection
-/// alive. Events are kept for a week; a client that connects again with `Last-Event-ID` (or `after`) misses none. A client
-/// that takes nothing for half a minute is disconnected, and goes on in the same way.
+/// alive, and the comment `: caught-up` says that all from before has been sent. Events are kept for a week; a client
+/// that connects again with `Last-Event-ID` (or `after`) misses none. A client that takes nothing for half a minute is
+/// disconnected, and goes on in the same way.
 #[utoipa::path(
     get, path = "/v1/events", operation_id = "streamEvents", tag = "events",
     params(EventsQuery, ("Last-Event-ID" = Option<u64>, Header, minimum = 0, maximum = 9_007_199_254_740_991_i64,
@@ -113,7 +114,8 @@ pub(crate) async fn stream(
     let mut look = tokio::time::interval_at(Instant::now() + believed, believed);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (name, page) = (name.map(|n| n.0), Vec::new().into_iter());
-    let follower = Follower { state, caller, scope, name, last, news, page, live: false, look, _place: place };
+    let follower =
+        Follower { state, caller, scope, name, last, news, page, live: false, told: false, look, _place: place };
     let events = futures::stream::unfold(follower, |mut follower| async move {
         let event = follower.next().await?;
         Some((Ok::<_, Infallible>(event), follower))
@@ -143,6 +145,8 @@ struct Follower {
     page: std::vec::IntoIter<Event>,
     /// Everything older is sent: what follows comes from `news`.
     live: bool,
+    /// Whether the client knows that it has everything older.
+    told: bool,
     look: Interval,
     _place: Place,
 }
@@ -153,6 +157,10 @@ impl Follower {
         loop {
             let event = match self.page.next() {
                 Some(event) => Some(Arc::new(event)),
+                None if self.live && !self.told => {
+                    self.told = true;
+                    return Some(sse::Event::default().comment("caught-up"));
+                }
                 None if self.live => self.receive().await?,
                 None => self.turn_page().await?,
             };

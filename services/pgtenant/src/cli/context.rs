@@ -86,7 +86,7 @@ impl Context {
     }
 
     /// How long one answer may take.
-    fn request_timeout(&self) -> Duration {
+    pub(crate) fn request_timeout(&self) -> Duration {
         self.args.timeout.unwrap_or(REQUEST_TIMEOUT)
     }
 

@@ -7,12 +7,10 @@ use pgtenant_model::Event;
 
 use super::context::Context;
 use super::error::{CliError, Outcome, Result};
-use super::http::{Client, Document, EventStream, HttpError, Message};
+use super::http::{Client, Document, EventStream, HttpError, Item, Message};
 use super::operation::json_word;
 use super::output::{Output, Paint, note, time};
 
-/// Without `--follow` the stream is read until nothing came for so long.
-const SILENCE: Duration = Duration::from_millis(700);
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// Arguments of `pgtenant events`.
@@ -46,11 +44,7 @@ pub(super) async fn run(context: &Context, args: &EventsArgs) -> Result<Outcome>
     let mut last = None;
     let mut stream = client.events(&query, None).await?;
     if !args.follow {
-        while let Ok(message) = tokio::time::timeout(SILENCE, stream.next()).await {
-            let Some(message) = message? else { break };
-            print(&context.out, &message)?;
-        }
-        return Ok(Outcome::Done);
+        return stored(context, stream).await;
     }
     loop {
         match stream.next().await {
@@ -60,6 +54,23 @@ pub(super) async fn run(context: &Context, args: &EventsArgs) -> Result<Outcome>
             }
             Ok(None) => stream = again(&client, &query, last.as_deref(), "the control plane ended the stream").await?,
             Err(error) => stream = again(&client, &query, last.as_deref(), &error.to_string()).await?,
+        }
+    }
+}
+
+/// Prints what is kept, up to the control plane's word that this is all.
+async fn stored(context: &Context, mut stream: EventStream) -> Result<Outcome> {
+    let patience = context.request_timeout();
+    let cut = |why: &str| CliError::failed(format!("these may not be all events: {why}"));
+    loop {
+        let item = tokio::time::timeout(patience, stream.item()).await.map_err(|_| {
+            cut(&format!("nothing came for {}", humantime::format_duration(patience)))
+                .hint("a longer --timeout may help")
+        })?;
+        match item? {
+            Some(Item::Message(message)) => print(&context.out, &message)?,
+            Some(Item::CaughtUp) => return Ok(Outcome::Done),
+            None => return Err(cut("the control plane ended the stream")),
         }
     }
 }

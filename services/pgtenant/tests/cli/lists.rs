@@ -179,10 +179,23 @@ fn events_are_lines() {
     let event = r#"{"id":7,"at":"2026-01-01T00:00:00Z","type":"Ready","namespace":"idp-dev","name":"my-db","message":"idp-dev/my-db is Ready","detail":{}}"#;
     server.on(
         "GET /v1/events?namespace=idp-dev&after=0",
-        [Answer::events(&format!(": hi\n\nid: 7\nevent: Ready\ndata: {event}\n\n"))],
+        [Answer::events(&format!(": hi\n\nid: 7\nevent: Ready\ndata: {event}\n\n: caught-up\n\n"))],
     );
     let ended = server.run(&["events", "-n", "idp-dev"]).expect(0);
     assert_eq!(ended.stdout, "2026-01-01T00:00:00Z  Ready              idp-dev/my-db  idp-dev/my-db is Ready\n");
     let ended = server.run(&["events", "-n", "idp-dev", "-o", "json"]).expect(0);
     assert_eq!(ended.stdout.trim_end(), event);
+}
+
+#[test]
+fn events_that_may_not_be_all_are_a_failure() {
+    let server = Server::start();
+    let line = "GET /v1/events?after=0";
+    let silent = Answer::events(": hi\n\n");
+    let over = Answer::text(200, "").header("content-type", "text/event-stream");
+    for (answer, why) in [(silent, "nothing came for 1s"), (over, "the control plane ended the stream")] {
+        server.on(line, [answer]);
+        let ended = server.run(&["events", "--timeout", "1s"]).expect(1);
+        assert!(ended.stderr.starts_with(&format!("error: these may not be all events: {why}\n")), "{}", ended.stderr);
+    }
 }

@@ -9,4 +9,4 @@ mod sse;
 pub(crate) use client::{Client, ClientOptions};
 pub(crate) use error::HttpError;
 pub(crate) use reply::{Document, Reply};
-pub(crate) use sse::{EventStream, Message};
+pub(crate) use sse::{EventStream, Item, Message};

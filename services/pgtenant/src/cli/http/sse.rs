@@ -18,6 +18,18 @@ pub(crate) struct Message {
     pub(crate) data: String,
 }
 
+/// What a stream is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Item {
+    /// A message.
+    Message(Message),
+    /// Everything that was there has been sent; what follows is new.
+    CaughtUp,
+}
+
+/// The comment that says so.
+const CAUGHT_UP: &[u8] = b": caught-up";
+
 /// An open stream.
 #[derive(Debug)]
 pub(crate) struct EventStream {
@@ -46,10 +58,24 @@ impl EventStream {
     /// # Errors
     /// The connection broke.
     pub(crate) async fn next(&mut self) -> Result<Option<Message>, HttpError> {
+        loop {
+            match self.item().await? {
+                Some(Item::Message(message)) => return Ok(Some(message)),
+                Some(Item::CaughtUp) => {}
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The same, and where the news begin.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub(crate) async fn item(&mut self) -> Result<Option<Item>, HttpError> {
         let url = self.response.url().clone();
         loop {
-            if let Some(message) = self.parser.ready.pop_front() {
-                return Ok(Some(message));
+            if let Some(item) = self.parser.ready.pop_front() {
+                return Ok(Some(item));
             }
             let chunk = self.response.chunk().await;
             match chunk.map_err(|error| HttpError::from_reqwest(&error, &url, std::time::Duration::ZERO))? {
@@ -69,7 +95,7 @@ struct Parser {
     line: Vec<u8>,
     message: Message,
     after_return: bool,
-    ready: VecDeque<Message>,
+    ready: VecDeque<Item>,
 }
 
 impl Parser {
@@ -93,8 +119,12 @@ impl Parser {
         if line.is_empty() {
             let mut message = std::mem::take(&mut self.message);
             if message.data.pop().is_some() {
-                self.ready.push_back(message);
+                self.ready.push_back(Item::Message(message));
             }
+            return;
+        }
+        if line == CAUGHT_UP {
+            self.ready.push_back(Item::CaughtUp);
             return;
         }
         let line = String::from_utf8_lossy(&line);
@@ -115,7 +145,7 @@ impl Parser {
 mod tests {
     use super::*;
 
-    fn parse(text: &str, step: usize) -> Vec<Message> {
+    fn parse(text: &str, step: usize) -> Vec<Item> {
         let mut parser = Parser::default();
         for bytes in text.as_bytes().chunks(step) {
             parser.feed(bytes);
@@ -125,15 +155,15 @@ mod tests {
 
     #[test]
     fn messages_are_cut_wherever_the_bytes_are() {
-        let text =
-            ": hello\r\n\r\nid: 7\nevent: Ready\ndata: {\"a\":\ndata: 1}\n\nretry: 5\n\nid: 8\rdata:x\r\rdata: half";
+        let text = ": hello\r\n\r\nid: 7\nevent: Ready\ndata: {\"a\":\ndata: 1}\n\n: caught-up\n\nretry: 5\n\nid: 8\rdata:x\r\rdata: half";
         for step in [1, 2, 3, 5, 1000] {
             let messages = parse(text, step);
             assert_eq!(
                 messages,
                 [
-                    Message { id: Some("7".into()), data: "{\"a\":\n1}".into() },
-                    Message { id: Some("8".into()), data: "x".into() }
+                    Item::Message(Message { id: Some("7".into()), data: "{\"a\":\n1}".into() }),
+                    Item::CaughtUp,
+                    Item::Message(Message { id: Some("8".into()), data: "x".into() }),
                 ],
                 "step {step}"
             );
