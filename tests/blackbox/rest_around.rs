@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pgtenant_tests::{Site, SiteOptions, Stream, repository, soon, unique};
+use pgtenant_tests::{Site, SiteOptions, Stream, repository, rows, soon, superuser_sql, unique};
 use serde_json::{Value, json};
 
 use crate::shared;
@@ -51,6 +51,32 @@ async fn clusters_can_be_read_with_their_servers() {
     assert!(preflight["problems"].is_array() && preflight["ok"].is_boolean(), "{preflight}");
     api.get("/v1/clusters/none").await.problem(404, "not-found");
     assert!(!seen.to_string().contains(&plane.site.provisioner_password));
+}
+
+/// What a failover leaves that has undone a removal.
+#[tokio::test]
+async fn a_database_that_nobody_claims_any_more_is_told_of_and_kept() {
+    let site = Site::new(SiteOptions::shared().await).await;
+    let namespace = unique("undone");
+    let database = format!("{namespace}-db");
+    let create = format!("create database \"{database}\" owner \"{}\"", site.provisioner);
+    superuser_sql(&site.superuser, None, &create).await;
+    let comment = format!("comment on database \"{database}\" is 'pgtenant: {namespace}/db'");
+    superuser_sql(&site.superuser, None, &comment).await;
+    let serve = site.serve("serve").await;
+    let api = serve.api();
+    let told = format!("database \"{database}\" says that it is of claim {namespace}/db");
+    soon("the preflight tells of it", || async {
+        let preflight = api.get("/v1/clusters/default/preflight").await.expect(200).json;
+        if preflight["problems"].to_string().contains(&told.replace('"', "\\\"")) {
+            Ok(())
+        } else {
+            Err(preflight.to_string())
+        }
+    })
+    .await;
+    let there = format!("select datname from pg_database where datname = '{database}'");
+    assert_eq!(rows(&site.superuser, None, &there).await, [database]);
 }
 
 async fn pgtenant_testkit_version() -> String {

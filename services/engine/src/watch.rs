@@ -1,10 +1,13 @@
 //! What is seen of a cluster while nobody asks: its primary, what would bite later, and what a killed process left.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use pgtenant_ledger::{Ledger, LedgerError, NewEvent, append_event, look_soon, set_cluster_status};
+use pgtenant_ledger::{
+    ClaimFilter, Ledger, LedgerError, NewEvent, append_event, claims, look_soon, set_cluster_status,
+};
 use pgtenant_model::{ClaimKey, ClusterStatus, EventKind, InvalidField};
-use pgtenant_postgres::{Session, drop_half_made, drop_roles_put_aside, half_made, preflight};
+use pgtenant_postgres::{Session, claims_on_cluster, drop_half_made, drop_roles_put_aside, half_made, preflight};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +21,9 @@ const SPREAD_AFTER_FAILOVER: Duration = Duration::from_secs(10);
 const STATUS_AGE: Duration = Duration::from_secs(60);
 /// How often the cluster is checked for what would bite later, and for what is left on it.
 const INSPECTION: Duration = Duration::from_secs(300);
+
+/// How many databases without a claim are told of one by one.
+const MOST_UNCLAIMED: usize = 20;
 
 /// One cluster's watch in this replica.
 pub(crate) struct Watch<'a> {
@@ -117,10 +123,57 @@ impl Watch<'_> {
         let server = self.cluster.server().await.map_err(Failure::at("inspect"))?;
         let mut session = server.maintenance().await.map_err(Failure::at("inspect"))?;
         memory.preflight = preflight(&mut session).await.map_err(Failure::at("inspect"))?;
+        memory.preflight.extend(self.unclaimed(&mut session).await.map_err(Failure::at("inspect"))?);
         for role in drop_roles_put_aside(&mut session).await.map_err(Failure::at("inspect"))? {
             tracing::info!(cluster = self.cluster.name, role, "dropped a role of a removed claim, which was put aside");
         }
         self.drop_half_made(session, memory).await.map_err(Failure::at("inspect"))
+    }
+
+    /// Databases with the comment of a claim that the ledger does not have. They are only told of: a failover to a standby
+    /// that was behind has undone their removal, or the ledger is not the one that they were made with.
+    async fn unclaimed(&self, session: &mut Session) -> Result<Vec<InvalidField>, Cause> {
+        // Asked before the cluster, and claim by claim after it: what is made or removed meanwhile is not told of.
+        let known = self.claims().await?;
+        let mut left = claims_on_cluster(session).await?;
+        left.retain(|key| !known.contains(key));
+        let mut left = left.into_iter();
+        let mut problems = Vec::new();
+        while problems.len() < MOST_UNCLAIMED
+            && let Some(key) = left.next()
+        {
+            if !self.claimed(&key.database()).await? {
+                problems.push(InvalidField::new(
+                    "databases",
+                    format!(
+                        "database {:?} says that it is of claim {key}, which is not in the ledger: its removal may have \
+                         been undone by a failover. Create the claim, which takes over what is there, and remove it \
+                         again if it is not needed",
+                        key.database()
+                    ),
+                ));
+            }
+        }
+        if left.len() > 0 {
+            problems.push(InvalidField::new("databases", format!("and up to {} more like these", left.len())));
+        }
+        Ok(problems)
+    }
+
+    /// Every claim on the cluster.
+    async fn claims(&self) -> Result<BTreeSet<ClaimKey>, LedgerError> {
+        const PAGE: i64 = 500;
+        let mut keys = BTreeSet::new();
+        let mut last: Option<ClaimKey> = None;
+        let mut db = self.ledger.acquire().await?;
+        loop {
+            let after = last.as_ref().map(|key| (key.namespace(), key.name()));
+            let filter = ClaimFilter { cluster: Some(&self.cluster.name), after, ..ClaimFilter::default() };
+            let page = claims(&mut db, &filter, PAGE).await?;
+            let Some(end) = page.last() else { return Ok(keys) };
+            last = Some(end.key.clone());
+            keys.extend(page.into_iter().map(|claim| claim.key));
+        }
     }
 
     /// Drops databases that were half made, and that nobody claims, at this inspection and the last one.

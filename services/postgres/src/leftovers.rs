@@ -58,12 +58,13 @@ pub async fn drop_half_made<E: From<PostgresError>>(
     Ok(true)
 }
 
-/// Every claim that a database of the cluster says it is, so that a ledger can be rebuilt.
+/// Every claim that a database of the provisioner's says it is, so that a ledger can be rebuilt, or compared.
 ///
 /// # Errors
 /// What the server says.
 pub async fn claims_on_cluster(session: &mut Session) -> Result<Vec<ClaimKey>, PostgresError> {
-    const COMMENTS: &str = "SELECT shobj_description(d.oid, 'pg_database') FROM pg_database d ORDER BY d.datname";
+    const COMMENTS: &str = "SELECT shobj_description(d.oid, 'pg_database') FROM pg_database d \
+         JOIN pg_roles r ON r.oid = d.datdba WHERE r.rolname = current_user ORDER BY d.datname";
     let comments = session.texts("read the databases' comments", COMMENTS, &[]).await?;
     Ok(comments.iter().flatten().filter_map(|text| parse_database_comment(text)).collect())
 }
