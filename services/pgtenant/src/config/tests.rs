@@ -165,7 +165,7 @@ fn every_mistake_is_named_with_its_place() {
             "FILE:1: listen: 1 must be an address and a port, as 127.0.0.1:8080 or [::]:8080",
             "FILE:3: log.format: \"xml\" must be text or json",
             "FILE:4: log.levl: is not a setting; [log] has format, level",
-            "FILE:6: ledger.max_connections: \"5\" must be a whole number from 3 to 200",
+            "FILE:6: ledger.max_connections: \"5\" must be a whole number from 5 to 200",
             "FILE:8: nolog.a: is not a setting; there are listen, ledger, log, apps, look, work, api, shutdown, clusters",
             "PGTENANT_API__RATE_LIMIT: api.rate_limit: \"many\" must be a whole number from 1 to 1000000",
             "PGTENANT_LGO__FORMAT: lgo.format: is not a setting; there are listen, ledger, log, apps, look, work, \
