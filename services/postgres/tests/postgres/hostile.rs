@@ -163,6 +163,11 @@ async fn many_relations_are_granted_in_parts() {
         .unwrap();
     let plan = tenant.plan().await.unwrap();
     assert_eq!(plan.batches.len(), 3);
+    // Words count them; the statements of the report, which events carry too, name each.
+    let report = plan.report();
+    let sql: String = report.iter().map(|change| change.sql.as_str()).collect();
+    assert!((1..=450).all(|i| sql.contains(&format!("\"public\".\"t{i}\""))), "{sql}");
+    assert!(report.iter().any(|change| change.text.contains("and 199 more")), "{report:?}");
     tenant.apply(&plan).await.unwrap();
     tenant.assert_settled().await;
 }
