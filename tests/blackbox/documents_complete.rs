@@ -145,8 +145,9 @@ fn every_reason_and_state_is_documented() {
     let tables: Vec<_> = rows(&text);
     let documented = tables.iter().filter(|row| row.len() == 4).flat_map(|row| words(&row[0])).collect();
     assert_same("reasons", &documented, &found);
-    for reason in
-        ["Database", "Credentials", "Ready"].iter().flat_map(|kind| quoted(&outcome, &format!("hold(\"{kind}\",")))
+    for reason in ["Database", "Credentials", "Ready"]
+        .iter()
+        .flat_map(|kind| quoted(&outcome, &format!("hold(&mut conditions, \"{kind}\",")))
     {
         assert!(text.contains(&format!("`{reason}`")), "{reason} is not in operators.md");
     }

@@ -26,19 +26,16 @@ pub(crate) fn succeeded(
     let fresh = claim.observed_generation < claim.generation;
     let mut conditions = claim.conditions.clone();
     let beyond = beyond(&done.beyond);
-    let mut hold = |kind: &str, status, reason: &str, message: String| {
-        set_condition(&mut conditions, kind, status, reason, message, now);
-    };
     let database = format!("database {} and its roles are as they should be", claim.key.database());
     match &beyond {
-        None => hold("Database", ConditionStatus::True, "Provisioned", database),
-        Some(text) => hold("Database", ConditionStatus::False, "NeedsSuperuser", text.clone()),
+        None => hold(&mut conditions, "Database", "Provisioned", &database, now),
+        Some(text) => falsify(&mut conditions, "Database", "NeedsSuperuser", text, now),
     }
-    let credentials = "every store has every credential, and each of them logs in".to_owned();
-    hold("Credentials", ConditionStatus::True, "Proven", credentials);
+    let credentials = "every store has every credential, and each of them logs in";
+    hold(&mut conditions, "Credentials", "Proven", credentials, now);
     let reach = format!("connect to {}:{}", done.endpoint.host, done.endpoint.port);
     let reach = beyond.as_ref().map_or_else(|| reach.clone(), |text| format!("{reach}; but {text}"));
-    hold("Ready", ConditionStatus::True, "Provisioned", reach);
+    hold(&mut conditions, "Ready", "Provisioned", &reach, now);
     if fresh {
         let seconds = (now - claim.wished_at).to_std().unwrap_or_default().as_secs_f64();
         histogram!("pgtenant_time_to_ready_seconds", "cluster" => claim.spec.cluster.clone()).record(seconds);
@@ -168,6 +165,10 @@ pub(crate) fn failed(work: &Work, failure: &Failure, progress: Progress, now: Da
         rotated: if stored { claim.rotate.clone() } else { Vec::new() },
         events,
     }
+}
+
+fn hold(conditions: &mut Vec<Condition>, kind: &str, reason: &str, message: &str, now: DateTime<Utc>) {
+    set_condition(conditions, kind, ConditionStatus::True, reason, message, now);
 }
 
 fn falsify(conditions: &mut Vec<Condition>, kind: &str, reason: &str, message: &str, now: DateTime<Utc>) {

@@ -281,22 +281,24 @@ impl<'a> Attempt<'a> {
     }
 
     async fn apply_outside(&self, server: &Server, mut session: Session, plan: &Plan) -> Result<(), Failure> {
-        let (count, place) = (AtomicUsize::new(0), Place::Maintenance);
-        let on_step = |step: Step| self.on_step(step, &count, plan, place);
+        let (begun, place) = (AtomicUsize::new(0), Place::Maintenance);
+        let on_step = |step: Step| self.on_step(step, &begun, plan, place);
         run_maintenance(server, &mut session, plan, self.lease, &on_step).await.map_err(Failure::at("apply"))
     }
 
     async fn apply_inside(&self, server: &Server, session: Option<Session>, plan: &Plan) -> Result<(), Failure> {
-        let (count, place) = (AtomicUsize::new(0), Place::Inside);
-        let on_step = |step: Step| self.on_step(step, &count, plan, place);
+        let (begun, place) = (AtomicUsize::new(0), Place::Inside);
+        let on_step = |step: Step| self.on_step(step, &begun, plan, place);
         run_inside(server, session, plan, self.lease, &on_step).await.map_err(Failure::at("apply-inside"))
     }
 
-    /// `count` of the batches of `place` were done before.
-    fn on_step(&self, step: Step, count: &AtomicUsize, plan: &Plan, place: Place) {
+    /// `begun` of the batches of `place` were begun; they come one after the other, and a refused extension is passed over.
+    fn on_step(&self, step: Step, begun: &AtomicUsize, plan: &Plan, place: Place) {
         let when = if step.done { "after" } else { "before" };
-        if step.done {
-            let batch = plan.batches_of(place).nth(count.fetch_add(1, Ordering::Relaxed));
+        if !step.done {
+            begun.fetch_add(1, Ordering::Relaxed);
+        } else if let Some(last) = begun.load(Ordering::Relaxed).checked_sub(1) {
+            let batch = plan.batches_of(place).nth(last);
             let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
             progress.changes.extend(batch.into_iter().flat_map(|batch| &batch.changes).filter_map(changed));
         }

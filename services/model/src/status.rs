@@ -26,15 +26,8 @@ pub enum DatabaseState {
 
 impl DatabaseState {
     /// Every state.
-    pub const ALL: [Self; 7] = [
-        Self::Pending,
-        Self::Provisioning,
-        Self::Ready,
-        Self::Degraded,
-        Self::Failed,
-        Self::Deleting,
-        Self::Retained,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Pending, Self::Provisioning, Self::Ready, Self::Degraded, Self::Failed, Self::Deleting, Self::Retained];
 
     /// As it is written in JSON.
     #[must_use]
