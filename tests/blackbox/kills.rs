@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 /// Lives of the control plane; fewer where the machine is slow or busy.
 const LIVES: u32 = 240;
-const BUDGET: Duration = Duration::from_secs(120);
+const BUDGET: Duration = Duration::from_secs(300);
 const NAMES: usize = 40;
 
 /// What is known of a claim from the answers that came.
@@ -150,7 +150,7 @@ async fn hundreds_of_kills_at_random_moments_end_with_exactly_what_was_claimed()
         lives / 10,
         settled.as_secs_f64(),
     ));
-    assert!(lives >= 40, "only {lives} lives: this shows little");
+    assert!(lives >= 100, "only {lives} lives: this shows little");
 }
 
 /// Everything that is wished is Ready, and everything else is gone.
