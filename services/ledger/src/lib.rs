@@ -43,6 +43,8 @@ pub const EVENTS_CHANNEL: &str = "pgtenant_events";
 
 /// For a unit of work: above what the server itself allows a statement, so that it runs out only where nothing answers.
 const DEADLINE: Duration = Duration::from_secs(25);
+/// A connection that was idle for longer is asked for a sign of life before it is used.
+const RESTED: Duration = Duration::from_secs(1);
 /// For a sign of life.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
@@ -132,7 +134,10 @@ impl Ledger {
             .max_connections(max)
             .acquire_timeout(Duration::from_secs(5))
             .idle_timeout(Duration::from_secs(60))
-            .test_before_acquire(true)
+            .test_before_acquire(false)
+            .before_acquire(|db, last| {
+                Box::pin(async move { if last.idle_for < RESTED { Ok(true) } else { answers(db).await } })
+            })
             .after_release(|db, _| Box::pin(answers(db)))
             .connect_lazy_with(options.options(SESSION));
         Self { pool }
