@@ -209,17 +209,6 @@ impl Change {
         sql::statements(self, sql::Verifiers::Withheld).join("; ")
     }
 
-    /// The verifier within, if there is one.
-    #[must_use]
-    pub fn verifier(&self) -> Option<&Verifier> {
-        match self {
-            Self::Role(RoleChange::Create { verifier, .. } | RoleChange::SetPassword { verifier, .. }) => {
-                Some(verifier)
-            }
-            _ => None,
-        }
-    }
-
     /// For people, lower case imperative: `grant CONNECT on database "a-b" to "a-b-read"`.
     #[must_use]
     pub fn text(&self) -> String {

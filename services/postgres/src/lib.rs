@@ -57,7 +57,7 @@ pub use change::{
 pub use comment::{database_comment, parse_database_comment, parse_role_comment, role_comment};
 pub use error::{ErrorClass, PostgresError, ProofError};
 pub use leftovers::{claims_on_cluster, drop_half_made, drop_roles_put_aside, half_made};
-pub use observe::{observe, observe_inside, observe_many};
+pub use observe::{observe, observe_inside};
 pub use observed::{
     AclItem, DatabaseFacts, DatabaseSetting, DefaultAcl, Elsewhere, Foreign, HALF_MADE_LIMIT, Inside, Lacking,
     Membership, Observed, Owner, RelationKind, RoleFacts, RoleSetting, SchemaFacts, ServerFacts,

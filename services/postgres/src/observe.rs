@@ -1,4 +1,4 @@
-//! Looking at a cluster: one round trip from outside for any number of claims, one from inside for each.
+//! Looking at a claim: one round trip from outside, one from inside.
 
 use pgtenant_model::{ClaimKey, Tier};
 use serde::Serialize;
@@ -41,40 +41,11 @@ pub async fn observe(
     extensions: &[String],
 ) -> Result<Observed, PostgresError> {
     let what = format!("look at database {:?}", key.database());
-    let target = [Target::new(key, extensions)];
-    let observed = documents(server, session, &what, &target).await?.into_iter().next();
-    observed.ok_or_else(|| PostgresError::Answer { what, reason: "no row".into() })
-}
-
-/// Looks at many claims in one round trip; the answers are in the order of the claims. A hundred at a time is a good
-/// number: the server takes about as long for them as for three by themselves.
-///
-/// # Errors
-/// As [`observe`].
-pub async fn observe_many(
-    server: &Server,
-    session: &mut Session,
-    claims: &[(&ClaimKey, &[String])],
-) -> Result<Vec<Observed>, PostgresError> {
-    let what = format!("look at {} databases", claims.len());
-    let targets: Vec<_> = claims.iter().map(|(key, extensions)| Target::new(key, extensions)).collect();
-    documents(server, session, &what, &targets).await
-}
-
-async fn documents(
-    server: &Server,
-    session: &mut Session,
-    what: &str,
-    targets: &[Target<'_>],
-) -> Result<Vec<Observed>, PostgresError> {
-    let targets = write(what, targets)?;
-    let texts = session.texts(what, OBSERVE, &[(&targets, Type::TEXT)]).await?;
-    let observed: Vec<Observed> = texts.into_iter().map(|text| read(what, text)).collect::<Result<_, _>>()?;
-    if let Some(last) = observed.last() {
-        server.saw_clock(last.server.clock);
-        if last.server.in_recovery {
-            return Err(PostgresError::Standby { what: what.to_owned() });
-        }
+    let targets = write(&what, &[Target::new(key, extensions)])?;
+    let observed: Observed = one(&what, session.texts(&what, OBSERVE, &[(&targets, Type::TEXT)]).await?)?;
+    server.saw_clock(observed.server.clock);
+    if observed.server.in_recovery {
+        return Err(PostgresError::Standby { what });
     }
     Ok(observed)
 }

@@ -110,12 +110,6 @@ impl Fault {
 }
 
 impl StoreError {
-    /// Whether the store answered, with something that is no credential.
-    #[must_use]
-    pub fn is_broken(&self) -> bool {
-        matches!(self.fault, Fault::Broken(_))
-    }
-
     /// What a person can do about it.
     #[must_use]
     pub fn advice(&self) -> &'static str {

@@ -57,12 +57,6 @@ pub enum Held {
 }
 
 impl Stores {
-    /// The list, in the order in which they are written.
-    #[must_use]
-    pub fn new(list: Vec<Arc<dyn SecretStore>>) -> Self {
-        Self { list }
-    }
-
     /// The stores of a cluster's spec. Nothing is read or written.
     ///
     /// # Errors
