@@ -32,7 +32,7 @@ lint: ## Formatting, clippy, licences and advisories, generated files, the OpenA
 	@.ci/lint
 
 generate: ## Write the generated files again
-	@$(CARGO) run -q -p xtask -- openapi
+	@$(CARGO) run -q -p xtask -- generate
 
 clean: ## Remove what was built; data folders stay
 	@$(CARGO) clean

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pgtenant_model::{ClusterSpec, Endpoint, HostPort};
+use pgtenant_model::{ClusterSpec, Endpoint, HostPort, InvalidField, Provisioner, TlsSpec};
 use pgtenant_postgres::{Server, ServerOptions, Timeouts};
-use pgtenant_secrets::Stores;
+use pgtenant_secrets::{Access, Stores};
 use pgtenant_topology::{Observation, ProbeOptions, Topology};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
@@ -21,51 +21,70 @@ pub(crate) struct Cluster {
     pub(crate) spec: ClusterSpec,
     pub(crate) stores: Stores,
     pub(crate) wake: Arc<Notify>,
-    /// Made when the cluster is first needed: the password file may come later than the control plane.
+    access: Access,
+    /// Made when the cluster is first needed: the password may come later than the control plane.
     parts: Mutex<Option<Parts>>,
 }
 
 #[derive(Debug, Clone)]
 struct Parts {
     topology: Topology,
-    password: SecretString,
+    login: Arc<Login>,
     server: Option<(HostPort, Server)>,
 }
 
+/// How the control plane itself logs in, as it was last read.
+#[derive(Debug)]
+struct Login {
+    username: String,
+    password: SecretString,
+    /// PEM.
+    ca: Option<String>,
+}
+
+impl Login {
+    fn same(&self, other: &Self) -> bool {
+        let Self { username, password, ca } = self;
+        *username == other.username && password.expose_secret() == other.password.expose_secret() && *ca == other.ca
+    }
+}
+
 impl Cluster {
-    pub(crate) fn new(name: String, spec: ClusterSpec) -> Result<Self, pgtenant_model::InvalidField> {
-        let stores = Stores::from_specs(&spec.stores)?;
-        Ok(Self { name, spec, stores, wake: Arc::default(), parts: Mutex::default() })
+    pub(crate) fn new(name: String, spec: ClusterSpec, access: Access) -> Result<Self, InvalidField> {
+        let stores = Stores::from_specs(&spec.stores, &access)?;
+        Ok(Self { name, spec, stores, wake: Arc::default(), access, parts: Mutex::default() })
     }
 
     /// Connections to the primary, found anew if it has moved.
     pub(crate) async fn server(&self) -> Result<Server, Cause> {
-        let primary = self.topology()?.primary().await?;
+        let (topology, login) = self.parts().await?;
+        let primary = topology.primary().await?;
         let mut parts = self.lock();
-        let Some(parts) = parts.as_mut() else { return Err(Cause::Settings("the cluster was closed".to_owned())) };
-        if let Some((host, server)) = &parts.server
-            && *host == primary
-        {
+        let known = parts.as_ref().and_then(|parts| parts.server.as_ref());
+        if let Some((_, server)) = known.filter(|(host, _)| *host == primary) {
             return Ok(server.clone());
         }
         let server = Server::new(ServerOptions {
             host: primary.host.clone(),
             port: primary.port,
             sslmode: self.spec.tls.sslmode,
-            ca_file: self.spec.tls.ca_file.clone(),
-            username: self.spec.provisioner.username.clone(),
-            password: parts.password.clone(),
+            ca: login.ca.clone(),
+            username: login.username.clone(),
+            password: login.password.clone(),
             maintenance_database: self.spec.provisioner.database.clone(),
             application_name: "pgtenant".to_owned(),
             timeouts: Timeouts::default(),
         })?;
-        parts.server = Some((primary, server.clone()));
+        // Where the login was read anew meanwhile, this server is good for one use and not kept.
+        if let Some(parts) = parts.as_mut().filter(|parts| Arc::ptr_eq(&parts.login, &login)) {
+            parts.server = Some((primary, server.clone()));
+        }
         Ok(server)
     }
 
     /// The members as they are now; [`Cluster::server`] waits for the same answer.
     pub(crate) async fn observe(&self) -> Result<Arc<Observation>, Cause> {
-        Ok(self.topology()?.observe().await)
+        Ok(self.parts().await?.0.observe().await)
     }
 
     /// `server` is not the primary any more, or does not answer: the next call finds it anew.
@@ -87,9 +106,9 @@ impl Cluster {
     }
 
     /// What tenants are given to connect to, as of now.
-    pub(crate) fn reach(&self, primary: &Server) -> Result<Reach, Cause> {
-        let ca_crt = self.spec.tls.ca_file.as_deref().map(read_text).transpose()?;
-        let sslmode = self.spec.tls.sslmode;
+    pub(crate) async fn reach(&self, primary: &Server) -> Result<Reach, Cause> {
+        let (topology, login) = self.parts().await?;
+        let (sslmode, ca_crt) = (self.spec.tls.sslmode, login.ca.clone());
         if let Some(endpoint) = self.spec.endpoint.clone() {
             return Ok(Reach { endpoint, hosts: Vec::new(), sslmode, ca_crt });
         }
@@ -99,26 +118,68 @@ impl Cluster {
             read_host: None,
             read_port: None,
         };
-        Ok(Reach { endpoint, hosts: self.topology()?.hosts().to_vec(), sslmode, ca_crt })
+        Ok(Reach { endpoint, hosts: topology.hosts().to_vec(), sslmode, ca_crt })
     }
 
-    fn topology(&self) -> Result<Topology, Cause> {
+    /// Reads the login and the CA again; where they have changed, what was made with the former ones is let go of.
+    pub(crate) async fn refresh(&self) -> Result<(), Cause> {
+        let login = self.login().await?;
         let mut parts = self.lock();
-        if let Some(parts) = parts.as_ref() {
-            return Ok(parts.topology.clone());
+        if parts.as_ref().is_some_and(|parts| !parts.login.same(&login)) {
+            tracing::info!(cluster = self.name, "the provisioner's login or the CA has changed");
+            *parts = None;
         }
-        let password = read_password(&self.spec.provisioner.password_file)?;
+        Ok(())
+    }
+
+    async fn parts(&self) -> Result<(Topology, Arc<Login>), Cause> {
+        let made = |parts: &Option<Parts>| parts.as_ref().map(|one| (one.topology.clone(), Arc::clone(&one.login)));
+        if let Some(made) = made(&self.lock()) {
+            return Ok(made);
+        }
+        let login = Arc::new(self.login().await?);
+        let mut parts = self.lock();
+        if let Some(made) = made(&parts) {
+            return Ok(made);
+        }
         let options = ProbeOptions {
-            username: self.spec.provisioner.username.clone(),
-            password: password.clone(),
+            username: login.username.clone(),
+            password: login.password.clone(),
             database: self.spec.provisioner.database.clone(),
             sslmode: self.spec.tls.sslmode,
-            ca_file: self.spec.tls.ca_file.clone(),
+            ca: login.ca.clone(),
             connect_timeout: ProbeOptions::CONNECT_TIMEOUT,
         };
         let topology = Topology::new(&self.spec.topology, options);
-        *parts = Some(Parts { topology: topology.clone(), password, server: None });
-        Ok(topology)
+        *parts = Some(Parts { topology: topology.clone(), login: Arc::clone(&login), server: None });
+        Ok((topology, login))
+    }
+
+    async fn login(&self) -> Result<Login, Cause> {
+        let Provisioner { username, password_file, secret_ref, database: _ } = &self.spec.provisioner;
+        let TlsSpec { sslmode: _, ca_file, ca_secret_ref } = &self.spec.tls;
+        let (username, password) = match (password_file, secret_ref) {
+            (Some(path), _) => (username.clone(), read_password(path)?),
+            (None, Some(secret)) => {
+                let mut found = self.access.read(secret).await?;
+                let missing = |key: &str| Cause::Settings(format!("{secret} has no key {key:?}"));
+                let password = found.remove("password").ok_or_else(|| missing("password"))?;
+                let given = found.remove("username").map(|text| text.expose_secret().to_owned());
+                (Some(username.clone().or(given).ok_or_else(|| missing("username"))?), password)
+            }
+            (None, None) => return Err(Cause::Settings("provisioner has no password".to_owned())),
+        };
+        let username = username.ok_or_else(|| Cause::Settings("provisioner has no username".to_owned()))?;
+        let ca = match (ca_file, ca_secret_ref) {
+            (Some(path), _) => Some(read_text(path)?),
+            (None, Some(secret)) => {
+                let found = self.access.read(secret).await?.remove("ca.crt");
+                let missing = || Cause::Settings(format!("{secret} has no key \"ca.crt\""));
+                Some(found.ok_or_else(missing)?.expose_secret().to_owned())
+            }
+            (None, None) => None,
+        };
+        Ok(Login { username, password, ca })
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Parts>> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pgtenant_ledger::LedgerError;
 use pgtenant_postgres::{ErrorClass, PostgresError, ProofError, Refusal};
-use pgtenant_secrets::StoreError;
+use pgtenant_secrets::{Fault, StoreError};
 use pgtenant_topology::NoPrimary;
 use rand::RngExt as _;
 
@@ -91,6 +91,7 @@ impl Failure {
         match &*self.cause {
             Cause::Topology(_) => "ClusterUnavailable",
             Cause::Refused(_) => "NotOurs",
+            Cause::Store(error) if matches!(error.fault, Fault::Foreign(_)) => "StoreConflict",
             Cause::Store(_) => "StoreFailed",
             Cause::Ledger(_) => "LedgerUnavailable",
             Cause::Unproven(_) => "LoginFailed",

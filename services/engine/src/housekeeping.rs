@@ -1,6 +1,5 @@
 //! Gauges, idle connections, and deleting what has been kept long enough.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,11 +9,12 @@ use pgtenant_model::DatabaseState;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
+use crate::roster::Roster;
 
 const GAUGES: Duration = Duration::from_secs(5);
 const PRUNING: Duration = Duration::from_secs(3600);
 
-pub(crate) async fn run(ledger: &Ledger, clusters: &BTreeMap<String, Arc<Cluster>>, stop: &CancellationToken) {
+pub(crate) async fn run(ledger: &Ledger, roster: &Roster, stop: &CancellationToken) {
     let mut ticks = tokio::time::interval(GAUGES);
     let mut pruned = Instant::now();
     loop {
@@ -22,13 +22,15 @@ pub(crate) async fn run(ledger: &Ledger, clusters: &BTreeMap<String, Arc<Cluster
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        for (name, cluster) in clusters {
+        let clusters = roster.all();
+        for cluster in &clusters {
             #[expect(clippy::cast_precision_loss, reason = "at most eight")]
-            gauge!("pgtenant_cluster_connections", "cluster" => name.clone()).set(cluster.connections() as f64);
+            let connections = cluster.connections() as f64;
+            gauge!("pgtenant_cluster_connections", "cluster" => cluster.name.clone()).set(connections);
         }
         ledger.trim().await;
         gauge!("pgtenant_ledger_connections").set(f64::from(ledger.connections()));
-        if let Err(error) = within_deadline(counts(ledger, clusters)).await {
+        if let Err(error) = within_deadline(counts(ledger, &clusters)).await {
             tracing::debug!(error = ?error, "gauges not read");
         }
         if pruned.elapsed() > PRUNING {
@@ -42,12 +44,12 @@ pub(crate) async fn run(ledger: &Ledger, clusters: &BTreeMap<String, Arc<Cluster
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of rows stay far below 2^52")]
-async fn counts(ledger: &Ledger, clusters: &BTreeMap<String, Arc<Cluster>>) -> Result<(), LedgerError> {
+async fn counts(ledger: &Ledger, clusters: &[Arc<Cluster>]) -> Result<(), LedgerError> {
     let mut db = ledger.acquire().await?;
     let counts = count_by_state(&mut db).await?;
     // A state that no claim has is 0: otherwise the gauge would keep its last number.
     let none =
-        clusters.keys().flat_map(|name| DatabaseState::ALL.map(|state| (name.clone(), state.as_str().to_owned())));
+        clusters.iter().flat_map(|one| DatabaseState::ALL.map(|state| (one.name.clone(), state.as_str().to_owned())));
     for (cluster, state) in none.filter(|(cluster, state)| !counts.iter().any(|(c, s, _)| c == cluster && s == state)) {
         gauge!("pgtenant_claims", "cluster" => cluster, "state" => state).set(0.0);
     }

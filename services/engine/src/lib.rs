@@ -13,15 +13,16 @@ mod lease;
 mod outcome;
 mod planner;
 mod reconcile;
+mod roster;
 mod schedule;
 mod settings;
 mod watch;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pgtenant_ledger::Ledger;
 use pgtenant_model::{ClusterSpec, InvalidField, PlanReport, PlanRequest};
+use pgtenant_secrets::{Access, Stores};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,7 @@ use uuid::Uuid;
 
 use crate::attend::Attendant;
 use crate::cluster::Cluster;
+use crate::roster::Roster;
 use crate::schedule::Schedule;
 use crate::watch::Watch;
 
@@ -45,49 +47,34 @@ pub struct Engine {
 #[derive(Debug)]
 struct Inner {
     ledger: Ledger,
+    access: Access,
     settings: EngineSettings,
-    clusters: BTreeMap<String, Arc<Cluster>>,
+    roster: Roster,
     holder: Uuid,
     planning: Semaphore,
 }
 
 impl Engine {
-    /// An engine for `clusters`. Nothing is connected.
-    ///
-    /// # Errors
-    /// A store of a cluster that can not be used.
-    pub fn new(
-        ledger: Ledger,
-        clusters: Vec<(String, ClusterSpec)>,
-        settings: EngineSettings,
-    ) -> Result<Self, InvalidField> {
-        let clusters = clusters
-            .into_iter()
-            .map(|(name, spec)| Ok((name.clone(), Arc::new(Cluster::new(name, spec)?))))
-            .collect::<Result<_, InvalidField>>()?;
-        let planning = Semaphore::new(planner::AT_ONCE);
-        Ok(Self { inner: Arc::new(Inner { ledger, settings, clusters, holder: Uuid::new_v4(), planning }) })
+    /// An engine for the clusters that the ledger describes. Nothing is connected.
+    #[must_use]
+    pub fn new(ledger: Ledger, access: Access, settings: EngineSettings) -> Self {
+        let (roster, planning) = (Roster::default(), Semaphore::new(planner::AT_ONCE));
+        Self { inner: Arc::new(Inner { ledger, access, settings, roster, holder: Uuid::new_v4(), planning }) }
     }
 
     /// Works until `stop`; then the claims under work are finished, for as long as the settings' grace allows.
     pub async fn run(&self, stop: CancellationToken) {
         let inner = &self.inner;
         let mut tasks = JoinSet::new();
-        let wakes = inner.clusters.values().map(|cluster| Arc::clone(&cluster.wake)).collect::<Vec<_>>();
-        for cluster in inner.clusters.values() {
-            let (engine, one, cluster) = (Arc::clone(inner), stop.clone(), Arc::clone(cluster));
-            tasks.spawn(async move { engine.schedule(cluster, &one).await });
-        }
-        for cluster in inner.clusters.values() {
-            let (engine, one, cluster) = (Arc::clone(inner), stop.clone(), Arc::clone(cluster));
-            tasks.spawn(async move {
-                Watch { ledger: &engine.ledger, cluster: &cluster, settings: &engine.settings }.run(&one).await;
-            });
-        }
         let (engine, one) = (Arc::clone(inner), stop.clone());
-        tasks.spawn(async move { schedule::listen(&engine.ledger, &wakes, &one).await });
+        tasks.spawn(async move {
+            let work = |cluster, stop| Arc::clone(&engine).work(cluster, stop);
+            engine.roster.run(&engine.ledger, &engine.access, &one, work).await;
+        });
+        let (engine, one) = (Arc::clone(inner), stop.clone());
+        tasks.spawn(async move { schedule::listen(&engine.ledger, &engine.roster, &one).await });
         let (engine, one) = (Arc::clone(inner), stop);
-        tasks.spawn(async move { housekeeping::run(&engine.ledger, &engine.clusters, &one).await });
+        tasks.spawn(async move { housekeeping::run(&engine.ledger, &engine.roster, &one).await });
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
                 tracing::error!(error = ?error, "a part of the engine panicked");
@@ -104,8 +91,18 @@ impl Engine {
     }
 }
 
+/// What makes a cluster's description unusable, apart from what its spec says of itself. Nothing is connected.
+///
+/// # Errors
+/// Names the field.
+pub fn check_cluster(spec: &ClusterSpec, access: &Access) -> Result<(), InvalidField> {
+    Stores::from_specs(&spec.stores, access).map(drop)
+}
+
 impl Inner {
-    async fn schedule(self: Arc<Self>, cluster: Arc<Cluster>, stop: &CancellationToken) {
+    /// All that is done with one cluster.
+    async fn work(self: Arc<Self>, cluster: Arc<Cluster>, stop: CancellationToken) {
+        let watch = Watch { ledger: &self.ledger, cluster: &cluster, settings: &self.settings };
         let schedule = Schedule {
             ledger: &self.ledger,
             cluster: &cluster.name,
@@ -113,11 +110,10 @@ impl Inner {
             holder: self.holder,
             wake: &cluster.wake,
         };
-        schedule
-            .run(stop, |taken| {
-                let attendant = Attendant { engine: Arc::clone(&self), cluster: Arc::clone(&cluster) };
-                async move { attendant.attend(taken).await }
-            })
-            .await;
+        let attend = |taken| {
+            let attendant = Attendant { engine: Arc::clone(&self), cluster: Arc::clone(&cluster) };
+            async move { attendant.attend(taken).await }
+        };
+        tokio::join!(watch.run(&stop), schedule.run(&stop, attend));
     }
 }

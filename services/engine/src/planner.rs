@@ -2,7 +2,6 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use pgtenant_ledger::{Claim, ClaimFilter, Ledger, LedgerError, Wish, claim, claims, count_of, owner_of};
@@ -14,8 +13,8 @@ use pgtenant_postgres::{Desired, Plan, Server, observe, observe_inside, plan as 
 use tokio::sync::Semaphore;
 
 use crate::Inner;
-use crate::cluster::Cluster;
 use crate::failure::Cause;
+use crate::roster::Roster;
 
 /// Claims that are looked at side by side, for all requests together: half of a cluster's connections is left to those who
 /// do the work.
@@ -40,11 +39,11 @@ pub enum PlanError {
 }
 
 pub(crate) async fn plan(
-    Inner { ledger, clusters, planning, .. }: &Inner,
+    Inner { ledger, roster, planning, .. }: &Inner,
     request: PlanRequest,
     scope: Option<Vec<String>>,
 ) -> Result<PlanReport, PlanError> {
-    let planner = Planner { ledger, clusters, planning, source: request.source, adopt: request.adopt };
+    let planner = Planner { ledger, roster, planning, source: request.source, adopt: request.adopt };
     let removed = if request.complete { planner.removed(&request.claims, scope.as_deref()).await? } else { Vec::new() };
     let wished: Vec<_> = request.claims.iter().map(|one| planner.wished(one)).collect();
     let withdrawn: Vec<_> = removed.iter().map(|one| planner.withdrawn(one)).collect();
@@ -58,7 +57,7 @@ pub(crate) async fn plan(
 
 struct Planner<'a> {
     ledger: &'a Ledger,
-    clusters: &'a BTreeMap<String, Arc<Cluster>>,
+    roster: &'a Roster,
     planning: &'a Semaphore,
     source: Source,
     adopt: bool,
@@ -74,7 +73,7 @@ impl Planner<'_> {
         };
         let found = claim(&mut *self.ledger.acquire().await?, &key).await?;
         let problems = self.problems(&key, &spec, found.as_ref()).await?;
-        let cluster = self.clusters.get(&spec.cluster).filter(|_| problems.is_empty());
+        let cluster = self.roster.get(&spec.cluster).filter(|_| problems.is_empty());
         let Some(cluster) = cluster else { return Ok(refused(planned, &spec, problems)) };
 
         let desired = Desired { adopt: self.adopt, ..Desired::new(key.clone(), &spec) };
@@ -119,7 +118,7 @@ impl Planner<'_> {
         found: Option<&Claim>,
     ) -> Result<Vec<InvalidField>, PlanError> {
         let mut problems = spec.problems();
-        let Some(cluster) = self.clusters.get(&spec.cluster) else {
+        let Some(cluster) = self.roster.get(&spec.cluster) else {
             problems.push(ClusterSpec::unknown(&spec.cluster, key.namespace()));
             return Ok(problems);
         };
@@ -157,7 +156,7 @@ impl Planner<'_> {
         let mut counts = BTreeMap::new();
         let mut db = self.ledger.acquire().await?;
         for one in planned.iter_mut().filter(|one| one.problems.is_empty()) {
-            let (Ok(key), Some(cluster)) = (ClaimKey::new(&one.namespace, &one.name), self.clusters.get(&one.cluster))
+            let (Ok(key), Some(cluster)) = (ClaimKey::new(&one.namespace, &one.name), self.roster.get(&one.cluster))
             else {
                 continue;
             };
@@ -199,7 +198,7 @@ impl Planner<'_> {
             return Ok(report(&claim.key, &name, PlanAction::Retain, Vec::new()));
         }
         let fault = |message: String| PlanError::Cluster { cluster: name.clone(), message };
-        let cluster = self.clusters.get(&name).ok_or_else(|| fault("it is not in the settings".to_owned()))?;
+        let cluster = self.roster.get(&name).ok_or_else(|| fault("it is not in the settings".to_owned()))?;
         let looked = async {
             let _turn = self.planning.acquire().await;
             let server = cluster.server().await?;

@@ -109,7 +109,7 @@ impl<'a> Attempt<'a> {
     }
 
     async fn provide_on(&self, server: &Server) -> Result<Done, Failure> {
-        let reach = self.cluster.reach(server).map_err(Failure::at("observe"))?;
+        let reach = self.cluster.reach(server).await.map_err(Failure::at("observe"))?;
         let mut wanted = self.wanted(&reach).await?;
         let mut round = self.round(server, &mut wanted).await?;
         if round.partial {

@@ -1,15 +1,17 @@
 //! Which claim is looked at when: wishes at once, retries at their time, periodic looks at an even pace.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pgtenant_ledger::{Ledger, LedgerError, Take, Work, next_due, take, within_deadline};
+use pgtenant_ledger::{
+    CLUSTERS_CHANNEL, Ledger, LedgerError, Take, WORK_CHANNEL, Work, next_due, take, within_deadline,
+};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::EngineSettings;
+use crate::roster::Roster;
 
 /// A sleep ends at the latest after this time, whatever the ledger said: a lost NOTIFY costs no more.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
@@ -152,19 +154,33 @@ impl Pace {
     }
 }
 
-/// Wakes every cluster's schedule when work was announced, and connects again when the ledger went away.
-pub(crate) async fn listen(ledger: &Ledger, wake: &[Arc<Notify>], stop: &CancellationToken) {
+/// Wakes every cluster's schedule when work was announced, and the roster when a cluster was described; connects again when
+/// the ledger went away.
+pub(crate) async fn listen(ledger: &Ledger, roster: &Roster, stop: &CancellationToken) {
     let listening = async {
         loop {
-            match ledger.listen(&[pgtenant_ledger::WORK_CHANNEL]).await {
-                Ok(mut listener) => loop {
+            match ledger.listen(&[WORK_CHANNEL, CLUSTERS_CHANNEL]).await {
+                Ok(mut listener) => {
                     // Nobody knows what was announced before the listener was there, so everyone looks once.
-                    wake.iter().for_each(|one| one.notify_one());
-                    if let Err(error) = listener.recv().await {
-                        tracing::warn!(error = ?error, "the ledger's announcements stopped");
-                        break;
+                    roster.look();
+                    roster.wake();
+                    loop {
+                        match listener.recv().await {
+                            Ok(heard) => {
+                                if heard.iter().any(|one| one.channel == CLUSTERS_CHANNEL) {
+                                    roster.look();
+                                }
+                                if heard.iter().any(|one| one.channel == WORK_CHANNEL) {
+                                    roster.wake();
+                                }
+                            }
+                            Err(error) => {
+                                tracing::warn!(error = ?error, "the ledger's announcements stopped");
+                                break;
+                            }
+                        }
                     }
-                },
+                }
                 Err(error) => tracing::debug!(error = ?error, "the ledger's announcements are not heard"),
             }
             tokio::time::sleep(LEDGER_RETRY).await;

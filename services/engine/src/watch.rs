@@ -19,6 +19,8 @@ use crate::failure::{Cause, Failure};
 const SPREAD_AFTER_FAILOVER: Duration = Duration::from_secs(10);
 /// An unchanged status is written again after this time, so that `observedAt` is never older.
 const STATUS_AGE: Duration = Duration::from_secs(60);
+/// How often the provisioner's login and the CA are read again.
+const LOGIN_AGE: Duration = Duration::from_secs(60);
 /// How often the cluster is checked for what would bite later, and for what is left on it.
 const INSPECTION: Duration = Duration::from_secs(300);
 
@@ -37,6 +39,7 @@ pub(crate) struct Watch<'a> {
 struct Memory {
     written: Option<(ClusterStatus, Instant)>,
     inspected: Option<Instant>,
+    login_read: Option<Instant>,
     preflight: Vec<InvalidField>,
     /// Half-made databases that nobody claimed at the last inspection.
     orphans: Vec<String>,
@@ -61,6 +64,13 @@ impl Watch<'_> {
     }
 
     async fn look(&self, memory: &mut Memory) {
+        if memory.login_read.is_none_or(|at| at.elapsed() > LOGIN_AGE) {
+            memory.login_read = Some(Instant::now());
+            // What can not be read now does not undo what was read before.
+            if let Err(cause) = self.cluster.refresh().await {
+                tracing::warn!(cluster = self.cluster.name, "the provisioner's login was not read again: {cause}");
+            }
+        }
         let mut status = match self.cluster.observe().await {
             Ok(observation) => observation.status(),
             Err(cause) => ClusterStatus { problem: Some(cause.to_string()), ..ClusterStatus::default() },

@@ -49,6 +49,8 @@ pub struct Claim {
     pub source: Source,
     /// Where within that door, as the file in the apps folder.
     pub source_ref: Option<String>,
+    /// The generation of the definition that was last written down, where its door counts them.
+    pub source_generation: Option<i64>,
     /// What is to become of it.
     pub wish: Wish,
     /// Released by a person: its door leaves it alone until its definition was gone once.
@@ -89,6 +91,7 @@ pub(crate) struct ClaimRow {
     cluster: String,
     source: String,
     source_ref: Option<String>,
+    source_generation: Option<i64>,
     mode: String,
     schemas: Vec<String>,
     extensions: Vec<String>,
@@ -113,9 +116,9 @@ pub(crate) struct ClaimRow {
 /// The columns of [`ClaimRow`], for `select` and `returning`.
 macro_rules! claim_columns {
     () => {
-        "id, namespace, name, cluster, source, source_ref, mode, schemas, extensions, connection_limit, wish, \
-         released, adopt, rotate, generation, observed_generation, state, conditions, endpoint, roles, credentials, \
-         created_at, wished_at, due_at, attempts"
+        "id, namespace, name, cluster, source, source_ref, source_generation, mode, schemas, extensions, \
+         connection_limit, wish, released, adopt, rotate, generation, observed_generation, state, conditions, \
+         endpoint, roles, credentials, created_at, wished_at, due_at, attempts"
     };
 }
 pub(crate) use claim_columns;
@@ -140,6 +143,7 @@ impl TryFrom<ClaimRow> for Claim {
             },
             source: from_json_name("source", row.source)?,
             source_ref: row.source_ref,
+            source_generation: row.source_generation,
             wish: from_json_name("wish", row.wish)?,
             released: row.released,
             adopt: row.adopt,

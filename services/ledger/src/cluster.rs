@@ -5,13 +5,48 @@ use pgtenant_model::{ClusterSpec, ClusterStatus};
 use sqlx::PgConnection;
 use sqlx::types::Json;
 
-use crate::Result;
+use crate::{CLUSTERS_CHANNEL, LedgerError, Result};
+
+/// Who described a cluster; nobody else changes or removes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClusterSource {
+    /// The settings of `serve`.
+    Settings,
+    /// A `PostgresqlCluster` resource.
+    Kubernetes,
+}
+
+impl ClusterSource {
+    /// `settings` or `kubernetes`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Settings => "settings",
+            Self::Kubernetes => "kubernetes",
+        }
+    }
+}
+
+impl TryFrom<String> for ClusterSource {
+    type Error = LedgerError;
+
+    fn try_from(value: String) -> Result<Self> {
+        match value.as_str() {
+            "settings" => Ok(Self::Settings),
+            "kubernetes" => Ok(Self::Kubernetes),
+            _ => Err(LedgerError::Unknown { what: "cluster source", value }),
+        }
+    }
+}
 
 /// A shared cluster.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub struct Cluster {
     /// Its name.
     pub name: String,
+    /// Who described it.
+    #[sqlx(try_from = "String")]
+    pub source: ClusterSource,
     /// As the platform team describes it.
     pub spec: Json<ClusterSpec>,
     /// As it was last seen.
@@ -25,7 +60,7 @@ pub struct Cluster {
 /// # Errors
 /// The ledger did not answer.
 pub async fn cluster(db: &mut PgConnection, name: &str) -> Result<Option<Cluster>> {
-    Ok(sqlx::query_as("select name, spec, status, updated_at from clusters where name = $1")
+    Ok(sqlx::query_as("select name, source, spec, status, updated_at from clusters where name = $1")
         .bind(name)
         .fetch_optional(db)
         .await?)
@@ -36,38 +71,110 @@ pub async fn cluster(db: &mut PgConnection, name: &str) -> Result<Option<Cluster
 /// # Errors
 /// The ledger did not answer.
 pub async fn clusters(db: &mut PgConnection) -> Result<Vec<Cluster>> {
-    Ok(sqlx::query_as("select name, spec, status, updated_at from clusters order by name").fetch_all(db).await?)
+    Ok(sqlx::query_as("select name, source, spec, status, updated_at from clusters order by name")
+        .fetch_all(db)
+        .await?)
 }
 
-/// Makes the clusters those of the settings. One that is no longer there is forgotten unless it has claims; the
-/// names of those that have are returned.
+/// Makes the clusters of the settings these. One that is no longer there is forgotten unless it has claims; the names of
+/// those that have are returned.
 ///
 /// # Errors
 /// The ledger did not answer.
 pub async fn put_clusters(db: &mut PgConnection, specs: &[(String, ClusterSpec)]) -> Result<Vec<String>> {
     for (name, spec) in specs {
-        sqlx::query(
-            "insert into clusters (name, spec) values ($1, $2)
-             on conflict (name) do update set spec = excluded.spec, updated_at = now()
-             where clusters.spec <> excluded.spec",
-        )
-        .bind(name)
-        .bind(Json(spec))
-        .execute(&mut *db)
-        .await?;
+        if put_cluster(db, name, spec, ClusterSource::Settings).await? == PutCluster::OtherSource {
+            tracing::error!(
+                cluster = name,
+                "a PostgresqlCluster of this name is there; the one of the settings is not used"
+            );
+        }
     }
     let names: Vec<&str> = specs.iter().map(|(name, _)| name.as_str()).collect();
-    sqlx::query(
-        "delete from clusters where name <> all($1)
-         and not exists (select from claims where claims.cluster = clusters.name)",
+    let gone: Vec<String> =
+        sqlx::query_scalar("select name from clusters where source = 'settings' and name <> all($1) order by name")
+            .bind(&names)
+            .fetch_all(&mut *db)
+            .await?;
+    let mut left = Vec::new();
+    for name in gone {
+        if remove_cluster(db, &name, ClusterSource::Settings).await? > 0 {
+            left.push(name);
+        }
+    }
+    Ok(left)
+}
+
+/// What became of a description.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PutCluster {
+    /// It is new, or another one than before.
+    Changed,
+    /// It was like that already.
+    Same,
+    /// Somebody else has described a cluster of this name; nothing was changed.
+    OtherSource,
+}
+
+/// Describes a cluster.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn put_cluster(
+    db: &mut PgConnection,
+    name: &str,
+    spec: &ClusterSpec,
+    source: ClusterSource,
+) -> Result<PutCluster> {
+    let done = sqlx::query(
+        "insert into clusters (name, spec, source) values ($1, $2, $3)
+         on conflict (name) do update set spec = excluded.spec, updated_at = now()
+         where clusters.spec <> excluded.spec and clusters.source = excluded.source",
     )
-    .bind(&names)
+    .bind(name)
+    .bind(Json(spec))
+    .bind(source.as_str())
     .execute(&mut *db)
     .await?;
-    Ok(sqlx::query_scalar("select name from clusters where name <> all($1) order by name")
-        .bind(&names)
-        .fetch_all(db)
-        .await?)
+    if done.rows_affected() == 1 {
+        announce_clusters(db).await?;
+        return Ok(PutCluster::Changed);
+    }
+    let owner: String =
+        sqlx::query_scalar("select source from clusters where name = $1").bind(name).fetch_one(db).await?;
+    Ok(if owner == source.as_str() { PutCluster::Same } else { PutCluster::OtherSource })
+}
+
+/// Forgets a cluster of `source`, unless it has claims; returns how many it has.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn remove_cluster(db: &mut PgConnection, name: &str, source: ClusterSource) -> Result<i64> {
+    let done = sqlx::query(
+        "delete from clusters where name = $1 and source = $2
+         and not exists (select from claims where claims.cluster = clusters.name)",
+    )
+    .bind(name)
+    .bind(source.as_str())
+    .execute(&mut *db)
+    .await?;
+    if done.rows_affected() == 1 {
+        announce_clusters(db).await?;
+        return Ok(0);
+    }
+    Ok(sqlx::query_scalar(
+        "select count(*) from claims join clusters on clusters.name = claims.cluster
+         where clusters.name = $1 and clusters.source = $2",
+    )
+    .bind(name)
+    .bind(source.as_str())
+    .fetch_one(db)
+    .await?)
+}
+
+async fn announce_clusters(db: &mut PgConnection) -> Result<()> {
+    sqlx::query("select pg_notify($1, '')").bind(CLUSTERS_CHANNEL).execute(db).await?;
+    Ok(())
 }
 
 /// Writes down what was seen of a cluster; returns what was there before. Of several replicas that see the same change

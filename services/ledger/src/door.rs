@@ -2,6 +2,7 @@
 
 use pgtenant_model::{ClaimKey, ClaimSpec, Source};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use crate::event::from_json_name;
 use crate::{LedgerError, Result, Wish};
@@ -117,4 +118,44 @@ pub async fn forget_release(db: &mut PgConnection, key: &ClaimKey, source: Sourc
     .execute(db)
     .await?;
     Ok(done.rows_affected() == 1)
+}
+
+/// Notes that generation `generation` of the definition `source_ref` is what a claim's wish was made from. False where a
+/// later generation of it was noted already: the caller has read an old definition, and rolls back what it has written.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn note_definition(db: &mut PgConnection, claim: Uuid, source_ref: &str, generation: i64) -> Result<bool> {
+    let done = sqlx::query(
+        "update claims set source_ref = $2, source_generation = $3
+         where id = $1 and (source_ref is distinct from $2 or coalesce(source_generation, 0) <= $3)",
+    )
+    .bind(claim)
+    .bind(source_ref)
+    .bind(generation)
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// A claim is looked at now: what its stores hold was changed by somebody else. Nothing is done for one that is under work,
+/// or that is due soon anyway.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn look_now(db: &mut PgConnection, key: &ClaimKey) -> Result<bool> {
+    let done = sqlx::query(
+        "update claims set urgent = true, due_at = now()
+         where namespace = $1 and name = $2 and wish = 'present' and not urgent
+           and (lease_until is null or lease_until < now())",
+    )
+    .bind(key.namespace())
+    .bind(key.name())
+    .execute(&mut *db)
+    .await?;
+    let looks = done.rows_affected() == 1;
+    if looks {
+        crate::announce(db, true, None).await?;
+    }
+    Ok(looks)
 }

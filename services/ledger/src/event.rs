@@ -84,6 +84,20 @@ pub async fn events_after(
         .collect()
 }
 
+/// The id before the first event of the last `age`: reading on from there shows what happened since.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn event_before(db: &mut PgConnection, age: std::time::Duration) -> Result<i64> {
+    Ok(sqlx::query_scalar(
+        "select coalesce((select min(id) - 1 from events where at > now() - $1 * interval '1 second'),
+                         (select max(id) from events), 0)",
+    )
+    .bind(age.as_secs_f64())
+    .fetch_one(db)
+    .await?)
+}
+
 /// The id of the newest event; 0 where there is none.
 ///
 /// # Errors

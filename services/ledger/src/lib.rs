@@ -4,6 +4,7 @@
 //! so that a door can put several of them into one; [`Ledger`] holds the pool.
 
 mod audit;
+mod check;
 mod claim;
 mod cluster;
 mod door;
@@ -24,12 +25,16 @@ use sqlx::{AssertSqlSafe, Connection as _, Postgres, Transaction};
 pub use sqlx::PgConnection;
 
 pub use audit::{Actor, AuditEntry, audit_page, write_audit};
+pub use check::check;
 pub use claim::{Claim, ClaimFilter, CredentialState, Wish, claim, claims, count_by_state, owner_of};
-pub use cluster::{Cluster, cluster, clusters, put_clusters, set_cluster_status};
-pub use door::{DoorClaim, door_claims, forget_release, move_claim, try_door_turn};
-pub use event::{NewEvent, append_event, event_high_water, events_after};
+pub use cluster::{
+    Cluster, ClusterSource, PutCluster, cluster, clusters, put_cluster, put_clusters, remove_cluster,
+    set_cluster_status,
+};
+pub use door::{DoorClaim, door_claims, forget_release, look_now, move_claim, note_definition, try_door_turn};
+pub use event::{NewEvent, append_event, event_before, event_high_water, events_after};
 pub use idempotency::{Idempotency, begin_idempotent, finish_idempotent};
-pub use listener::Listener;
+pub use listener::{Announcement, Listener};
 pub use operation::{operation, operations_of};
 pub use problem::{AppsProblem, apps_problems, replace_apps_problems};
 pub use token::{NewToken, Token, TokenRole, create_token, find_token, revoke_token, tokens};
@@ -40,6 +45,10 @@ pub use work::{Finished, Take, Work, finish, forget, look_soon, next_due, queue_
 pub const WORK_CHANNEL: &str = "pgtenant_work";
 /// The channel on which new events are announced.
 pub const EVENTS_CHANNEL: &str = "pgtenant_events";
+/// The channel on which it is announced that another cluster is described, or one in another way.
+pub const CLUSTERS_CHANNEL: &str = "pgtenant_clusters";
+/// The channel on which it is announced that something became of a claim of Kubernetes: `{namespace}/{name}`.
+pub const CLAIMS_CHANNEL: &str = "pgtenant_claims";
 
 /// For a unit of work: above what the server itself allows a statement, so that it runs out only where nothing answers.
 const DEADLINE: Duration = Duration::from_secs(25);
@@ -245,8 +254,20 @@ pub async fn within_deadline<T>(work: impl Future<Output = Result<T>>) -> Result
     tokio::time::timeout(DEADLINE, work).await.unwrap_or(Err(LedgerError::Deadline(DEADLINE)))
 }
 
-/// Wakes every replica's engine when the transaction commits.
-async fn announce_work(db: &mut PgConnection) -> Result<()> {
-    sqlx::query("select pg_notify($1, '')").bind(WORK_CHANNEL).execute(db).await?;
+/// Tells every replica when the transaction commits: its engine, of work; and its Kubernetes door, of what became of `claim`.
+async fn announce(db: &mut PgConnection, work: bool, claim: Option<&Claim>) -> Result<()> {
+    let claim = claim.filter(|claim| claim.source == pgtenant_model::Source::Kubernetes);
+    if !work && claim.is_none() {
+        return Ok(());
+    }
+    sqlx::query(
+        "select case when $1 then pg_notify($2, '') end, case when $3::text is not null then pg_notify($4, $3) end",
+    )
+    .bind(work)
+    .bind(WORK_CHANNEL)
+    .bind(claim.map(|claim| claim.key.to_string()))
+    .bind(CLAIMS_CHANNEL)
+    .execute(db)
+    .await?;
     Ok(())
 }

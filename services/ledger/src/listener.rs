@@ -2,12 +2,27 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::{PgListener, PgPool};
+use sqlx::postgres::{PgListener, PgNotification, PgPool};
 
 use crate::{LedgerError, Result, SIGN_OF_LIFE};
 
 /// A silent connection is asked for a sign of life after this time.
 const SILENCE: Duration = Duration::from_secs(30);
+
+/// Something that was announced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announcement {
+    /// On which channel.
+    pub channel: String,
+    /// What was said there.
+    pub payload: String,
+}
+
+impl From<PgNotification> for Announcement {
+    fn from(heard: PgNotification) -> Self {
+        Self { channel: heard.channel().to_owned(), payload: heard.payload().to_owned() }
+    }
+}
 
 /// A connection of its own that hears what is announced.
 #[derive(Debug)]
@@ -24,17 +39,20 @@ impl Listener {
         Ok(Self { inner })
     }
 
-    /// Waits for the next announcement; what was announced until then counts as one.
+    /// Waits for the next announcement, and returns it with what else was announced until then.
     ///
     /// # Errors
     /// The connection is gone, or says nothing any more. What was announced meanwhile is not heard: make another one, then
     /// look for yourself.
-    pub async fn recv(&mut self) -> Result<()> {
+    pub async fn recv(&mut self) -> Result<Vec<Announcement>> {
         loop {
             match tokio::time::timeout(SILENCE, self.inner.try_recv()).await {
-                Ok(Ok(Some(_))) => {
-                    while self.inner.next_buffered().is_some() {}
-                    return Ok(());
+                Ok(Ok(Some(first))) => {
+                    let mut heard = vec![first.into()];
+                    while let Some(next) = self.inner.next_buffered() {
+                        heard.push(next.into());
+                    }
+                    return Ok(heard);
                 }
                 Ok(Ok(None)) => return Err(sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into()).into()),
                 Ok(Err(error)) => return Err(error.into()),

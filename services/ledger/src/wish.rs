@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::claim::{ClaimRow, claim_columns};
 use crate::event::json_name;
 use crate::operation::{begin_operation, give_up_before};
-use crate::{Actor, Claim, LedgerError, NewEvent, Wish, announce_work, append_event, write_audit};
+use crate::{Actor, Claim, LedgerError, NewEvent, Wish, announce, append_event, write_audit};
 
 /// A wish that was written down, and the claim as it is now.
 #[derive(Debug, Clone)]
@@ -285,7 +285,7 @@ async fn managed(db: &mut PgConnection, key: &ClaimKey, source: Source, expected
     }
 }
 
-fn other_door<T>(claim: Claim) -> Result<T> {
+pub(crate) fn other_door<T>(claim: Claim) -> Result<T> {
     Err(Refused::OtherDoor { key: claim.key, source_door: claim.source })
 }
 
@@ -298,7 +298,7 @@ fn check_generation(claim: &Claim, expected: Option<i64>) -> Result<()> {
     }
 }
 
-fn check_immutable(claim: &Claim, spec: &ClaimSpec) -> Result<()> {
+pub(crate) fn check_immutable(claim: &Claim, spec: &ClaimSpec) -> Result<()> {
     if claim.spec.cluster == spec.cluster {
         return Ok(());
     }
@@ -309,7 +309,7 @@ fn check_immutable(claim: &Claim, spec: &ClaimSpec) -> Result<()> {
 }
 
 /// Checks what the cluster has to say; returns its spec.
-async fn check_cluster(db: &mut PgConnection, key: &ClaimKey, spec: &ClaimSpec) -> Result<ClusterSpec> {
+pub(crate) async fn check_cluster(db: &mut PgConnection, key: &ClaimKey, spec: &ClaimSpec) -> Result<ClusterSpec> {
     let mut problems = spec.problems();
     let Some(cluster) = crate::cluster(db, &spec.cluster).await? else {
         problems.push(ClusterSpec::unknown(&spec.cluster, key.namespace()));
@@ -490,9 +490,7 @@ async fn record_new(
     });
     let target = (Some(key.namespace()), Some(key.name()));
     write_audit(db, actor, &action, target, &detail).await?;
-    if claim.wish != Wish::Retained {
-        announce_work(db).await?;
-    }
+    announce(db, claim.wish != Wish::Retained, Some(&claim)).await?;
     let (event, message) = match kind {
         OperationKind::Create => (EventKind::Created, "claimed"),
         OperationKind::Delete => (EventKind::Deleting, "is being removed"),

@@ -172,7 +172,8 @@ pub async fn finish(db: &mut PgConnection, work: &Work, finished: &Finished) -> 
              urgent = case when generation = $3 then not $8 else true end,
              attempts = case when $8 then 0 else attempts + 1 end,
              due_at = case when generation = $3 then now() + $10 * interval '1 second' else now() end
-         where id = $1 and fence = $2",
+         where id = $1 and fence = $2
+         returning case when source = 'kubernetes' then pg_notify($12, namespace || '/' || name) end",
     )
     .bind(claim.id)
     .bind(work.fence)
@@ -185,6 +186,7 @@ pub async fn finish(db: &mut PgConnection, work: &Work, finished: &Finished) -> 
     .bind(finished.state.as_str())
     .bind(finished.next.as_secs_f64())
     .bind(finished.rotated.iter().map(|tier| tier.as_str()).collect::<Vec<_>>())
+    .bind(crate::CLAIMS_CHANNEL)
     .execute(&mut *db)
     .await?;
     fenced_unless(done.rows_affected(), work)?;
@@ -205,6 +207,7 @@ pub async fn forget(db: &mut PgConnection, work: &Work, message: &str) -> Result
         .execute(&mut *db)
         .await?;
     fenced_unless(done.rows_affected(), work)?;
+    crate::announce(db, false, Some(&work.claim)).await?;
     finish_operations(db, work, true, None, Some(message)).await?;
     let event = (EventKind::Deleted, message.to_owned(), Value::Object(serde_json::Map::new()));
     append_all(db, &work.claim, &[event]).await
@@ -225,7 +228,7 @@ pub async fn look_soon(db: &mut PgConnection, cluster: &str, spread: Duration) -
     .bind(spread.as_secs_f64())
     .execute(&mut *db)
     .await?;
-    crate::announce_work(db).await?;
+    crate::announce(db, true, None).await?;
     Ok(done.rows_affected())
 }
 

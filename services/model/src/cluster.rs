@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{ClaimSpec, InvalidField, check_label};
 
 /// A shared cluster: the settings file's `[clusters.NAME]`, and the spec of a `PostgresqlCluster`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ClusterSpec {
     /// What it is for.
@@ -26,6 +26,7 @@ pub struct ClusterSpec {
     #[serde(default)]
     pub tls: TlsSpec,
     /// Where credentials are written: every one of them holds every credential.
+    #[schemars(length(min = 1, max = 8))]
     pub stores: Vec<StoreSpec>,
     /// Namespaces that may have databases here; `*` at the end of an entry stands for anything.
     #[serde(default = "everything")]
@@ -43,7 +44,9 @@ fn everything() -> Vec<String> {
 }
 
 /// What a cluster is for; snapshots of the first two are kept 35 days, of the others 7.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Environment {
     /// Serves customers.
@@ -58,7 +61,7 @@ pub enum Environment {
 }
 
 /// The kind of high availability under a cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Topology {
     /// A primary and streaming standbys; the writable host is found by asking each.
@@ -66,11 +69,12 @@ pub enum Topology {
 }
 
 /// Hosts of which one is writable.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct StreamingTopology {
     /// `host:port` of every member, primary and standbys in any order.
     #[schema(value_type = Vec<String>)]
+    #[schemars(with = "Vec<String>")]
     pub hosts: Vec<HostPort>,
 }
 
@@ -132,7 +136,7 @@ impl<'de> Deserialize<'de> for HostPort {
 }
 
 /// Where tenants connect.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Endpoint {
     /// For reading and writing.
@@ -152,18 +156,40 @@ fn postgres_port() -> u16 {
     5432
 }
 
-/// The login that makes databases and roles: CREATEDB and CREATEROLE, not superuser.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+/// The login that makes databases and roles: CREATEDB and CREATEROLE, not superuser. Its password comes from exactly one of
+/// `passwordFile` and `secretRef`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Provisioner {
-    /// The login's name.
-    pub username: String,
+    /// The login's name; default: key `username` of the Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
     /// A file on the control plane's machine whose first line is the password.
-    #[schema(value_type = String)]
-    pub password_file: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub password_file: Option<PathBuf>,
+    /// A Kubernetes Secret with the keys `username` and `password`, of type `kubernetes.io/basic-auth` for example.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretRef>,
     /// The database in which it works when it is in no tenant's.
     #[serde(default = "maintenance_database")]
     pub database: String,
+}
+
+/// A Kubernetes Secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SecretRef {
+    /// The Secret's name.
+    pub name: String,
+    /// The Secret's namespace.
+    pub namespace: String,
+}
+
+impl fmt::Display for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret {}/{}", self.namespace, self.name)
+    }
 }
 
 fn maintenance_database() -> String {
@@ -171,20 +197,26 @@ fn maintenance_database() -> String {
 }
 
 /// How connections are secured, by the control plane and by tenants.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TlsSpec {
     /// As libpq's `sslmode`.
     #[serde(default)]
     pub sslmode: SslMode,
-    /// The certificate authority, PEM; none: the machine's own trust store, and no `ca.crt` for tenants.
+    /// A file with the certificate authority, PEM; neither this nor `caSecretRef`: the machine's own trust store, and no
+    /// `ca.crt` for tenants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub ca_file: Option<PathBuf>,
+    /// A Kubernetes Secret whose key `ca.crt` is the certificate authority, PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_secret_ref: Option<SecretRef>,
 }
 
 /// libpq's `sslmode`, without the modes that allow clear text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum SslMode {
     /// Encrypted, not authenticated.
@@ -209,15 +241,48 @@ impl SslMode {
 }
 
 /// A place where credentials are written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum StoreSpec {
     /// JSON files, mode 0600.
     File(FileStore),
+    /// Secrets in the claims' namespaces, named as the roles.
+    Kubernetes(KubernetesStore),
+    /// Manifests of the External Secrets Operator in the claims' namespaces, which fills Secrets from another store of the
+    /// list. It holds no credential itself.
+    ExternalSecret(ExternalSecretStore),
+}
+
+/// Secrets in the claims' namespaces.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KubernetesStore {}
+
+/// `ExternalSecret` resources (`external-secrets.io/v1`), which make Secrets named as the roles.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExternalSecretStore {
+    /// The `ClusterSecretStore` that reads the other store.
+    #[serde(default = "external_store")]
+    pub cluster_secret_store: String,
+    /// The credential's name in the other store; `{namespace}` and `{role}` are filled in.
+    #[serde(default = "credential_name")]
+    pub remote_key: String,
+    /// How often it is read again, as `1h` or `30s`.
+    #[serde(default = "external_refresh")]
+    pub refresh_interval: String,
+}
+
+fn external_store() -> String {
+    "aws-secrets".to_owned()
+}
+
+fn external_refresh() -> String {
+    "1h".to_owned()
 }
 
 /// JSON files below a directory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FileStore {
     /// An absolute path on the control plane's machine.
@@ -233,7 +298,7 @@ fn credential_name() -> String {
 }
 
 /// Upper bounds of a cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Limits {
     /// Claims that a namespace may have.
@@ -254,6 +319,53 @@ impl Default for Limits {
     }
 }
 
+impl StoreSpec {
+    /// Fields below `stores[…]`.
+    fn problems(&self) -> Vec<InvalidField> {
+        match self {
+            Self::File(FileStore { directory, name }) => {
+                let absolute = (!directory.is_absolute()).then(|| {
+                    let message = format!("{} is not an absolute path", directory.display());
+                    InvalidField::new("file.directory", message)
+                });
+                absolute.into_iter().chain(template_problem("file.name", name)).collect()
+            }
+            Self::Kubernetes(KubernetesStore {}) => Vec::new(),
+            Self::ExternalSecret(ExternalSecretStore { cluster_secret_store, remote_key, refresh_interval }) => {
+                let store = check_label("clusterSecretStore", cluster_secret_store)
+                    .err()
+                    .map(|error| InvalidField::new("externalSecret.clusterSecretStore", error.to_string()));
+                let digits = refresh_interval.trim_end_matches(['h', 'm', 's']);
+                let plain = digits.len() + 1 == refresh_interval.len() && digits.parse::<u32>().is_ok();
+                let interval = (!plain).then(|| {
+                    let message = format!("{refresh_interval:?} is not a number and one of h, m and s, as 1h");
+                    InvalidField::new("externalSecret.refreshInterval", message)
+                });
+                let key = template_problem("externalSecret.remoteKey", remote_key);
+                store.into_iter().chain(key).chain(interval).collect()
+            }
+        }
+    }
+}
+
+fn template_problem(field: &str, template: &str) -> Option<InvalidField> {
+    let fits = template.contains("{role}") && template.split('/').all(|part| part != "..");
+    (!fits).then(|| InvalidField::new(field, "must contain {role} and no `..`"))
+}
+
+impl Provisioner {
+    fn problem(&self) -> Option<InvalidField> {
+        match (&self.username, &self.password_file, &self.secret_ref) {
+            (_, Some(_), Some(_)) => {
+                Some(InvalidField::new("provisioner.secretRef", "name passwordFile or secretRef, not both"))
+            }
+            (_, None, None) => Some(InvalidField::new("provisioner", "name passwordFile or secretRef")),
+            (None, Some(_), None) => Some(InvalidField::new("provisioner.username", "missing")),
+            _ => None,
+        }
+    }
+}
+
 impl ClusterSpec {
     /// Checks every rule that needs no connection.
     #[must_use]
@@ -263,20 +375,24 @@ impl ClusterSpec {
         if hosts.is_empty() || hosts.len() > 32 {
             problems.push(InvalidField::new("topology.streaming.hosts", "list 1 to 32 hosts"));
         }
-        if self.stores.is_empty() {
-            problems.push(InvalidField::new("stores", "name at least one store"));
+        if self.stores.is_empty() || self.stores.len() > 8 {
+            problems.push(InvalidField::new("stores", "name 1 to 8 stores"));
         }
-        for (index, StoreSpec::File(file)) in self.stores.iter().enumerate() {
-            if !file.directory.is_absolute() {
-                problems.push(InvalidField::new(
-                    format!("stores[{index}].file.directory"),
-                    format!("{} is not an absolute path", file.directory.display()),
-                ));
-            }
-            if !file.name.contains("{role}") || file.name.split('/').any(|part| part == "..") {
-                problems
-                    .push(InvalidField::new(format!("stores[{index}].file.name"), "must contain {role} and no `..`"));
-            }
+        if self.stores.iter().all(|store| matches!(store, StoreSpec::ExternalSecret(_))) && !self.stores.is_empty() {
+            problems.push(InvalidField::new(
+                "stores",
+                "externalSecret holds no credential: name the store that it reads from as well",
+            ));
+        }
+        for (index, store) in self.stores.iter().enumerate() {
+            problems.extend(store.problems().into_iter().map(|InvalidField { field, message }| InvalidField {
+                field: format!("stores[{index}].{field}"),
+                message,
+            }));
+        }
+        problems.extend(self.provisioner.problem());
+        if self.tls.ca_file.is_some() && self.tls.ca_secret_ref.is_some() {
+            problems.push(InvalidField::new("tls.caSecretRef", "name caFile or caSecretRef, not both"));
         }
         for (index, pattern) in self.allowed_namespaces.iter().enumerate() {
             let stem = pattern.strip_suffix('*').unwrap_or(pattern);

@@ -12,8 +12,8 @@ mod status;
 
 pub use claim::{ClaimPatch, ClaimSpec, InvalidField, Mode, Source};
 pub use cluster::{
-    ClusterSpec, Endpoint, Environment, FileStore, HostPort, Limits, Provisioner, SslMode, StoreSpec,
-    StreamingTopology, TlsSpec, Topology,
+    ClusterSpec, Endpoint, Environment, ExternalSecretStore, FileStore, HostPort, KubernetesStore, Limits, Provisioner,
+    SecretRef, SslMode, StoreSpec, StreamingTopology, TlsSpec, Topology,
 };
 pub use credential::{Credential, CredentialTarget};
 pub use event::{Event, EventKind, Operation, OperationKind, OperationState};

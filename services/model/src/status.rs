@@ -198,6 +198,18 @@ pub enum MemberRole {
     Unreachable,
 }
 
+impl MemberRole {
+    /// `primary`, `standby` or `unreachable`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Standby => "standby",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
 /// A server of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]

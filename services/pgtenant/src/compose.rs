@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use pgtenant_api::{ApiParts, ApiSettings, ApiState, Check, Planner};
-use pgtenant_engine::{Engine, EngineSettings};
+use pgtenant_engine::{Engine, EngineSettings, check_cluster};
 use pgtenant_ledger::{Ledger, put_clusters};
 use pgtenant_model::{ClusterSpec, InvalidField, PlanReport, PlanRequest};
+use pgtenant_secrets::Access;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::kubernetes::Kubernetes;
 use crate::telemetry;
 
 /// How long REST waits for the ledger at the start; after that it answers, and `/readyz` says what is not there.
@@ -25,6 +27,7 @@ pub(crate) struct ControlPlane {
     pub(crate) engine: EngineSettings,
     pub(crate) api: ApiSettings,
     pub(crate) apps: Option<(PathBuf, pgtenant_apps_repo::Settings)>,
+    pub(crate) kubernetes: Option<Kubernetes>,
     pub(crate) listener: TcpListener,
 }
 
@@ -34,8 +37,11 @@ impl ControlPlane {
     /// # Errors
     /// A cluster's settings that can not be used.
     pub(crate) async fn run(self, stop: CancellationToken) -> Result<(), InvalidField> {
-        let Self { ledger, clusters, engine, api, apps, listener } = self;
-        let engine = Engine::new(ledger.clone(), clusters.clone(), engine)?;
+        let Self { ledger, clusters, engine, api, apps, kubernetes, listener } = self;
+        let access =
+            kubernetes.as_ref().map_or_else(Access::default, |one| Access::with_kubernetes(one.client.clone()));
+        clusters.iter().try_for_each(|(_, spec)| check_cluster(spec, &access))?;
+        let engine = Engine::new(ledger.clone(), access, engine);
         let prepared = Arc::new(AtomicBool::new(false));
         let state = ApiState::new(ApiParts {
             ledger: ledger.clone(),
@@ -57,7 +63,12 @@ impl ControlPlane {
                     pgtenant_apps_repo::follow(root, ledger.clone(), settings, stop.clone()).await;
                 }
             };
-            tokio::join!(engine.run(stop.clone()), follow);
+            let operate = async {
+                if let Some(Kubernetes { client, settings }) = kubernetes {
+                    pgtenant_operator::run(client, ledger.clone(), settings, stop.clone()).await;
+                }
+            };
+            tokio::join!(engine.run(stop.clone()), follow, operate);
         };
         let serve = async {
             // Early requests wait in the socket's queue, so that the first start of all refuses none for want of a cluster.

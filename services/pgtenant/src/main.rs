@@ -6,6 +6,7 @@ mod cli;
 mod compose;
 mod config;
 mod dev;
+mod kubernetes;
 mod serve;
 mod signals;
 mod telemetry;

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 
 use crate::compose::ControlPlane;
 use crate::config::Settings;
+use crate::kubernetes::Kubernetes;
 use crate::telemetry;
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
@@ -34,6 +35,7 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
         engine: engine(&settings)?,
         api: api(&settings),
         apps: apps(&settings),
+        kubernetes: Kubernetes::of(&settings.kubernetes).await?,
         listener,
     };
     Ok(plane.run(stop).await?)

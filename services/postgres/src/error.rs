@@ -154,8 +154,8 @@ impl PostgresError {
             Self::Server { sqlstate, .. } => advice_on(sqlstate),
             Self::Setup { .. } => Some("correct the cluster's settings"),
             Self::Connection { reason, .. } if reason.contains("certificate") => Some(
-                "the server's certificate is not from the cluster's CA or not for this host name: see tls.caFile and \
-                 tls.sslmode",
+                "the server's certificate is not from the cluster's CA or not for this host name: see tls.caFile or \
+                 tls.caSecretRef, and tls.sslmode",
             ),
             _ => None,
         }

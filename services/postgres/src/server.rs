@@ -1,6 +1,5 @@
 //! A primary and the connections to it: at most eight, each with deadlines on both sides.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -34,7 +33,7 @@ pub struct ServerOptions {
     /// How the connection is secured; never in clear text.
     pub sslmode: SslMode,
     /// The certificate authority, PEM; none: this machine's trust store.
-    pub ca_file: Option<PathBuf>,
+    pub ca: Option<String>,
     /// The provisioner's login.
     pub username: String,
     /// Its password.
@@ -128,7 +127,7 @@ impl Server {
     /// # Errors
     /// The CA file can not be read or holds no certificate.
     pub fn new(options: ServerOptions) -> Result<Self, PostgresError> {
-        let tls = tls::connector(options.sslmode, options.ca_file.as_deref())?;
+        let tls = tls::connector(options.sslmode, options.ca.as_deref())?;
         Ok(Self {
             inner: Arc::new(Inner {
                 options,

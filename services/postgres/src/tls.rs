@@ -1,10 +1,9 @@
 //! TLS to a cluster: libpq's `require`, `verify-ca` and `verify-full`.
 //!
-//! A CA file is the only authority that is trusted: a certificate for the same name from a public one is not the
-//! cluster's. Without a file the machine's own store decides. Either is read once, not for each connection: parsing the
-//! machine's store takes 4 ms.
+//! A cluster's CA is the only authority that is trusted: a certificate for the same name from a public one is not the
+//! cluster's. Without one the machine's own store decides. Either is parsed once, not for each connection: the machine's
+//! store takes 4 ms.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use pgtenant_model::SslMode;
@@ -19,15 +18,15 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use crate::error::{PostgresError, chain};
 
 /// Reads the authorities and sets TLS up.
-pub(crate) fn connector(sslmode: SslMode, ca_file: Option<&Path>) -> Result<MakeRustlsConnect, PostgresError> {
+pub(crate) fn connector(sslmode: SslMode, ca: Option<&str>) -> Result<MakeRustlsConnect, PostgresError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| setup("TLS", &error))?;
     let config = match sslmode {
-        SslMode::VerifyFull => builder.with_root_certificates(roots(ca_file)?).with_no_client_auth(),
+        SslMode::VerifyFull => builder.with_root_certificates(roots(ca)?).with_no_client_auth(),
         SslMode::VerifyCa => {
-            let roots = Arc::new(roots(ca_file)?);
+            let roots = Arc::new(roots(ca)?);
             let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
                 .build()
                 .map_err(|error| setup("TLS", &error))?;
@@ -42,25 +41,27 @@ pub(crate) fn connector(sslmode: SslMode, ca_file: Option<&Path>) -> Result<Make
     Ok(MakeRustlsConnect::new(config))
 }
 
-fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, PostgresError> {
+fn roots(ca: Option<&str>) -> Result<RootCertStore, PostgresError> {
     let mut store = RootCertStore::empty();
-    let Some(path) = ca_file else {
+    let Some(pem) = ca else {
         store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if store.is_empty() {
             return Err(PostgresError::Setup {
                 what: "TLS".into(),
-                reason: "this machine trusts no certificate authority; name the cluster's in tls.caFile".into(),
+                reason:
+                    "this machine trusts no certificate authority; name the cluster's in tls.caFile or tls.caSecretRef"
+                        .into(),
             });
         }
         return Ok(store);
     };
-    let what = format!("CA file {}", path.display());
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| setup(&what, &error))? {
-        let certificate = certificate.map_err(|error| setup(&what, &error))?;
-        store.add(certificate).map_err(|error| setup(&what, &error))?;
+    let what = "the cluster's CA";
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        let certificate = certificate.map_err(|error| setup(what, &error))?;
+        store.add(certificate).map_err(|error| setup(what, &error))?;
     }
     if store.is_empty() {
-        return Err(PostgresError::Setup { what, reason: "it holds no certificate".into() });
+        return Err(PostgresError::Setup { what: what.into(), reason: "it holds no PEM certificate".into() });
     }
     Ok(store)
 }

@@ -1,9 +1,10 @@
-//! A credential as a JSON object.
+//! A credential as a JSON object, or as keys and values.
 //!
 //! Every value is a string, `port` too, as in the Kubernetes Secrets and AWS secrets that tenants have today; a number is read
 //! as well. Keys that are not ours are ignored in reading.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use pgtenant_model::{Credential, SslMode};
 use secrecy::{ExposeSecret, SecretString};
@@ -87,18 +88,59 @@ pub(crate) fn decode(text: &[u8]) -> Result<Credential, String> {
         Port::Number(port) => Some(port),
         Port::Text(text) => text.parse().ok(),
     };
-    let sslmode = [SslMode::Require, SslMode::VerifyCa, SslMode::VerifyFull]
-        .into_iter()
-        .find(|mode| mode.as_str() == read.sslmode);
     Ok(Credential {
         username: read.username.into_owned(),
         password: secret(read.password),
         endpoint: read.endpoint.into_owned(),
-        port: port.filter(|p| *p > 0).ok_or("`port` is not a port")?,
+        port: port.filter(|p| *p > 0).ok_or(NOT_A_PORT)?,
         database: read.database.into_owned(),
-        sslmode: sslmode.ok_or("`sslmode` is none of require, verify-ca and verify-full")?,
+        sslmode: sslmode(&read.sslmode)?,
         uri: secret(read.uri),
         ca_crt: read.ca_crt.map(Cow::into_owned),
+    })
+}
+
+const NOT_A_PORT: &str = "`port` is not a port";
+
+fn sslmode(text: &str) -> Result<SslMode, &'static str> {
+    let modes = [SslMode::Require, SslMode::VerifyCa, SslMode::VerifyFull];
+    let known = modes.into_iter().find(|mode| mode.as_str() == text);
+    known.ok_or("`sslmode` is none of require, verify-ca and verify-full")
+}
+
+/// The document as keys and values.
+pub(crate) fn fields(credential: &Credential) -> Vec<(&'static str, SecretString)> {
+    let Credential { username, password, endpoint, port, database, sslmode, uri, ca_crt } = credential;
+    let mut fields = vec![
+        ("username", SecretString::from(username.as_str())),
+        ("password", password.clone()),
+        ("endpoint", SecretString::from(endpoint.as_str())),
+        ("port", SecretString::from(port.to_string())),
+        ("database", SecretString::from(database.as_str())),
+        ("sslmode", SecretString::from(sslmode.as_str())),
+        ("uri", uri.clone()),
+    ];
+    fields.extend(ca_crt.as_deref().map(|pem| ("ca.crt", SecretString::from(pem))));
+    fields
+}
+
+/// Reads keys and values; the fault quotes no value.
+pub(crate) fn from_fields(mut fields: BTreeMap<String, Vec<u8>>) -> Result<Credential, String> {
+    let mut take = |key: &str| {
+        let bytes = Zeroizing::new(fields.remove(key)?);
+        Some(std::str::from_utf8(&bytes).map(str::to_owned).map_err(|_| format!("`{key}` is not text")))
+    };
+    let ca_crt = take("ca.crt").transpose()?;
+    let mut text = |key: &str| take(key).unwrap_or_else(|| Err(format!("key `{key}` is missing")));
+    Ok(Credential {
+        username: text("username")?,
+        password: SecretString::from(text("password")?),
+        endpoint: text("endpoint")?,
+        port: text("port")?.parse().ok().filter(|p| *p > 0).ok_or(NOT_A_PORT)?,
+        database: text("database")?,
+        sslmode: sslmode(&text("sslmode")?)?,
+        uri: SecretString::from(text("uri")?),
+        ca_crt,
     })
 }
 
@@ -148,6 +190,9 @@ mod tests {
         fn what_is_written_is_read(credential in any_credential()) {
             let text = encode(&credential).unwrap();
             prop_assert!(crate::same(&credential, &decode(&text).unwrap()));
+            let pairs = fields(&credential).into_iter();
+            let pairs = pairs.map(|(key, value)| (key.to_owned(), value.expose_secret().as_bytes().to_vec()));
+            prop_assert!(crate::same(&credential, &from_fields(pairs.collect()).unwrap()));
         }
 
         #[test]

@@ -9,10 +9,12 @@
 mod credential;
 mod document;
 mod file;
+mod kubernetes;
 mod store;
 mod stores;
 
 pub use credential::{Login, credential, fingerprint, same, uri};
 pub use file::FileSecrets;
-pub use store::{Action, BoxFuture, Fault, SecretStore, StoreError};
-pub use stores::{Found, Held, Stores, Verdict};
+pub use kubernetes::{Access, ExternalSecrets, KubernetesFault, KubernetesSecrets};
+pub use store::{Action, BoxFuture, Fault, Held, SecretStore, StoreError};
+pub use stores::{Found, Stores, Verdict};

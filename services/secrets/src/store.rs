@@ -6,6 +6,8 @@ use std::pin::Pin;
 
 use pgtenant_model::{Credential, CredentialTarget};
 
+use crate::kubernetes::KubernetesFault;
+
 /// A future of a trait that is used as `dyn`.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -26,12 +28,12 @@ pub trait SecretStore: Send + Sync + fmt::Debug {
     /// The first that could not be written; others may have been.
     fn put_many<'a>(&'a self, entries: &'a [(CredentialTarget, Credential)]) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// Reads one; `None` when there is none.
+    /// Reads one.
     ///
     /// # Errors
     /// [`Fault::Broken`] when something is there that is no credential; any other fault says that the store did not answer, and
     /// nothing of what it holds.
-    fn get<'a>(&'a self, target: &'a CredentialTarget) -> BoxFuture<'a, Result<Option<Credential>, StoreError>>;
+    fn get<'a>(&'a self, target: &'a CredentialTarget) -> BoxFuture<'a, Result<Held, StoreError>>;
 
     /// Whether the store itself is there. Asked before a credential that is missing is believed to be lost: a volume that
     /// is not mounted has lost none.
@@ -45,6 +47,30 @@ pub trait SecretStore: Send + Sync + fmt::Debug {
     /// # Errors
     /// The first that could not be removed; others may have been.
     fn delete_many<'a>(&'a self, targets: &'a [CredentialTarget]) -> BoxFuture<'a, Result<(), StoreError>>;
+}
+
+/// What is in a store under one name.
+#[derive(Debug, Clone)]
+pub enum Held {
+    /// Nothing.
+    Missing,
+    /// A credential.
+    Credential(Credential),
+    /// As it should be; the credential itself is in another store of the list.
+    Reference,
+    /// Something else, and why it is no credential.
+    Broken(String),
+}
+
+impl Held {
+    /// The credential, where there is one.
+    #[must_use]
+    pub fn credential(&self) -> Option<&Credential> {
+        match self {
+            Self::Credential(credential) => Some(credential),
+            Self::Missing | Self::Reference | Self::Broken(_) => None,
+        }
+    }
 }
 
 /// What a store was asked to do.
@@ -89,6 +115,12 @@ pub enum Fault {
     /// Something is there that is no credential. The text quotes nothing of it.
     #[error("it is not a credential: {0}")]
     Broken(String),
+    /// Something of that name is there that is somebody else's. It is not touched.
+    #[error("{0}")]
+    Foreign(String),
+    /// Kubernetes refused, or did not answer.
+    #[error("{}", .0.text())]
+    Kubernetes(KubernetesFault),
     /// The operating system refused.
     #[error("{step}")]
     Io {
@@ -113,8 +145,11 @@ impl StoreError {
     /// What a person can do about it.
     #[must_use]
     pub fn advice(&self) -> &'static str {
-        let Fault::Io { source, .. } = &self.fault else {
-            return "a new password replaces it";
+        let source = match &self.fault {
+            Fault::Io { source, .. } => source,
+            Fault::Broken(_) => return "a new password replaces it",
+            Fault::Foreign(_) => return "remove it or give it another name; it is never overwritten",
+            Fault::Kubernetes(fault) => return fault.advice(),
         };
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free space where the store's directory is",
@@ -133,7 +168,7 @@ impl StoreError {
     #[must_use]
     pub fn explain(&self) -> String {
         let why = match &self.fault {
-            Fault::Broken(_) => self.fault.to_string(),
+            Fault::Broken(_) | Fault::Foreign(_) | Fault::Kubernetes(_) => self.fault.to_string(),
             Fault::Io { step, source } => format!("{step}: {source}"),
         };
         format!("{self}: {why}; {}", self.advice())

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use futures::future::join_all;
-use pgtenant_model::{Credential, CredentialTarget, InvalidField, StoreLocation, StoreSpec};
+use pgtenant_model::{Credential, CredentialTarget, InvalidField, KubernetesStore, StoreLocation, StoreSpec};
 use secrecy::SecretString;
 
-use crate::{Fault, FileSecrets, SecretStore, StoreError, fingerprint, same};
+use crate::kubernetes::{ExternalSecrets, KubernetesSecrets};
+use crate::{Access, Fault, FileSecrets, Held, SecretStore, StoreError, fingerprint, same};
 
 /// The stores of a cluster: each of them holds every credential.
 #[derive(Debug, Clone)]
@@ -45,30 +46,24 @@ pub struct Found {
     pub held: Held,
 }
 
-/// What is in a store under one name.
-#[derive(Debug, Clone)]
-pub enum Held {
-    /// Nothing.
-    Missing,
-    /// A credential.
-    Credential(Credential),
-    /// Something else, and why it is no credential.
-    Broken(String),
-}
-
 impl Stores {
     /// The stores of a cluster's spec. Nothing is read or written.
     ///
     /// # Errors
     /// Names the field that can not be used.
-    pub fn from_specs(specs: &[StoreSpec]) -> Result<Self, InvalidField> {
+    pub fn from_specs(specs: &[StoreSpec], access: &Access) -> Result<Self, InvalidField> {
         let mut list: Vec<Arc<dyn SecretStore>> = Vec::with_capacity(specs.len());
         for (index, spec) in specs.iter().enumerate() {
+            let place = |tail: &str| format!("stores[{index}].{tail}");
+            let client = |kind: &str| access.kubernetes().map_err(|message| InvalidField::new(place(kind), message));
             list.push(match spec {
-                StoreSpec::File(file) => {
-                    Arc::new(FileSecrets::new(file).map_err(|InvalidField { field, message }| {
-                        InvalidField::new(format!("stores[{index}].file.{field}"), message)
-                    })?)
+                StoreSpec::File(file) => Arc::new(
+                    FileSecrets::new(file)
+                        .map_err(|fault| InvalidField::new(place(&format!("file.{}", fault.field)), fault.message))?,
+                ),
+                StoreSpec::Kubernetes(KubernetesStore {}) => Arc::new(KubernetesSecrets::new(client("kubernetes")?)),
+                StoreSpec::ExternalSecret(spec) => {
+                    Arc::new(ExternalSecrets::new(client("externalSecret")?, spec.clone()))
                 }
             });
         }
@@ -103,8 +98,7 @@ impl Stores {
         let answers = join_all(self.list.iter().map(|store| store.get(target))).await;
         for (store, answer) in self.list.iter().zip(answers) {
             let held = match answer {
-                Ok(Some(credential)) => Held::Credential(credential),
-                Ok(None) => Held::Missing,
+                Ok(held) => held,
                 Err(StoreError { fault: Fault::Broken(why), .. }) => Held::Broken(why),
                 Err(error) => return Err(error),
             };
@@ -164,11 +158,12 @@ impl Verdict {
                 .into_iter()
                 .find_map(|Found { store, location, held }| match held {
                     Held::Broken(why) => Some(Self::Broken { store, location, why }),
-                    Held::Missing | Held::Credential(_) => None,
+                    Held::Missing | Held::Credential(_) | Held::Reference => None,
                 })
                 .unwrap_or(Self::Missing);
         };
-        if credentials.filter(|other| same(first, other)).count() + 1 == found.len() {
+        let references = found.iter().filter(|one| matches!(one.held, Held::Reference)).count();
+        if credentials.filter(|other| same(first, other)).count() + 1 + references == found.len() {
             Self::Same(first.clone())
         } else {
             Self::Differs(found)
@@ -200,6 +195,7 @@ impl Verdict {
                 let says = |one: &Found| {
                     let what = match &one.held {
                         Held::Missing => "has none".to_owned(),
+                        Held::Reference => "refers to another store".to_owned(),
                         Held::Broken(why) => format!("is not a credential: {why}"),
                         Held::Credential(c) if first.is_some_and(|f| same(f, c)) => "has one".to_owned(),
                         Held::Credential(_) => "has another one".to_owned(),
@@ -214,9 +210,6 @@ impl Verdict {
 
 impl Found {
     fn credential(&self) -> Option<&Credential> {
-        match &self.held {
-            Held::Credential(credential) => Some(credential),
-            Held::Missing | Held::Broken(_) => None,
-        }
+        self.held.credential()
     }
 }

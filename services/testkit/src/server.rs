@@ -66,6 +66,11 @@ impl Server {
         self.ca_file.clone()
     }
 
+    /// The root certificate, PEM.
+    pub fn ca_pem(&self) -> String {
+        std::fs::read_to_string(&self.ca_file).unwrap_or_else(|error| panic!("no CA: {error}"))
+    }
+
     /// The superuser, which a control plane must not need.
     pub fn superuser(&self) -> Login {
         self.superuser.clone()

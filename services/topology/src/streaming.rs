@@ -1,6 +1,5 @@
 //! A primary and streaming standbys: every host is asked what it is.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::Utc;
@@ -24,8 +23,8 @@ pub struct ProbeOptions {
     pub database: String,
     /// As libpq's `sslmode`.
     pub sslmode: SslMode,
-    /// The certificate authority; none: the machine's own trust store.
-    pub ca_file: Option<PathBuf>,
+    /// The certificate authority, PEM; none: the machine's own trust store.
+    pub ca: Option<String>,
     /// How long one host may take to connect and answer; see [`ProbeOptions::CONNECT_TIMEOUT`].
     pub connect_timeout: Duration,
 }
@@ -107,7 +106,7 @@ impl StreamingProbe {
     }
 
     fn connect_options(&self, host: &HostPort) -> PgConnectOptions {
-        let ProbeOptions { username, password, database, sslmode, ca_file, connect_timeout: _ } = &self.options;
+        let ProbeOptions { username, password, database, sslmode, ca, connect_timeout: _ } = &self.options;
         let options = PgConnectOptions::new_without_pgpass()
             .host(&host.host)
             .port(host.port)
@@ -121,8 +120,8 @@ impl StreamingProbe {
             })
             .application_name("pgtenant topology")
             .disable_statement_logging();
-        match ca_file {
-            Some(file) => options.ssl_root_cert(file),
+        match ca {
+            Some(pem) => options.ssl_root_cert_from_pem(pem.clone().into_bytes()),
             None => options,
         }
     }

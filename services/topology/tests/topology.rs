@@ -20,15 +20,19 @@ fn host(text: &str) -> HostPort {
     text.parse().unwrap()
 }
 
-fn options(ca_file: Option<std::path::PathBuf>) -> ProbeOptions {
+fn options(ca: Option<String>) -> ProbeOptions {
     ProbeOptions {
         username: "looker".to_owned(),
         password: PASSWORD.into(),
         database: "postgres".to_owned(),
         sslmode: SslMode::VerifyFull,
-        ca_file,
+        ca,
         connect_timeout: ProbeOptions::CONNECT_TIMEOUT,
     }
+}
+
+fn pem(file: &std::path::Path) -> String {
+    std::fs::read_to_string(file).unwrap()
 }
 
 fn topology(hosts: &[String], options: ProbeOptions) -> Topology {
@@ -46,7 +50,7 @@ async fn run(login: &PgConnectOptions, sql: &str) {
 async fn pair_and_topology() -> (pgtenant_lab::Cluster, Topology) {
     let cluster = pair().await;
     run(&cluster.superuser(), &format!("CREATE ROLE looker LOGIN PASSWORD '{PASSWORD}'")).await;
-    let topology = topology(&cluster.hosts(), options(Some(cluster.ca_file())));
+    let topology = topology(&cluster.hosts(), options(Some(pem(&cluster.ca_file()))));
     until(&topology, "the standby has the login", |o| o.members.iter().all(|m| m.role != MemberRole::Unreachable))
         .await;
     (cluster, topology)
@@ -98,7 +102,7 @@ async fn members_are_seen_without_privileges_and_no_connection_is_kept() {
     }
 
     // Whoever can not get in reads why, and nothing secret.
-    let wrong = ProbeOptions { password: "wrong-secret".into(), ..options(Some(cluster.ca_file())) };
+    let wrong = ProbeOptions { password: "wrong-secret".into(), ..options(Some(pem(&cluster.ca_file()))) };
     let wrong = self::topology(&cluster.hosts(), wrong);
     let problem = wrong.primary().await.unwrap_err().to_string();
     assert_eq!(problem.matches("(28P01)").count(), 2, "{problem}");
@@ -202,7 +206,7 @@ async fn a_silent_host_holds_up_no_longer_than_its_deadline() {
     let (silent, count) = misbehaving(keep).await;
     let hosts = [silent.to_string(), format!("localhost:{}", cluster.primary().port())];
     let limit = Duration::from_millis(1500);
-    let options = ProbeOptions { connect_timeout: limit, ..options(Some(cluster.ca_file())) };
+    let options = ProbeOptions { connect_timeout: limit, ..options(Some(pem(&cluster.ca_file()))) };
     let topology = topology(&hosts, options);
 
     // The first caller gives up early; the probe goes on and serves the others, all of them alone.
@@ -249,7 +253,7 @@ async fn every_supported_version_answers_a_plain_login() {
         let options = ProbeOptions {
             username: login.username.clone(),
             password: login.password.clone(),
-            ..options(Some(server.ca_file()))
+            ..options(Some(server.ca_pem()))
         };
         let seen = topology(&server.hosts().await, options).observe().await;
         assert_eq!(seen.problem, None);

@@ -32,6 +32,8 @@ pub(crate) struct ClusterPath {
 pub(crate) struct ClusterView {
     /// Its name.
     name: String,
+    /// Who described it: `settings` or `kubernetes`.
+    source: &'static str,
     /// What it is for.
     environment: Environment,
     /// What tenants are given to connect to, where that is set; otherwise it follows from the topology.
@@ -58,11 +60,12 @@ pub(crate) struct ClusterView {
 
 impl ClusterView {
     fn of(cluster: Cluster, caller: &Caller) -> Self {
-        let Cluster { name, spec, status, updated_at } = cluster;
+        let Cluster { name, source, spec, status, updated_at } = cluster;
         let (spec, status) = (spec.0, status.0);
         let ClusterStatus { primary, version, problem, observed_at, .. } = status;
         Self {
             name,
+            source: source.as_str(),
             environment: spec.environment,
             endpoint: spec.endpoint.clone(),
             version,

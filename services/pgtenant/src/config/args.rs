@@ -54,6 +54,8 @@ fn placeholder(kind: Kind) -> &'static str {
         Kind::Size(_) => "BYTES",
         Kind::Choice(_) => "WORD",
         Kind::LogLevel => "LEVEL",
+        Kind::Label => "NAME",
+        Kind::Https => "URL",
     }
 }
 

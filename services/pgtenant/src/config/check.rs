@@ -106,14 +106,16 @@ impl Findings<'_> {
                 Err(error) => self.problem("apps.dir", unreadable(dir, &error)),
             }
         }
-        if settings.clusters.is_empty() {
+        if settings.clusters.is_empty() && !settings.kubernetes.enabled {
             self.warning(CLUSTERS, "there is no cluster, so no database can be made".to_owned());
         }
     }
 
     fn cluster(&mut self, name: &str, spec: &ClusterSpec) {
         let key = |tail: &str| format!("{CLUSTERS}.{name}.{tail}");
-        self.secret_file(&key("provisioner.passwordFile"), &spec.provisioner.password_file);
+        if let Some(file) = &spec.provisioner.password_file {
+            self.secret_file(&key("provisioner.passwordFile"), file);
+        }
         if let Some(file) = &spec.tls.ca_file {
             match std::fs::read_to_string(file) {
                 Ok(text) if text.contains("-----BEGIN CERTIFICATE-----") => {}
@@ -121,8 +123,10 @@ impl Findings<'_> {
                 Err(error) => self.problem(&key("tls.caFile"), unreadable(file, &error)),
             }
         }
-        for (index, StoreSpec::File(FileStore { directory, .. })) in spec.stores.iter().enumerate() {
-            self.store_directory(&key(&format!("stores[{index}].file.directory")), directory);
+        for (index, store) in spec.stores.iter().enumerate() {
+            if let StoreSpec::File(FileStore { directory, .. }) = store {
+                self.store_directory(&key(&format!("stores[{index}].file.directory")), directory);
+            }
         }
     }
 

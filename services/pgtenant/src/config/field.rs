@@ -29,6 +29,10 @@ pub(crate) enum Kind {
     Choice(&'static [&'static str]),
     /// As `info` or `info,pgtenant_engine=debug`.
     LogLevel,
+    /// A name in Kubernetes, as of a namespace.
+    Label,
+    /// `https://HOST:PORT`, without a path.
+    Https,
 }
 
 /// A setting.
@@ -74,6 +78,38 @@ pub(crate) const FIELDS: &[Field] = &[
         "Claims that may vanish from the apps folder at once before removals are held back",
     ),
     field("apps.allow_mass_removal", Kind::Bool, Some("false"), "Let any number of claims vanish at once"),
+    field(
+        "kubernetes.enabled",
+        Kind::Bool,
+        Some("false"),
+        "Serve PostgresqlDatabase and PostgresqlCluster resources, and the store kubernetes",
+    ),
+    field(
+        "kubernetes.kubeconfig",
+        Kind::Path,
+        None,
+        "Kubeconfig of the API server; not set: the Pod's ServiceAccount, or KUBECONFIG",
+    ),
+    field("kubernetes.namespace", Kind::Label, None, "Namespace of the control plane itself; not set: the Pod's"),
+    field("kubernetes.webhook_listen", Kind::Address, Some("0.0.0.0:9443"), "Address and port of the webhooks"),
+    field(
+        "kubernetes.webhook_service",
+        Kind::Label,
+        Some("pgtenant-webhook"),
+        "Service through which the API server reaches the webhooks, on port 443",
+    ),
+    field(
+        "kubernetes.webhook_url",
+        Kind::Https,
+        None,
+        "URL at which the API server reaches the webhooks, in place of a Service",
+    ),
+    field(
+        "kubernetes.webhook_tls_dir",
+        Kind::Path,
+        None,
+        "Folder with tls.crt and tls.key, as cert-manager keeps it; not set: pgtenant makes its own",
+    ),
     field(
         "look.interval",
         Kind::Duration(SECOND, 24 * HOUR),
@@ -170,7 +206,7 @@ mod tests {
         assert_eq!(field.flag().as_deref(), Some("ledger-max-connections"));
         assert_eq!(Field::find("ledger.password").unwrap().flag(), None);
         assert_eq!(allowed_in("log"), "format, level");
-        assert_eq!(allowed_in(""), "listen, ledger, log, apps, look, work, api, shutdown, clusters");
+        assert_eq!(allowed_in(""), "listen, ledger, log, apps, kubernetes, look, work, api, shutdown, clusters");
     }
 
     #[test]

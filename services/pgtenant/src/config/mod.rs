@@ -23,7 +23,7 @@ use pgtenant_model::ClusterSpec;
 pub(crate) use args::SettingsArgs;
 pub(crate) use check::{Effective, check};
 pub(crate) use secret::read as read_secret;
-pub(crate) use settings::{LogFormat, Settings};
+pub(crate) use settings::{KubernetesSettings, LogFormat, Settings};
 
 use field::{CLUSTERS, FIELDS};
 use layer::Layer;

@@ -23,6 +23,8 @@ pub(crate) struct Settings {
     pub(crate) log: LogSettings,
     /// The apps folder.
     pub(crate) apps: AppsSettings,
+    /// Kubernetes.
+    pub(crate) kubernetes: KubernetesSettings,
     /// The periodic look.
     pub(crate) look: LookSettings,
     /// Work on claims.
@@ -83,6 +85,26 @@ pub(crate) struct AppsSettings {
     pub(crate) max_removals: usize,
     /// `max_removals` does not count.
     pub(crate) allow_mass_removal: bool,
+}
+
+/// Kubernetes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct KubernetesSettings {
+    /// Whether there is any.
+    pub(crate) enabled: bool,
+    /// None: the Pod's ServiceAccount, or `KUBECONFIG`.
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The control plane's own; none: the Pod's.
+    pub(crate) namespace: Option<String>,
+    /// Of the webhooks.
+    pub(crate) webhook_listen: SocketAddr,
+    /// In the control plane's namespace.
+    pub(crate) webhook_service: String,
+    /// In place of the Service.
+    pub(crate) webhook_url: Option<String>,
+    /// None: pgtenant makes its own certificate.
+    pub(crate) webhook_tls_dir: Option<PathBuf>,
 }
 
 /// The periodic look.

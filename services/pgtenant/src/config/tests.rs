@@ -22,6 +22,13 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("apps.rescan", "\"7s\"", "7s"),
     ("apps.max_removals", "3", "3"),
     ("apps.allow_mass_removal", "true", "true"),
+    ("kubernetes.enabled", "true", "true"),
+    ("kubernetes.kubeconfig", "\"/k\"", "/k"),
+    ("kubernetes.namespace", "\"ops\"", "ops"),
+    ("kubernetes.webhook_listen", "\"0.0.0.0:1\"", "0.0.0.0:1"),
+    ("kubernetes.webhook_service", "\"hook\"", "hook"),
+    ("kubernetes.webhook_url", "\"https://here:9443\"", "https://here:9443"),
+    ("kubernetes.webhook_tls_dir", "\"/tls\"", "/tls"),
     ("look.interval", "\"9m\"", "9m"),
     ("look.max_per_second", "2.5", "2.5"),
     ("work.concurrency", "2", "2"),
@@ -121,7 +128,7 @@ fn what_is_set_arrives() {
         .collect();
     text.push_str(CLUSTER);
     let settings = load_with(&text, &[], &[]).0.settings().unwrap();
-    let Settings { listen, ledger, log, apps, look, work, api, shutdown, clusters } = settings;
+    let Settings { listen, ledger, log, apps, kubernetes, look, work, api, shutdown, clusters } = settings;
     assert_eq!(listen.port(), 9);
     assert_eq!(ledger.url.as_deref(), Some("postgresql://u@db/l"));
     assert_eq!(ledger.password().unwrap().unwrap().expose_secret(), "hunter2");
@@ -129,6 +136,10 @@ fn what_is_set_arrives() {
     assert_eq!((log.format, log.level.as_str()), (LogFormat::Json, "debug"));
     assert_eq!((apps.dir, apps.rescan.as_secs()), (Some("/srv/apps".into()), 7));
     assert_eq!((apps.max_removals, apps.allow_mass_removal), (3, true));
+    assert_eq!((kubernetes.enabled, kubernetes.namespace.as_deref()), (true, Some("ops")));
+    assert_eq!((kubernetes.kubeconfig, kubernetes.webhook_tls_dir), (Some("/k".into()), Some("/tls".into())));
+    assert_eq!((kubernetes.webhook_listen.port(), kubernetes.webhook_service.as_str()), (1, "hook"));
+    assert_eq!(kubernetes.webhook_url.as_deref(), Some("https://here:9443"));
     assert_eq!((look.interval.as_secs(), look.max_per_second), (540, 2.5));
     assert_eq!((work.concurrency, work.lease.as_secs(), work.watch.as_secs()), (2, 5, 2));
     assert_eq!((api.body_limit, api.request_timeout.as_secs()), (1 << 20, 11));
@@ -166,10 +177,11 @@ fn every_mistake_is_named_with_its_place() {
             "FILE:3: log.format: \"xml\" must be text or json",
             "FILE:4: log.levl: is not a setting; [log] has format, level",
             "FILE:6: ledger.max_connections: \"5\" must be a whole number from 5 to 200",
-            "FILE:8: nolog.a: is not a setting; there are listen, ledger, log, apps, look, work, api, shutdown, clusters",
+            "FILE:8: nolog.a: is not a setting; there are listen, ledger, log, apps, kubernetes, look, work, api, \
+             shutdown, clusters",
             "PGTENANT_API__RATE_LIMIT: api.rate_limit: \"many\" must be a whole number from 1 to 1000000",
-            "PGTENANT_LGO__FORMAT: lgo.format: is not a setting; there are listen, ledger, log, apps, look, work, \
-             api, shutdown, clusters",
+            "PGTENANT_LGO__FORMAT: lgo.format: is not a setting; there are listen, ledger, log, apps, kubernetes, look, \
+             work, api, shutdown, clusters",
             "--listen: listen: \"x\" must be an address and a port, as 127.0.0.1:8080 or [::]:8080",
         ]
     );

@@ -62,6 +62,9 @@ fn is_right_text(kind: Kind, text: &str) -> bool {
         Kind::Size(max) => parse_size(text).is_some_and(|bytes| bytes > 0 && bytes <= max),
         Kind::Choice(words) => words.contains(&text),
         Kind::LogLevel => !text.is_empty() && tracing_subscriber::EnvFilter::try_new(text).is_ok(),
+        Kind::Label => pgtenant_model::check_label("name", text).is_ok(),
+        Kind::Https => reqwest::Url::parse(text)
+            .is_ok_and(|url| url.scheme() == "https" && url.path() == "/" && url.query().is_none()),
         Kind::Bool | Kind::Integer(..) | Kind::Number(_) => false,
     }
 }
@@ -101,6 +104,8 @@ fn describe(kind: Kind) -> String {
         Kind::Duration(min, max) => format!("a time as \"30s\" or \"5m\", from {} to {}", time(min), time(max)),
         Kind::Size(max) => format!("a number of bytes as 262144 or \"256KiB\", at most {max}"),
         Kind::Choice(words) => words.join(" or "),
+        Kind::Label => "a name of a-z, 0-9 and hyphens, with a letter or digit first and last".to_owned(),
+        Kind::Https => "a URL as https://pgtenant.example:9443, without a path".to_owned(),
         Kind::LogLevel => "error, warn, info, debug or trace, or a list as info,pgtenant_engine=debug".to_owned(),
     }
 }

@@ -62,6 +62,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
         },
         api: ApiSettings::default(),
         apps: Some((folder.apps(), pgtenant_apps_repo::Settings::default())),
+        kubernetes: None,
         listener,
     };
     let greeting = async {

@@ -39,7 +39,7 @@ impl World {
             host: "localhost".into(),
             port: cluster.port(),
             sslmode: SslMode::VerifyFull,
-            ca_file: Some(cluster.ca_file()),
+            ca: Some(cluster.ca_pem()),
             username: username.into(),
             password: password.clone(),
             maintenance_database: "postgres".into(),

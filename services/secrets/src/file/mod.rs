@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 use self::disk::{Content, FILE_MODE, Staged, Way};
 use self::template::{Place, Template};
-use crate::{Action, BoxFuture, Fault, SecretStore, StoreError, document};
+use crate::{Action, BoxFuture, Fault, Held, SecretStore, StoreError, document};
 
 const KIND: &str = "file";
 
@@ -146,11 +146,12 @@ impl SecretStore for FileSecrets {
         Box::pin(self.write(entries))
     }
 
-    fn get<'a>(&'a self, target: &'a CredentialTarget) -> BoxFuture<'a, Result<Option<Credential>, StoreError>> {
+    fn get<'a>(&'a self, target: &'a CredentialTarget) -> BoxFuture<'a, Result<Held, StoreError>> {
         let place = self.inner.template.fill(target);
         Box::pin(async move {
             let turn = self.turn().await;
-            self.blocking(&turn, Action::Read, place.path(), move |inner| inner.read(&place)).await
+            let read = self.blocking(&turn, Action::Read, place.path(), move |inner| inner.read(&place)).await?;
+            Ok(read.map_or(Held::Missing, Held::Credential))
         })
     }
 

@@ -30,7 +30,7 @@ async fn writers_and_deleters_at_once_leave_whole_documents() {
                     let credential = made(&target, &format!("{worker}-{round}").repeat(50));
                     store.put_many(&[(target.clone(), credential)]).await.unwrap();
                 }
-                if let Some(read) = store.get(&target).await.unwrap() {
+                if let Some(read) = store.get(&target).await.unwrap().credential() {
                     let uri = read.uri.expose_secret();
                     assert!(uri.contains(read.password.expose_secret()), "parts of two documents");
                 }
@@ -42,7 +42,7 @@ async fn writers_and_deleters_at_once_leave_whole_documents() {
     }
     let store = store(dir.path());
     store.put_many(&[(target.clone(), made(&target, "last"))]).await.unwrap();
-    assert_eq!(store.get(&target).await.unwrap().unwrap().password.expose_secret(), "last");
+    assert_eq!(store.get(&target).await.unwrap().credential().unwrap().password.expose_secret(), "last");
     assert_eq!(tree(dir.path()).len(), 3, "{:?}", tree(dir.path()));
 }
 
@@ -81,7 +81,7 @@ async fn killed_writers_leave_whole_documents() {
     for round in 0..40_u64 {
         let mut children = [writer(dir.path()), writer(dir.path())];
         let deadline = Instant::now() + Duration::from_secs(30);
-        while store.get(&admin).await.unwrap().is_none_or(|c| c.password.expose_secret() == "mine") {
+        while store.get(&admin).await.unwrap().credential().is_none_or(|c| c.password.expose_secret() == "mine") {
             assert!(Instant::now() < deadline, "the children write nothing");
         }
         // Not to wait for something, but to kill at another instant in each round.
@@ -92,7 +92,7 @@ async fn killed_writers_leave_whole_documents() {
         }
         leftovers += temporaries(dir.path()).len();
         for tier in Tier::ALL {
-            if let Some(read) = store.get(&target("ns", "db", tier)).await.unwrap() {
+            if let Some(read) = store.get(&target("ns", "db", tier)).await.unwrap().credential() {
                 assert!(read.uri.expose_secret().contains(read.password.expose_secret()));
             }
         }
@@ -143,7 +143,7 @@ async fn a_full_disk_changes_nothing_and_says_so() {
     let error = store.put_many(&tiers("ns", "db", "new")).await.unwrap_err();
     assert!(error.explain().contains("free space"), "{}", error.explain());
     for (target, credential) in &old {
-        assert!(same(credential, &store.get(target).await.unwrap().unwrap()));
+        assert!(same(credential, store.get(target).await.unwrap().credential().unwrap()));
     }
     store.put_many(&old).await.unwrap();
     assert!(temporaries(root).is_empty(), "{:?}", tree(root));
@@ -202,7 +202,7 @@ async fn without_permissions(directory: &Path) {
         assert!(error.explain().contains("give the user"), "{}", error.explain());
         assert!(store.delete_many(std::slice::from_ref(target)).await.is_err());
         allow(&place, 0o700);
-        assert!(store.get(target).await.unwrap().is_some());
+        assert!(store.get(target).await.unwrap().credential().is_some());
     }
     allow(&base.join("customer/ns/ns-db-read.json"), 0o000);
     assert!(store.get(target).await.unwrap_err().explain().contains("give the user"));

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use pgtenant_model::{StoreSpec, Tier};
-use pgtenant_secrets::{Action, Held, Stores, Verdict, fingerprint};
+use pgtenant_secrets::{Access, Action, Held, Stores, Verdict, fingerprint};
 use secrecy::{ExposeSecret, SecretString};
 use tempfile::TempDir;
 
@@ -12,7 +12,7 @@ use crate::{made, spec, target};
 
 fn stores(directories: &[&Path]) -> Stores {
     let specs: Vec<StoreSpec> = directories.iter().map(|d| StoreSpec::File(spec(d))).collect();
-    Stores::from_specs(&specs).unwrap()
+    Stores::from_specs(&specs, &Access::default()).unwrap()
 }
 
 #[tokio::test]

@@ -1,0 +1,71 @@
+//! What Kubernetes says when it refuses, and what to do about it.
+
+use std::time::Duration;
+
+/// The longest text of an admission webhook that is passed on.
+const LONGEST: usize = 300;
+
+/// Kubernetes refused, or did not answer.
+#[derive(Debug)]
+pub enum KubernetesFault {
+    /// It said so, or could not be reached.
+    Said(Box<kube::Error>),
+    /// Nothing came back within this time.
+    Silent(Duration),
+    /// Others changed the object each time between reading and writing it.
+    Contended,
+}
+
+impl KubernetesFault {
+    /// The HTTP status, where there was one.
+    pub(crate) fn code(&self) -> Option<u16> {
+        match self {
+            Self::Said(error) => match &**error {
+                kube::Error::Api(status) => Some(status.code),
+                _ => None,
+            },
+            Self::Silent(_) | Self::Contended => None,
+        }
+    }
+
+    /// For people, in one line.
+    pub(crate) fn text(&self) -> String {
+        let text = match self {
+            Self::Said(error) => match &**error {
+                kube::Error::Api(status) => status.message.clone(),
+                error => chain(error),
+            },
+            Self::Silent(limit) => format!("the API server did not answer within {} s", limit.as_secs()),
+            Self::Contended => "somebody else changes it all the time".to_owned(),
+        };
+        text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(LONGEST).collect()
+    }
+
+    /// What a person can do about it.
+    pub(crate) fn advice(&self) -> &'static str {
+        let text = self.text();
+        match self.code() {
+            Some(403) if text.contains("exceeded quota") => "raise the namespace's ResourceQuota for secrets",
+            Some(403) if text.contains("being terminated") => "nothing: the namespace is being deleted",
+            Some(401 | 403) if !text.contains("denied the request") => {
+                "give pgtenant's ServiceAccount the chart's ClusterRole in this namespace"
+            }
+            Some(404) => "create it; for an ExternalSecret, install the External Secrets Operator",
+            Some(400..=499) => "look at what the API server, or its admission webhooks, do not allow",
+            _ => "nothing here; work goes on when the API server answers",
+        }
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        source = inner.source();
+    }
+    text
+}

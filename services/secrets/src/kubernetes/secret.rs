@@ -1,0 +1,177 @@
+//! The store `kubernetes`: a Secret named as the role, in the claim's namespace.
+
+use std::collections::BTreeMap;
+
+use futures::future::join_all;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, Client};
+use pgtenant_model::{Credential, CredentialTarget};
+use secrecy::ExposeSecret as _;
+
+use super::{KubernetesFault, MANAGER, RELOADER, ask, check_ours, labels, location};
+use crate::{Action, BoxFuture, Fault, Held, SecretStore, StoreError, document};
+
+const KIND: &str = "kubernetes";
+/// Tries at a Secret that somebody else changes between reading and writing it.
+const TRIES: usize = 4;
+
+/// The store `kubernetes`. Any number of processes may write to it: each write names the version that it was made from.
+#[derive(Clone)]
+pub struct KubernetesSecrets {
+    client: Client,
+}
+
+impl std::fmt::Debug for KubernetesSecrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("KubernetesSecrets")
+    }
+}
+
+impl KubernetesSecrets {
+    /// Nothing is read or written.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    fn api(&self, target: &CredentialTarget) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), target.key.namespace())
+    }
+
+    async fn find(&self, target: &CredentialTarget) -> Result<Option<Secret>, Fault> {
+        let found = ask(self.api(target).get_opt(&target.role())).await?;
+        if let Some(secret) = &found {
+            check_ours(&secret.metadata, "Secret", target)?;
+        }
+        Ok(found)
+    }
+
+    /// Creates first: most often there is none yet, and then that is all.
+    async fn write(&self, target: &CredentialTarget, credential: &Credential) -> Result<(), Fault> {
+        let api = self.api(target);
+        let secret = manifest(target, credential);
+        let by_us = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+        for _ in 0..TRIES {
+            match ask(api.create(&by_us, &secret)).await {
+                Ok(_) => return Ok(()),
+                Err(Fault::Kubernetes(fault)) if fault.code() == Some(409) => {}
+                Err(fault) => return Err(fault),
+            }
+            let Some(found) = self.find(target).await? else { continue };
+            match self.replace(&api, &secret, found).await {
+                Err(Fault::Kubernetes(fault)) if matches!(fault.code(), Some(404 | 409)) => {}
+                result => return result,
+            }
+        }
+        Err(Fault::Kubernetes(KubernetesFault::Contended))
+    }
+
+    /// Takes all of our fields, whoever has them now, and only if nothing has changed since `found` was read.
+    async fn replace(&self, api: &Api<Secret>, secret: &Secret, found: Secret) -> Result<(), Fault> {
+        let mut secret = secret.clone();
+        secret.metadata.uid = found.metadata.uid;
+        secret.metadata.resource_version = found.metadata.resource_version;
+        let name = secret.metadata.name.clone().unwrap_or_default();
+        ask(api.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&secret))).await.map(drop)
+    }
+
+    async fn remove(&self, target: &CredentialTarget) -> Result<(), Fault> {
+        for _ in 0..TRIES {
+            let found = match self.find(target).await {
+                // Never ours to remove, and not in the way.
+                Ok(None) | Err(Fault::Foreign(_)) => return Ok(()),
+                other => other?,
+            };
+            let Some(ObjectMeta { uid, resource_version, .. }) = found.map(|secret| secret.metadata) else {
+                return Ok(());
+            };
+            let exactly = DeleteParams {
+                preconditions: Some(Preconditions { uid, resource_version }),
+                ..DeleteParams::default()
+            };
+            match ask(self.api(target).delete(&target.role(), &exactly)).await {
+                Ok(_) => return Ok(()),
+                Err(Fault::Kubernetes(fault)) if matches!(fault.code(), Some(404)) => return Ok(()),
+                Err(Fault::Kubernetes(fault)) if matches!(fault.code(), Some(409)) => {}
+                Err(fault) => return Err(fault),
+            }
+        }
+        Err(Fault::Kubernetes(KubernetesFault::Contended))
+    }
+}
+
+impl SecretStore for KubernetesSecrets {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    fn location(&self, target: &CredentialTarget) -> String {
+        location(target)
+    }
+
+    fn put_many<'a>(&'a self, entries: &'a [(CredentialTarget, Credential)]) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let writes = entries.iter().map(|(target, credential)| async move {
+                self.write(target, credential).await.map_err(|fault| fault.at(KIND, Action::Write, location(target)))
+            });
+            // All of them to their end, so that a fault of one leaves no other at work behind the caller's back.
+            join_all(writes).await.into_iter().collect()
+        })
+    }
+
+    fn get<'a>(&'a self, target: &'a CredentialTarget) -> BoxFuture<'a, Result<Held, StoreError>> {
+        Box::pin(async move {
+            let at = |fault: Fault| fault.at(KIND, Action::Read, location(target));
+            Ok(match self.find(target).await.map_err(at)? {
+                None => Held::Missing,
+                Some(secret) => match read(secret) {
+                    Ok(credential) => Held::Credential(credential),
+                    Err(why) => Held::Broken(why),
+                },
+            })
+        })
+    }
+
+    fn reach(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            let answer = ask(self.client.apiserver_version()).await;
+            answer.map(drop).map_err(|fault| fault.at(KIND, Action::Read, "the API server".to_owned()))
+        })
+    }
+
+    fn delete_many<'a>(&'a self, targets: &'a [CredentialTarget]) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let removals = targets.iter().map(|target| async move {
+                self.remove(target).await.map_err(|fault| fault.at(KIND, Action::Delete, location(target)))
+            });
+            join_all(removals).await.into_iter().collect()
+        })
+    }
+}
+
+fn manifest(target: &CredentialTarget, credential: &Credential) -> Secret {
+    let data = document::fields(credential);
+    let bytes = |(key, value): (&str, &secrecy::SecretString)| {
+        (key.to_owned(), ByteString(value.expose_secret().as_bytes().to_vec()))
+    };
+    Secret {
+        metadata: ObjectMeta {
+            name: Some(target.role()),
+            namespace: Some(target.key.namespace().to_owned()),
+            labels: Some(labels(target)),
+            annotations: Some([(RELOADER.to_owned(), "true".to_owned())].into()),
+            ..ObjectMeta::default()
+        },
+        type_: Some("Opaque".to_owned()),
+        data: Some(data.iter().map(|(key, value)| bytes((key, value))).collect()),
+        ..Secret::default()
+    }
+}
+
+fn read(secret: Secret) -> Result<Credential, String> {
+    let data: BTreeMap<String, Vec<u8>> =
+        secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect();
+    document::from_fields(data)
+}
