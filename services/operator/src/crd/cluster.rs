@@ -1,0 +1,79 @@
+//! `PostgresqlCluster`: a shared cluster, as the platform team describes it.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use pgtenant_model::ClusterSpec;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A shared PostgreSQL cluster. The fields are those of a table in the settings file.
+///
+/// Files of the control plane's own machine are for the settings file alone: whoever may write a cluster could have one sent to
+/// a host of theirs as a password.
+#[derive(Debug, Clone, PartialEq, Eq, CustomResource, KubeSchema, Serialize, Deserialize)]
+#[kube(
+    group = "pgtenant.io",
+    version = "v1",
+    kind = "PostgresqlCluster",
+    plural = "postgresqlclusters",
+    singular = "postgresqlcluster",
+    shortname = "pgcluster",
+    category = "pgtenant",
+    status = "ClusterResourceStatus",
+    derive = "PartialEq",
+    doc = "A shared PostgreSQL cluster that holds the databases of many namespaces.",
+    printcolumn(name = "Environment", type_ = "string", json_path = ".spec.environment"),
+    printcolumn(name = "Primary", type_ = "string", json_path = ".status.primary", description = "The writable host"),
+    printcolumn(name = "Version", type_ = "string", json_path = ".status.version", description = "PostgreSQL's version"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 63")
+        .message("metadata.name must be a DNS label of at most 63 bytes")
+)]
+#[x_kube(
+    validation = Rule::new("!has(self.provisioner.passwordFile)")
+        .message("provisioner.passwordFile is for the settings file; use secretRef")
+        .field_path(".provisioner.passwordFile"),
+    validation = Rule::new("has(self.provisioner.secretRef)").message("name the Secret of the provisioner: provisioner.secretRef"),
+    validation = Rule::new("!has(self.tls) || !has(self.tls.caFile)").message("tls.caFile is for the settings file; use caSecretRef"),
+    validation = Rule::new("self.stores.all(s, !has(s.file))").message("store file is for the settings file; use kubernetes or another"),
+    validation = Rule::new("self.stores.exists(s, !has(s.externalSecret))")
+        .message("externalSecret holds no credential: name the store that it reads from as well")
+)]
+pub struct PostgresqlClusterSpec {
+    /// As in the settings file.
+    #[serde(flatten)]
+    pub cluster: ClusterSpec,
+}
+
+/// What was last seen of a cluster.
+#[derive(Debug, Clone, Default, PartialEq, KubeSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterResourceStatus {
+    /// The generation that the conditions speak of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Ready`: claims can be served. `Preflight`: nothing was found that would bite later.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// The writable host, `host:port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub primary: Option<String>,
+    /// PostgreSQL's version, as `15.18`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Every server.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<MemberStatus>,
+}
+
+/// A server of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// `host:port`.
+    pub host: String,
+    /// primary, standby or unreachable.
+    pub role: String,
+}

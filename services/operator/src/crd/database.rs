@@ -1,0 +1,76 @@
+//! `PostgresqlDatabase`, version v1: a claim.
+
+use kube::{CustomResource, KubeSchema};
+use pgtenant_model::{ClaimSpec, Mode};
+use serde::{Deserialize, Serialize};
+
+use super::status::DatabaseStatus;
+
+/// A database with roles and credentials on a shared cluster.
+#[derive(Debug, Clone, PartialEq, Eq, CustomResource, KubeSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[kube(
+    group = "pgtenant.io",
+    version = "v1",
+    kind = "PostgresqlDatabase",
+    plural = "postgresqldatabases",
+    singular = "postgresqldatabase",
+    shortname = "pgdb",
+    category = "pgtenant",
+    namespaced,
+    status = "DatabaseStatus",
+    derive = "PartialEq",
+    doc = "A database on a shared PostgreSQL cluster, with a read, a write and an admin role, whose credentials are in Secrets beside it.",
+    selectable = ".spec.cluster",
+    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode", description = "What removing this object does: standard drops the database, protected keeps it"),
+    printcolumn(name = "Database", type_ = "string", json_path = ".status.database", description = "The database's name on the cluster"),
+    printcolumn(name = "State", type_ = "string", json_path = ".status.state", description = "Pending, Provisioning, Ready, Degraded, Failed, Deleting or Retained"),
+    printcolumn(name = "Endpoint", type_ = "string", json_path = ".status.endpoint.host", description = "Where to connect", priority = 1),
+    printcolumn(name = "Cluster", type_ = "string", json_path = ".spec.cluster", description = "The shared cluster", priority = 1),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", description = "Why it is, or is not, Ready", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
+        .message("metadata.name must be a DNS label: a-z, 0-9 and hyphens, with a letter or digit first and last"),
+    validation = Rule::new("size(self.metadata.name) <= 53")
+        .message("metadata.name has more than 53 bytes; {namespace}-{name} names the database, and has at most 55")
+)]
+pub struct PostgresqlDatabaseSpec {
+    /// What removing this object does. `standard` drops the database, its roles and its stored credentials; `protected`
+    /// keeps all of them.
+    #[serde(default)]
+    pub mode: Mode,
+    /// The PostgresqlCluster that holds the database. Can not be changed later.
+    #[serde(default = "default_cluster")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("can not be changed; make another database on the other cluster and copy the data"))]
+    pub cluster: String,
+    /// Schemas beside `public` that get the same grants.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 63), regex(pattern = "^[a-z_][a-z0-9_]*$")))]
+    #[x_kube(
+        merge_strategy = ListMerge::Set,
+        validation = Rule::new("self.all(s, s != 'public' && s != 'information_schema' && !s.startsWith('pg_'))")
+            .message("public is always there; information_schema and pg_… are PostgreSQL's own")
+    )]
+    pub schemas: Vec<String>,
+    /// Extensions; the cluster's allow-list decides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 63), regex(pattern = "^[a-z0-9_-]+$")))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub extensions: Vec<String>,
+    /// Connections that each role may have at once; none: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub connection_limit: Option<i32>,
+}
+
+pub(crate) fn default_cluster() -> String {
+    ClaimSpec::default().cluster
+}
+
+impl From<&PostgresqlDatabaseSpec> for ClaimSpec {
+    fn from(spec: &PostgresqlDatabaseSpec) -> Self {
+        let PostgresqlDatabaseSpec { mode, cluster, schemas, extensions, connection_limit } = spec.clone();
+        Self { mode, cluster, schemas, extensions, connection_limit }
+    }
+}

@@ -1,0 +1,49 @@
+//! The custom resources, as types and as the definitions that are generated from them.
+
+#![expect(unreachable_pub, reason = "KubeSchema derives the schema from a private copy of the type")]
+
+mod cluster;
+mod database;
+mod restore;
+mod status;
+pub mod v1alpha1;
+pub mod v1beta1;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt as _;
+use kube::core::crd::merge_crds;
+
+pub use cluster::{ClusterResourceStatus, MemberStatus, PostgresqlCluster, PostgresqlClusterSpec};
+pub use database::{PostgresqlDatabase, PostgresqlDatabaseSpec};
+pub use restore::{PostgresqlRestore, PostgresqlRestoreSpec, RestoreResourceStatus, RestoreSource, RestoreStrategy};
+pub use status::{DatabaseStatus, EndpointStatus, RoleResourceStatus, RolesStatus, StoreStatus};
+
+/// The API group.
+pub const GROUP: &str = "pgtenant.io";
+/// The version in which databases are stored.
+pub const STORED: &str = "v1";
+
+/// Every definition, without a conversion webhook: that is where the control plane runs.
+#[must_use]
+pub fn definitions() -> Vec<CustomResourceDefinition> {
+    let versions =
+        vec![PostgresqlDatabase::crd(), v1beta1::PostgresqlDatabase::crd(), v1alpha1::PostgresqlDatabase::crd()];
+    let databases = merge_crds(versions, STORED).unwrap_or_else(|error| unreachable!("versions of one kind: {error}"));
+    vec![databases, PostgresqlCluster::crd(), PostgresqlRestore::crd()]
+}
+
+/// The name of the definition that has several versions.
+pub const DATABASES: &str = "postgresqldatabases.pgtenant.io";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn databases_are_served_in_three_versions_and_stored_in_one() {
+        let databases = definitions().remove(0);
+        assert_eq!(databases.metadata.name.as_deref(), Some(DATABASES));
+        let versions: Vec<_> = databases.spec.versions.iter().map(|v| (&*v.name, v.served, v.storage)).collect();
+        assert_eq!(versions, [("v1", true, true), ("v1alpha1", true, false), ("v1beta1", true, false)]);
+    }
+}

@@ -1,0 +1,166 @@
+//! Databases: what a `PostgresqlDatabase` wishes goes into the ledger, and what became of it goes into its status.
+//!
+//! A reconciliation reads from the top: dereference, decide (pure), apply, status (pure), write it. Cleaning up never
+//! validates, so that a bad spec does not stand in the way of its own deletion.
+
+mod decide;
+mod status;
+mod wish;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::Utc;
+use futures::{Stream, StreamExt as _};
+use k8s_openapi::api::core::v1::Secret;
+use kube::core::PartialObjectMeta;
+use kube::runtime::controller::{Action, Config};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::{Controller, Predicate as _, WatchStreamExt as _, predicates, reflector, watcher};
+use kube::{Api, Resource as _, ResourceExt as _};
+use pgtenant_ledger::{Claim, Wish, claim, within_deadline};
+use pgtenant_model::ClaimKey;
+
+use crate::context::{Context, again};
+use crate::crd::PostgresqlDatabase;
+use crate::error::{OperatorError, Result};
+use crate::events;
+use crate::heard::Heard;
+use crate::object::{put_status, set_finalizer};
+use decide::{Ending, Refusal, decide, ending};
+use status::status;
+
+/// What holds an object until its database is gone, or kept without it.
+const FINALIZER: &str = "pgtenant.io/database";
+/// Objects under work at once: a few round trips to the ledger and the API server each.
+const AT_ONCE: u16 = 8;
+/// Nothing was heard of a claim under work for so long: it is looked at.
+const SILENCE: Duration = Duration::from_secs(30);
+/// After a refusal that nothing announces the end of, as a name that another namespace has.
+const REFUSED: Duration = Duration::from_secs(300);
+
+/// Runs until `stop`. `store` is filled for those who look objects up.
+pub(crate) async fn run(
+    context: Arc<Context>,
+    heard: Heard,
+    writer: reflector::store::Writer<PostgresqlDatabase>,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) {
+    let store = writer.as_reader();
+    let claims = heard.claims.map(|key| ObjectRef::new(key.name()).within(key.namespace()));
+    Controller::for_stream(watched(&context, writer), store)
+        .with_config(Config::default().concurrency(AT_ONCE))
+        .reconcile_on(claims)
+        .reconcile_all_on(heard.all)
+        .graceful_shutdown_on(stop)
+        .run(reconcile, retry, context)
+        .for_each(|result| async {
+            if let Err(error) = result {
+                tracing::debug!(error = &error as &dyn std::error::Error, "a database was not reconciled");
+            }
+        })
+        .await;
+}
+
+/// Objects whose wish has changed. What is kept in memory is small: nobody here needs to know who wrote which field.
+fn watched(
+    context: &Context,
+    writer: reflector::store::Writer<PostgresqlDatabase>,
+) -> impl Stream<Item = Result<PostgresqlDatabase, watcher::Error>> + Send + 'static {
+    let api: Api<PostgresqlDatabase> = Api::all(context.client.clone());
+    watcher(api, watcher::Config::default())
+        .default_backoff()
+        .modify(|object| object.metadata.managed_fields = None)
+        .reflect(writer)
+        .touched_objects()
+        .predicate_filter(predicates::generation.combine(predicates::finalizers), Default::default())
+}
+
+async fn reconcile(object: Arc<PostgresqlDatabase>, context: Arc<Context>) -> Result<Action> {
+    let found = dereference(&object, &context).await?;
+    if object.meta().deletion_timestamp.is_some() {
+        return clean_up(&object, found, &context).await;
+    }
+    let step = decide(&object, found.as_ref());
+    let (claim, refusal) = wish::apply(step, &object, found, &context).await?;
+    let status = status(&object, claim.as_ref(), refusal.as_ref(), Utc::now());
+    if put_status(&*object, object.status.as_ref(), &status, &context).await?
+        && let Some(Refusal { reason, message }) = &refusal
+    {
+        events::refused(&object, reason, message, &context).await;
+    }
+    context.retries.succeeded(&object.uid().unwrap_or_default());
+    Ok(match refusal {
+        Some(_) => again(REFUSED),
+        None if claim.as_ref().is_some_and(settled) => Action::await_change(),
+        None => again(SILENCE),
+    })
+}
+
+/// What the ledger has of this name; nothing where the name can not be a claim's.
+async fn dereference(object: &PostgresqlDatabase, context: &Context) -> Result<Option<Claim>> {
+    let Ok(key) = ClaimKey::new(object.namespace().unwrap_or_default(), object.name_any()) else { return Ok(None) };
+    Ok(within_deadline(async { claim(&mut *context.ledger.acquire().await?, &key).await }).await?)
+}
+
+/// Lets go of the object when nothing is left to be done for it.
+async fn clean_up(object: &PostgresqlDatabase, found: Option<Claim>, context: &Context) -> Result<Action> {
+    if !object.finalizers().iter().any(|one| one == FINALIZER) {
+        return Ok(Action::await_change());
+    }
+    let claim = match ending(found) {
+        Ending::Withdraw(key) => wish::withdraw(&key, object, context).await?,
+        Ending::Wait(claim) => Some(*claim),
+        Ending::Done => None,
+    };
+    let Some(claim) = claim.filter(|claim| claim.wish == Wish::Absent) else {
+        set_finalizer(object, FINALIZER, false, context).await?;
+        context.retries.succeeded(&object.uid().unwrap_or_default());
+        return Ok(Action::await_change());
+    };
+    let status = status(object, Some(&claim), None, Utc::now());
+    put_status(object, object.status.as_ref(), &status, context).await?;
+    Ok(again(SILENCE))
+}
+
+fn settled(claim: &Claim) -> bool {
+    claim.wish == Wish::Retained || (claim.observed_generation >= claim.generation && claim.attempts == 0)
+}
+
+fn retry(object: Arc<PostgresqlDatabase>, error: &OperatorError, context: Arc<Context>) -> Action {
+    let wait = context.retries.failed(&object.uid().unwrap_or_default());
+    let name = ObjectRef::from_obj(&*object);
+    tracing::warn!(object = %name, error = error as &dyn std::error::Error, ?wait, "trying again");
+    Action::requeue(wait)
+}
+
+/// Wakes a claim when somebody else has changed or removed one of its Secrets.
+pub(crate) async fn watch_secrets(context: &Context, secrets: Api<PartialObjectMeta<Secret>>) {
+    let config = watcher::Config::default().labels("app.kubernetes.io/managed-by=pgtenant,pgtenant.io/claim");
+    let mut events = std::pin::pin!(watcher(secrets, config).default_backoff());
+    while let Some(event) = events.next().await {
+        let secret = match event {
+            Ok(watcher::Event::Apply(secret)) if crate::tamper::tampered(&secret.metadata) => secret,
+            Ok(watcher::Event::Delete(secret)) => secret,
+            // What was changed while nobody watched is found by the periodic look.
+            Ok(_) => continue,
+            Err(error) => {
+                tracing::debug!(%error, "Secrets are not watched");
+                continue;
+            }
+        };
+        let claim = secret.labels().get("pgtenant.io/claim").cloned().unwrap_or_default();
+        let Ok(key) = ClaimKey::new(secret.namespace().unwrap_or_default(), claim) else { continue };
+        let look = async { pgtenant_ledger::look_now(&mut *context.ledger.acquire().await?, &key).await };
+        match within_deadline(look).await {
+            Ok(true) => tracing::info!(claim = %key, secret = secret.name_any(), "was changed by somebody else"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(claim = %key, error = &error as &dyn std::error::Error, "not looked at now"),
+        }
+    }
+}
+
+/// Objects that are known, for events.
+pub(crate) fn find(store: &Store<PostgresqlDatabase>, namespace: &str, name: &str) -> Option<Arc<PostgresqlDatabase>> {
+    store.get(&ObjectRef::new(name).within(namespace))
+}

@@ -1,0 +1,181 @@
+//! One replica leads: it reconciles objects and keeps the webhooks' certificate. All of them answer the webhooks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum_server::tls_rustls::RustlsConfig;
+use chrono::Utc;
+use k8s_openapi::api::core::v1::Secret;
+use kube::core::PartialObjectMeta;
+use kube::runtime::reflector;
+use kube::{Api, Client};
+use kube_lease_manager::LeaseManagerBuilder;
+use pgtenant_ledger::Ledger;
+use secrecy::ExposeSecret as _;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::{Context, Retries};
+use crate::crd::PostgresqlDatabase;
+use crate::error::{OperatorError, Result};
+use crate::heard::channels;
+use crate::webhook::{Certificates, WebhookSettings, serve, tell};
+use crate::{cluster, database, events};
+
+/// The Lease's name.
+const LEASE: &str = "pgtenant";
+/// A replica that does not renew for so long has lost it; in seconds.
+const LEASE_SECONDS: u64 = 15;
+/// It renews so long before the end; in seconds.
+const GRACE_SECONDS: u64 = 5;
+/// How often the certificate is read again.
+const CERTIFICATE: Duration = Duration::from_secs(60);
+/// After the API server did not answer.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How this replica takes part.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The control plane's own namespace: of the Lease and of the webhooks' certificate.
+    pub namespace: String,
+    /// This replica, in the Lease and in Events; no other replica has it.
+    pub identity: String,
+    /// None: no webhooks are served; objects of former versions can not be read or written then.
+    pub webhook: Option<WebhookSettings>,
+}
+
+/// Runs until `stop`.
+pub async fn run(client: Client, ledger: Ledger, settings: Settings, stop: CancellationToken) {
+    let context =
+        Arc::new(Context { client, ledger, identity: settings.identity.clone(), retries: Retries::default() });
+    let work = async { tokio::join!(answer(&context, &settings, &stop), take_the_lead(&context, &settings)) };
+    stop.run_until_cancelled(work).await;
+}
+
+/// Serves the webhooks, with whatever certificate there is at the time.
+async fn answer(context: &Context, settings: &Settings, stop: &CancellationToken) {
+    let Some(webhook) = &settings.webhook else { return };
+    let certificates =
+        patiently("the webhooks have no certificate yet", || certificates(context, settings, false)).await;
+    let pem = |one: &Certificates| (one.certificate.clone().into_bytes(), one.key.expose_secret().as_bytes().to_vec());
+    let (certificate, key) = pem(&certificates);
+    let tls = match RustlsConfig::from_pem(certificate, key).await {
+        Ok(tls) => tls,
+        Err(error) => return tracing::error!(%error, "the webhooks' certificate can not be used"),
+    };
+    let reload = async {
+        let mut known = certificates;
+        loop {
+            tokio::time::sleep(CERTIFICATE).await;
+            let Ok(found) = self::certificates(context, settings, false).await else { continue };
+            if !found.same(&known) {
+                let (certificate, key) = pem(&found);
+                match tls.reload_from_pem(certificate, key).await {
+                    Ok(()) => known = found,
+                    Err(error) => tracing::error!(%error, "the webhooks' new certificate can not be used"),
+                }
+            }
+        }
+    };
+    let serving = serve(webhook.listen, tls.clone(), context.ledger.clone(), stop.clone());
+    tokio::select! {
+        served = serving => if let Err(error) = served {
+            tracing::error!(error = &error as &dyn std::error::Error, "the webhooks are not served");
+        },
+        () = reload => {}
+    }
+}
+
+async fn certificates(context: &Context, settings: &Settings, renew: bool) -> Result<Certificates> {
+    let Some(WebhookSettings { target, tls_dir, .. }) = &settings.webhook else {
+        return Err(OperatorError::Certificate("no webhooks are served".to_owned()));
+    };
+    match tls_dir {
+        Some(dir) => Certificates::read(dir),
+        None => {
+            let names = target.names();
+            Certificates::of_secret(&context.client, &settings.namespace, &names, Utc::now(), renew).await
+        }
+    }
+}
+
+/// Leads whenever this replica has the Lease. When it is stopped the Lease is given back, so that another one leads at once.
+async fn take_the_lead(context: &Arc<Context>, settings: &Settings) {
+    let manager = patiently("the Lease can not be asked for", || async {
+        Ok(LeaseManagerBuilder::new(context.client.clone(), LEASE)
+            .with_namespace(&settings.namespace)
+            .with_identity(&settings.identity)
+            .with_duration(LEASE_SECONDS)
+            .with_grace(GRACE_SECONDS)
+            .build()
+            .await?)
+    })
+    .await;
+    let (mut leads, _task) = manager.watch().await;
+    loop {
+        if leads.wait_for(|leads| *leads).await.is_err() {
+            return;
+        }
+        tracing::info!("this replica leads");
+        metrics::gauge!("pgtenant_kubernetes_leader").set(1.0);
+        let lost = CancellationToken::new();
+        let until = async {
+            leads.wait_for(|leads| !*leads).await.ok();
+            lost.cancel();
+        };
+        tokio::join!(lead(context, settings, &lost), until);
+        metrics::gauge!("pgtenant_kubernetes_leader").set(0.0);
+        tracing::warn!("another replica leads");
+    }
+}
+
+/// All that one replica does for all, until `lost`.
+async fn lead(context: &Arc<Context>, settings: &Settings, lost: &CancellationToken) {
+    let (announcer, heard, clusters, news) = channels();
+    let writer = reflector::store::Writer::<PostgresqlDatabase>::default();
+    let store = writer.as_reader();
+    let secrets: Api<PartialObjectMeta<Secret>> = Api::all(context.client.clone());
+    let work = async {
+        tokio::join!(
+            announcer.run(&context.ledger),
+            database::run(Arc::clone(context), heard, writer, lost.clone().cancelled_owned()),
+            database::watch_secrets(context, secrets),
+            cluster::run(Arc::clone(context), clusters, lost.clone().cancelled_owned()),
+            events::follow(Arc::clone(context), store, news),
+            keep_certificate(context, settings),
+        )
+    };
+    lost.run_until_cancelled(work).await;
+}
+
+/// Makes the certificate anew in time, and tells the API server of it: at once, and when it was told otherwise.
+async fn keep_certificate(context: &Context, settings: &Settings) {
+    let Some(WebhookSettings { target, tls_dir, .. }) = &settings.webhook else { return };
+    loop {
+        let trusted = patiently("the webhooks' certificate is not kept", || async {
+            // Whoever makes the certificate tells the API server of it, too.
+            if tls_dir.is_some() {
+                return Ok(());
+            }
+            let Certificates { trusted, .. } = certificates(context, settings, true).await?;
+            tell(&context.client, target, &trusted).await
+        });
+        trusted.await;
+        tokio::time::sleep(CERTIFICATE).await;
+    }
+}
+
+/// Tries until it succeeds.
+async fn patiently<T, F: Future<Output = Result<T>>>(fault: &str, attempt: impl Fn() -> F) -> T {
+    let mut told = false;
+    loop {
+        match attempt().await {
+            Ok(done) => return done,
+            Err(error) if !told => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "{fault}");
+                told = true;
+            }
+            Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "{fault}"),
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}

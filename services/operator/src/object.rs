@@ -1,0 +1,99 @@
+//! Writing to objects: server-side apply, each part by its own field manager, so that nobody's fields are lost.
+
+use std::time::Duration;
+
+use kube::api::{Patch, PatchParams};
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Client, Resource, ResourceExt as _};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::context::{Context, MANAGER};
+use crate::error::{OperatorError, Result, code};
+
+/// An API server that has not answered by then is away.
+const DEADLINE: Duration = Duration::from_secs(15);
+
+/// Waits for the API server as long as it can be of use.
+pub(crate) async fn ask<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T> {
+    match tokio::time::timeout(DEADLINE, call).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(OperatorError::Silent(DEADLINE.as_secs())),
+    }
+}
+
+/// An object that can be applied to: cluster-scoped or in a namespace.
+pub(crate) trait Target:
+    Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + std::fmt::Debug
+{
+    fn api(&self, client: Client) -> Api<Self>;
+}
+
+impl Target for crate::crd::PostgresqlDatabase {
+    fn api(&self, client: Client) -> Api<Self> {
+        namespaced(self, client)
+    }
+}
+
+impl Target for crate::crd::PostgresqlCluster {
+    fn api(&self, client: Client) -> Api<Self> {
+        Api::all(client)
+    }
+}
+
+fn namespaced<K>(object: &K, client: Client) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    Api::namespaced(client, &object.namespace().unwrap_or_default())
+}
+
+/// Names the very object, so that none of the same name is touched, nor made.
+fn head<K: Target>(object: &K) -> Value {
+    json!({
+        "apiVersion": K::api_version(&()), "kind": K::kind(&()),
+        "metadata": {"name": object.name_any(), "namespace": object.namespace(), "uid": object.uid()},
+    })
+}
+
+/// Adds our finalizer, or takes it away. An object that is gone needs none.
+pub(crate) async fn set_finalizer<K: Target>(object: &K, name: &str, there: bool, context: &Context) -> Result<()> {
+    let mut patch = head(object);
+    patch["metadata"]["finalizers"] = if there { json!([name]) } else { json!([]) };
+    let apply = PatchParams::apply(MANAGER).force();
+    match ask(object.api(context.client.clone()).patch(&object.name_any(), &apply, &Patch::Apply(&patch))).await {
+        Err(OperatorError::Kubernetes(error)) if matches!(code(&error), Some(404 | 409)) => {
+            if there {
+                Err(OperatorError::Stale)
+            } else {
+                Ok(())
+            }
+        }
+        other => other.map(drop),
+    }
+}
+
+/// Writes the status if it is another one; says whether it was.
+pub(crate) async fn put_status<K: Target, S: Serialize>(
+    object: &K,
+    before: Option<&S>,
+    status: &S,
+    context: &Context,
+) -> Result<bool> {
+    let text = |status| serde_json::to_value(status).unwrap_or_default();
+    let status = text(status);
+    if before.map(text).as_ref() == Some(&status) {
+        return Ok(false);
+    }
+    let mut patch = head(object);
+    patch["status"] = status;
+    let apply = PatchParams::apply(MANAGER).force();
+    let api = object.api(context.client.clone());
+    match ask(api.patch_status(&object.name_any(), &apply, &Patch::Apply(&patch))).await {
+        // Gone, or another object by now: there is nobody to be told.
+        Err(OperatorError::Kubernetes(error)) if code(&error) == Some(404) => Ok(false),
+        Err(OperatorError::Kubernetes(error)) if code(&error) == Some(409) => Err(OperatorError::Stale),
+        other => other.map(|_| true),
+    }
+}

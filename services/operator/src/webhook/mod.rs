@@ -1,0 +1,81 @@
+//! What the API server asks: to convert databases between versions, and whether a wish would be refused.
+//!
+//! Both are answered by every replica. Nothing depends on the second: what it refuses is refused again when the wish is written
+//! down, and the object's condition says so. Its failure policy is therefore `Ignore`.
+
+mod admit;
+mod certificate;
+mod review;
+mod target;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::post;
+use axum_server::Handle;
+use axum_server::tls_rustls::RustlsConfig;
+use pgtenant_ledger::Ledger;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{OperatorError, Result};
+
+pub(crate) use certificate::Certificates;
+pub(crate) use target::tell;
+pub use target::{Target, install};
+
+/// A thousand objects of 2 KiB in one review, and some.
+const LARGEST_REVIEW: usize = 16 * 1024 * 1024;
+/// For requests under way when the process is asked to stop.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How the webhooks are served, and how the API server finds them.
+#[derive(Debug, Clone)]
+pub struct WebhookSettings {
+    /// The address of the socket.
+    pub listen: SocketAddr,
+    /// What the API server is told.
+    pub target: Target,
+    /// A folder with `tls.crt` and `tls.key` that somebody else keeps fresh, as cert-manager does; none: pgtenant makes its
+    /// own, in a Secret, and tells the API server.
+    pub tls_dir: Option<PathBuf>,
+}
+
+/// Where the certificate lies.
+pub(crate) const SECRET: &str = "pgtenant-webhook-tls";
+
+/// Serves until `stop`.
+///
+/// # Errors
+/// The socket is taken.
+pub(crate) async fn serve(
+    listen: SocketAddr,
+    tls: RustlsConfig,
+    ledger: Ledger,
+    stop: CancellationToken,
+) -> Result<()> {
+    let fault = |source| OperatorError::Listen { address: listen, source };
+    let socket = TcpListener::bind(listen).map_err(fault)?;
+    socket.set_nonblocking(true).map_err(fault)?;
+    let handle = Handle::new();
+    let closing = handle.clone();
+    tokio::spawn(async move {
+        stop.cancelled().await;
+        closing.graceful_shutdown(Some(GRACE));
+    });
+    let router = Router::new()
+        .route("/convert", post(review::convert))
+        .route("/validate", post(admit::validate))
+        .layer(DefaultBodyLimit::max(LARGEST_REVIEW))
+        .with_state(Arc::new(Asked { ledger }));
+    let server = axum_server::from_tcp_rustls(socket, tls).map_err(fault)?;
+    server.handle(handle).serve(router.into_make_service()).await.map_err(fault)
+}
+
+/// What answers are made from.
+pub(crate) struct Asked {
+    pub(crate) ledger: Ledger,
+}
