@@ -1,6 +1,5 @@
 //! Connections, logins, preflight.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use pgtenant_model::{ClaimKey, SslMode, Tier};
