@@ -81,7 +81,17 @@ kubernetes:
 
 {{/* pgtenant.toml. Helm's toToml writes whole numbers with a point, which is another type. */}}
 {{- define "pgtenant.settings" -}}
+{{- include "pgtenant.tomlFile" (mergeOverwrite (include "pgtenant.ownSettings" . | fromYaml) (deepCopy .Values.config)) }}
+{{- end }}
+
+{{/* The same for the migration, which comes before the webhook's certificate and speaks to no Kubernetes. */}}
+{{- define "pgtenant.migrationSettings" -}}
 {{- $settings := mergeOverwrite (include "pgtenant.ownSettings" . | fromYaml) (deepCopy .Values.config) }}
+{{- include "pgtenant.tomlFile" (omit $settings "kubernetes") }}
+{{- end }}
+
+{{- define "pgtenant.tomlFile" -}}
+{{- $settings := . }}
 {{- range $key, $value := $settings }}
 {{- if not (or (kindIs "map" $value) (kindIs "invalid" $value)) }}
 {{ $key }} = {{ include "pgtenant.toml" $value }}
