@@ -28,7 +28,7 @@ bench: ## Measure against the same SQL by hand (takes some minutes)
 	@$(CARGO) build --release -p pgtenant -p pgtenant-bench
 	@target/release/pgtenant-bench $(ARGS)
 
-lint: ## Formatting, clippy, licences and advisories, generated files, the OpenAPI document
+lint: ## Formatting, clippy, licences and advisories, generated files, the OpenAPI document, charts
 	@.ci/lint
 
 generate: ## Write the generated files again

@@ -1,0 +1,33 @@
+-- Health of a PostgresqlRestore, for Argo CD (Lua 5.1).
+local function is(status, message)
+  return { status = status, message = message }
+end
+
+if obj.metadata.deletionTimestamp ~= nil then
+  return is("Progressing", "Being removed")
+end
+
+local status = obj.status
+local phase = status and status.phase
+if phase == nil then
+  return is("Progressing", "Waiting for pgtenant to look at it")
+end
+
+local message = status.message
+for _, condition in ipairs(status.conditions or {}) do
+  if condition.type == "Ready" or condition.type == "Succeeded" then
+    message = message or condition.message
+  end
+end
+
+if phase == "Succeeded" then
+  return is("Healthy", message or phase)
+end
+if phase == "Requested" then
+  return is("Suspended", message or "Waiting for a person to approve it")
+end
+-- What was asked for has not happened, and will not.
+if phase == "Failed" or phase == "Cancelled" or phase == "Rejected" then
+  return is("Degraded", message or phase)
+end
+return is("Progressing", message or phase)
