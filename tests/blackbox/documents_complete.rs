@@ -206,6 +206,10 @@ async fn commands() -> BTreeSet<String> {
             found.insert(format!("pgtenant {}", path.join(" ")));
             continue;
         };
+        // `migrate` does something of its own as well.
+        if !help.lines().any(|line| line.starts_with("Usage: ") && line.ends_with("<COMMAND>")) {
+            found.insert(format!("pgtenant {}", path.join(" ")));
+        }
         let list = rest.split("\n\n").next().unwrap();
         // A line that goes on is indented further.
         let names = list.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));

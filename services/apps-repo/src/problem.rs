@@ -37,7 +37,7 @@ pub(crate) fn order(problem: &AppsProblem) -> (&str, i32, &str, &str) {
 }
 
 /// Control characters as escapes, at most [`MAX_CHARS`].
-fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     let mut clean = String::with_capacity(text.len().min(MAX_CHARS));
     for (count, char) in text.chars().enumerate() {
         if count == MAX_CHARS {

@@ -11,6 +11,9 @@ use crate::tree::{Data, Node};
 /// More faults than these in one file help nobody.
 const MAX_PROBLEMS: usize = 50;
 
+/// What rewrites files of older charts.
+const MIGRATE: &str = "`pgtenant migrate values -f DIR`";
+
 /// A key's value and the line of the key.
 #[derive(Clone, Copy)]
 pub(crate) struct Field<'n> {
@@ -138,7 +141,8 @@ impl<'f> Reader<'f> {
         texts.into_iter().collect()
     }
 
-    fn wrong_type(&mut self, at: Field<'_>, path: &str, wanted: &str) {
+    /// Notes that a value is of another type.
+    pub(crate) fn wrong_type(&mut self, at: Field<'_>, path: &str, wanted: &str) {
         let message = match &at.node.data {
             Data::Scalar { kind: Kind::Null, .. } => format!("has no value; it must be {wanted}"),
             Data::Scalar { text, kind } => format!("{text:?} is {} and must be {wanted}", kind.describe()),
@@ -159,10 +163,12 @@ pub(crate) fn join(path: &str, key: &str) -> String {
 fn unknown_key(key: &str, allowed: &[&str]) -> String {
     let hint = match key {
         "deletionProtection" | "dbDeletionPolicy" | "roleDeletionPolicy" if allowed.contains(&"mode") => {
-            "is of an older chart; write `mode: protected` or `mode: standard` in its place".to_owned()
+            format!(
+                "is of an older chart; write `mode: protected` or `mode: standard` in its place, or let {MIGRATE} do it"
+            )
         }
         "tenantDatabases" if allowed.contains(&"postgresqlDatabases") => {
-            "is of an older chart; write `postgresqlDatabases` in its place".to_owned()
+            format!("is of an older chart; write `postgresqlDatabases` in its place, or let {MIGRATE} do it")
         }
         "<<" => "merging of mappings is not supported here; write the keys out".to_owned(),
         _ => match nearest(key, allowed) {

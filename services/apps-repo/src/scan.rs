@@ -117,6 +117,8 @@ pub struct Scan {
     pub unused: Vec<Kept>,
     /// Applications of our chart, and those of which it can not be told.
     pub applications: usize,
+    /// The folders of applications of our chart, and of those of which it can not be told.
+    pub(crate) places: Vec<String>,
     /// The folder as a whole could not be read, or not to its end: nothing is known of what is not in it.
     pub unreadable: bool,
     /// Something changed while it was read: another look is needed soon.

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::rc::Rc;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, Tag};
@@ -14,15 +15,41 @@ const MAX_DEPTH: usize = 64;
 /// Nodes, those that aliases repeat counted each time.
 const MAX_NODES: usize = 100_000;
 
-/// A node and the line on which it begins.
+/// A node and where it stands.
 #[derive(Debug)]
 pub(crate) struct Node {
+    /// The line on which it begins.
     pub(crate) line: u32,
+    /// In characters of the text without its byte order mark; quotes, brackets and tags included. A collection in block
+    /// style has no end of its own: it ends where the last node within it does.
+    pub(crate) span: Range<usize>,
+    pub(crate) style: Style,
     pub(crate) data: Data,
     /// Nodes within it and itself, aliases spelled out.
     size: usize,
     /// Collections within it and itself, aliases spelled out.
     height: usize,
+}
+
+impl Node {
+    /// Something else in the same place.
+    pub(crate) fn with(&self, data: Data) -> Rc<Self> {
+        let Self { line, span, style, data: _, size, height } = self;
+        Rc::new(Self { line: *line, span: span.clone(), style: *style, data, size: *size, height: *height })
+    }
+}
+
+/// How a node is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// A word without quotes.
+    Plain,
+    /// In quotes of this kind.
+    Quoted(char),
+    /// Text after `|` or `>`, and collections by indentation.
+    Block,
+    /// Collections in brackets.
+    Flow,
 }
 
 #[derive(Debug)]
@@ -104,6 +131,7 @@ fn line(line: usize) -> u32 {
 /// A collection that is still open.
 struct Frame {
     line: u32,
+    start: usize,
     anchor: usize,
     items: Vec<Rc<Node>>,
     is_map: bool,
@@ -130,16 +158,17 @@ impl Builder {
                 }
                 Err(Fault::new(line, "a second document begins here; put everything into one, without `---` between"))
             }
-            Event::SequenceStart(anchor, _) => self.open(line, anchor, false),
-            Event::MappingStart(anchor, _) => self.open(line, anchor, true),
+            Event::SequenceStart(anchor, _) => self.open(span, anchor, false),
+            Event::MappingStart(anchor, _) => self.open(span, anchor, true),
             Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
-                Some(frame) => self.close(frame),
+                Some(frame) => self.close(frame, span),
                 None => Ok(()),
             },
             Event::Scalar(text, style, anchor, tag) => {
                 let kind = kind_of(&text, style, tag.as_ref());
                 let data = Data::Scalar { text: text.into_owned(), kind };
-                self.add(Rc::new(Node { line, data, size: 1, height: 0 }), anchor)
+                let (span, style) = (span.start.index()..span.end.index(), style_of(style));
+                self.add(Rc::new(Node { line, span, style, data, size: 1, height: 0 }), anchor)
             }
             Event::Alias(anchor) => match self.anchors.get(&anchor) {
                 Some(node) => self.add(Rc::clone(node), 0),
@@ -148,16 +177,23 @@ impl Builder {
         }
     }
 
-    fn open(&mut self, line: u32, anchor: usize, is_map: bool) -> Result<(), Fault> {
+    fn open(&mut self, span: Span, anchor: usize, is_map: bool) -> Result<(), Fault> {
+        let (line, start) = (line(span.start.line()), span.start.index());
         if self.open.len() >= MAX_DEPTH {
             return Err(too_deep(line));
         }
-        self.open.push(Frame { line, anchor, items: Vec::new(), is_map });
+        self.open.push(Frame { line, start, anchor, items: Vec::new(), is_map });
         Ok(())
     }
 
-    fn close(&mut self, frame: Frame) -> Result<(), Fault> {
-        let Frame { line, anchor, items, is_map } = frame;
+    fn close(&mut self, frame: Frame, end: Span) -> Result<(), Fault> {
+        let Frame { line, start, anchor, items, is_map } = frame;
+        // Only a bracket takes up room; white space after it belongs to the span as well.
+        let (style, end) = if end.is_empty() {
+            (Style::Block, items.last().map_or(start, |last| last.span.end))
+        } else {
+            (Style::Flow, end.start.index() + 1)
+        };
         let size = items.iter().map(|n| n.size).fold(1, usize::saturating_add);
         let height = 1 + items.iter().map(|n| n.height).max().unwrap_or(0);
         let data = if is_map {
@@ -166,7 +202,7 @@ impl Builder {
         } else {
             Data::List(items)
         };
-        self.add(Rc::new(Node { line, data, size, height }), anchor)
+        self.add(Rc::new(Node { line, span: start..end, style, data, size, height }), anchor)
     }
 
     fn add(&mut self, node: Rc<Node>, anchor: usize) -> Result<(), Fault> {
@@ -187,6 +223,15 @@ impl Builder {
             None => self.root = Some(node),
         }
         Ok(())
+    }
+}
+
+fn style_of(style: ScalarStyle) -> Style {
+    match style {
+        ScalarStyle::Plain => Style::Plain,
+        ScalarStyle::SingleQuoted => Style::Quoted('\''),
+        ScalarStyle::DoubleQuoted => Style::Quoted('"'),
+        ScalarStyle::Literal | ScalarStyle::Folded => Style::Block,
     }
 }
 

@@ -7,9 +7,10 @@ use pgtenant_model::{ClaimKey, ClaimSpec, Mode};
 
 use crate::reader::{Field, Reader, join, nearest};
 use crate::scan::Definition;
-use crate::tree::{self, Data};
+use crate::tree::{self, Data, Node};
 
-const LIST: &str = "postgresqlDatabases";
+/// The key of the list of databases.
+pub(crate) const LIST: &str = "postgresqlDatabases";
 const KEYS: [&str; 4] = [LIST, "global", "idp_oidc_provider_url", "idp_aws_account"];
 const ENTRY_KEYS: [&str; 6] = ["name", "mode", "cluster", "schemas", "extensions", "connectionLimit"];
 const MODES: [&str; 2] = ["standard", "protected"];
@@ -35,16 +36,21 @@ impl Values {
 
 /// Reads a `values.yaml`; `file` is its name for messages.
 pub(crate) fn parse(file: &str, namespace: &str, text: &str) -> Values {
-    let mut reader = Reader::new(file);
-    let root = match tree::parse(text) {
-        Ok(Some(root)) => root,
-        Ok(None) => return Values { names: Some(BTreeMap::new()), ..Values::default() },
+    match tree::parse(text) {
+        Ok(Some(root)) => read(file, namespace, &root),
+        Ok(None) => Values { names: Some(BTreeMap::new()), ..Values::default() },
         Err(fault) => {
+            let mut reader = Reader::new(file);
             reader.fault(fault.line, "", &fault.message);
-            return Values { problems: reader.into_problems(), ..Values::default() };
+            Values { problems: reader.into_problems(), ..Values::default() }
         }
-    };
-    let (listed, entries) = entries(&mut reader, Field { line: root.line, node: &root });
+    }
+}
+
+/// Reads the values that a `values.yaml` holds.
+pub(crate) fn read(file: &str, namespace: &str, root: &Node) -> Values {
+    let mut reader = Reader::new(file);
+    let (listed, entries) = entries(&mut reader, Field { line: root.line, node: root });
     let names = entries.as_deref().and_then(names);
     let mut definitions: Vec<Definition> = Vec::new();
     let mut seen: BTreeMap<String, u32> = BTreeMap::new();

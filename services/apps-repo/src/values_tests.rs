@@ -76,7 +76,7 @@ fn keys_are_a_closed_list() {
     assert_eq!(
         problems("global: {}\npostgresDatabases: []\ntenantDatabases: []\ncolour: red\n"),
         "f:2: postgresDatabases: is not known; did you mean `postgresqlDatabases`? (allowed: postgresqlDatabases, global, idp_oidc_provider_url, idp_aws_account)\n\
-         f:3: tenantDatabases: is of an older chart; write `postgresqlDatabases` in its place (allowed: postgresqlDatabases, global, idp_oidc_provider_url, idp_aws_account)\n\
+         f:3: tenantDatabases: is of an older chart; write `postgresqlDatabases` in its place, or let `pgtenant migrate values -f DIR` do it (allowed: postgresqlDatabases, global, idp_oidc_provider_url, idp_aws_account)\n\
          f:4: colour: is not known (allowed: postgresqlDatabases, global, idp_oidc_provider_url, idp_aws_account)\n"
     );
     let allowed = "(allowed: name, mode, cluster, schemas, extensions, connectionLimit)";
@@ -89,7 +89,7 @@ fn keys_are_a_closed_list() {
         ])),
         format!(
             "f:2: postgresqlDatabases[0].Mode: is not known; did you mean `mode`? {allowed}\n\
-             f:3: postgresqlDatabases[1].deletionProtection: is of an older chart; write `mode: protected` or `mode: standard` in its place {allowed}\n\
+             f:3: postgresqlDatabases[1].deletionProtection: is of an older chart; write `mode: protected` or `mode: standard` in its place, or let `pgtenant migrate values -f DIR` do it {allowed}\n\
              f:4: postgresqlDatabases[2].\"<<\": merging of mappings is not supported here; write the keys out {allowed}\n\
              f:5: postgresqlDatabases[3].\"x y\": is not known {allowed}\n"
         )

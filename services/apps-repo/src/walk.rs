@@ -15,8 +15,10 @@ use crate::problem::{listed, problem};
 use crate::scan::{Kept, Limits, Names, Scan};
 use crate::values::{self, Values};
 
-const APPLICATION: &str = "application.yaml";
-const VALUES: &str = "values.yaml";
+pub(crate) const APPLICATION: &str = "application.yaml";
+pub(crate) const VALUES: &str = "values.yaml";
+/// Of an application outside of any namespace.
+pub(crate) const NO_NAMESPACE: &str = "must be in a folder {namespace}/{application}, the namespace's and its own";
 // Why the claims of a file stay, to go after its name.
 const NO_APPLICATION: &str = "has no application.yaml beside it; put that back, or write `postgresqlDatabases: []` or remove both files if they shall go";
 const FOREIGN: &str = "belongs to an application of another chart; mend helm.chart in application.yaml, or write \
@@ -205,15 +207,18 @@ impl<'a> Walk<'a> {
         let values = join(name, VALUES);
         let read =
             self.read(&path.join(APPLICATION), &file, |text| Content::Application(application::parse(&file, text)));
+        if matches!(read, Ok(Content::Application(Application::Foreign))) {
+            return self.unused(path, name, FOREIGN);
+        }
+        self.scan.places.push(name.to_owned());
         let problems = match read {
-            Ok(Content::Application(Application::Foreign)) => return self.unused(path, name, FOREIGN),
             Ok(Content::Application(Application::Ours(problems))) => problems,
             Ok(Content::Application(Application::Unknown(problems))) => {
                 self.scan.applications += 1;
                 self.scan.problems.extend(problems);
                 return self.keep(&values, Names::Unknown, &format!("waits for {APPLICATION} to be mended"));
             }
-            Ok(Content::Values(_)) => return,
+            Ok(_) => return,
             Err(unread) => {
                 self.scan.applications += 1;
                 return self.unread(&file, unread, values, &format!("waits for {APPLICATION} to be readable"));
@@ -228,7 +233,7 @@ impl<'a> Walk<'a> {
     /// The namespace of an application of ours; none where it can not have one, which is a problem then.
     fn namespace(&mut self, name: &str, file: &str) -> Option<String> {
         let Some((namespace, _)) = name.split_once('/') else {
-            self.fault(file, "must be in a folder {namespace}/{application}, the namespace's and its own");
+            self.fault(file, NO_NAMESPACE);
             return None;
         };
         match check_label("namespace", namespace) {
@@ -369,7 +374,8 @@ fn folder_at(root: &Path, path: &Path) -> Result<Option<PathBuf>, Option<String>
     Ok(Some(target))
 }
 
-fn join(folder: &str, name: &str) -> String {
+/// A name within a folder; the root's is empty.
+pub(crate) fn join(folder: &str, name: &str) -> String {
     if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
 }
 

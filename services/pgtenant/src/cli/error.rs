@@ -12,7 +12,7 @@ pub(crate) enum Outcome {
     Done,
     /// Something was refused or is wrong, and has been printed: 1.
     Failed,
-    /// `plan --exit-code` found changes: 3.
+    /// There are changes, and `--exit-code` asked for it: 3.
     Changes,
     /// As a shell says that a program was ended by a signal: 128 and the signal.
     Status(u8),

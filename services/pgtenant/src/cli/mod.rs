@@ -13,6 +13,7 @@ mod error;
 mod events;
 mod first_token;
 mod http;
+mod migrate_values;
 mod name;
 mod operation;
 mod output;
@@ -44,7 +45,8 @@ Examples:
   pgtenant db connect idp-dev/my-db
   pgtenant plan -f apps/
 
-Exit status: 0 done, 1 failed, 2 wrong usage, 3 changes found by `plan --exit-code`."
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 changes found by `plan --exit-code` or
+`migrate values --exit-code`."
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -59,7 +61,7 @@ enum Command {
     Dev(server_args::DevArgs),
     /// Run the control plane beside clusters that are there
     Serve(server_args::ServeArgs),
-    /// Bring the ledger's schema up to date
+    /// Bring the ledger's schema up to date; `migrate values`: files of older charts
     Migrate(server_args::MigrateArgs),
     /// Print what an apps folder would change
     Plan(plan::PlanArgs),
@@ -102,7 +104,7 @@ fn dispatch(global: GlobalArgs, command: Command) -> Result<Outcome> {
     match command {
         Command::Dev(args) => server::dev(args),
         Command::Serve(args) => server::serve(&args),
-        Command::Migrate(args) => server::migrate(&args),
+        Command::Migrate(args) => migrate(&context, &args),
         Command::Config(command) => config::run(&context, &command),
         Command::Completions(args) => completions::run(&context, &args),
         client => block_on(run_client(&context, client)),
@@ -123,7 +125,14 @@ async fn run_client(context: &Context, command: Command) -> Result<Outcome> {
         Command::Completions(args) => completions::run(context, &args),
         Command::Dev(args) => server::dev(args),
         Command::Serve(args) => server::serve(&args),
-        Command::Migrate(args) => server::migrate(&args),
+        Command::Migrate(args) => migrate(context, &args),
+    }
+}
+
+fn migrate(context: &Context, args: &server_args::MigrateArgs) -> Result<Outcome> {
+    match &args.command {
+        Some(server_args::MigrateCommand::Values(values)) => migrate_values::run(context, values),
+        None => server::migrate(args),
     }
 }
 
@@ -162,7 +171,8 @@ mod tests {
             for inner in command.get_subcommands().filter(|c| c.get_name() != "help") {
                 check(inner, &path);
             }
-            if command.get_subcommands().next().is_none() {
+            let alone = !command.is_subcommand_required_set() && !command.is_arg_required_else_help_set();
+            if command.get_subcommands().next().is_none() || alone {
                 let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
                 assert!(help.contains("Example") && help.contains("pgtenant "), "{path} has no example");
             }

@@ -65,8 +65,17 @@ pub(super) async fn run(context: &Context, args: &PlanArgs) -> Result<Outcome> {
 /// # Errors
 /// It is no folder.
 pub(super) fn read(folder: &Path) -> Result<Scan> {
+    check_folder(folder)?;
+    Ok(pgtenant_apps_repo::scan(folder, &Limits::default()))
+}
+
+/// That it is a folder.
+///
+/// # Errors
+/// It is none.
+pub(super) fn check_folder(folder: &Path) -> Result<()> {
     match std::fs::metadata(folder) {
-        Ok(found) if found.is_dir() => Ok(pgtenant_apps_repo::scan(folder, &Limits::default())),
+        Ok(found) if found.is_dir() => Ok(()),
         Ok(_) => Err(CliError::usage(format!("{} is not a folder", folder.display()))
             .hint("name the folder that holds {namespace}/{application}/values.yaml")),
         Err(error) => Err(CliError::failed(format!("can not read {}: {error}", folder.display()))),

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
+use super::migrate_values::ValuesArgs;
 use crate::config::SettingsArgs;
 
 /// `pgtenant dev`: everything on this machine.
@@ -33,13 +34,27 @@ pub(crate) struct ServeArgs {
     pub(crate) settings: SettingsArgs,
 }
 
-/// `pgtenant migrate`: bring the ledger's schema up to date.
+/// `pgtenant migrate`: bring the ledger's schema up to date; with a subcommand, what tenants wrote for older charts.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Examples:
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:
   pgtenant migrate --config /etc/pgtenant/pgtenant.toml
-  PGTENANT_LEDGER__URL=postgresql://pgtenant@db/pgtenant pgtenant migrate --ledger-password-file /run/secrets/ledger")]
+  PGTENANT_LEDGER__URL=postgresql://pgtenant@db/pgtenant pgtenant migrate --ledger-password-file /run/secrets/ledger
+  pgtenant migrate values -f apps/     # files of older charts; nothing is asked of the ledger"
+)]
 pub(crate) struct MigrateArgs {
     /// The settings.
     #[command(flatten)]
     pub(crate) settings: SettingsArgs,
+    /// What else to migrate.
+    #[command(subcommand)]
+    pub(crate) command: Option<MigrateCommand>,
+}
+
+/// What there is to migrate beside the ledger.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum MigrateCommand {
+    /// Rewrite an apps folder that was written for the charts 0.4.1 and 0.5.0
+    Values(ValuesArgs),
 }

@@ -7,6 +7,7 @@ mod connect;
 mod documents;
 mod errors;
 mod lists;
+mod migrate_values;
 mod plan;
 mod run;
 mod server;

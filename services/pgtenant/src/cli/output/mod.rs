@@ -16,6 +16,7 @@ pub(crate) use table::{Paint, Table};
 pub(crate) enum Format {
     /// For people.
     #[default]
+    #[value(alias = "text")]
     Table,
     /// The documents of REST; lists as one array.
     Json,
