@@ -3,7 +3,7 @@
 CARGO ?= cargo
 ARGS ?=
 
-.PHONY: help run build test bench lint generate clean
+.PHONY: help run build kubernetes test bench lint generate clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,15 +16,20 @@ build: ## Install what is missing and build the binary
 	@.ci/postgres
 	@$(CARGO) build -p pgtenant
 
+kubernetes: ## Build what `pgtenant dev --kubernetes` needs
+	@.ci/kubernetes-binaries
+
 test: ## Install what the tests need, and run all of them
 	@.ci/require-rust
 	@.ci/postgres
 	@.ci/postgres-versions
+	@.ci/kubernetes-binaries
 	@.ci/test
 
 bench: ## Measure against the same SQL by hand (takes some minutes)
 	@.ci/require-rust
 	@.ci/postgres
+	@.ci/kubernetes-binaries
 	@$(CARGO) build --release -p pgtenant -p pgtenant-bench
 	@target/release/pgtenant-bench $(ARGS)
 

@@ -8,7 +8,7 @@
 //! nodes/node-{1,2}/    one server each; `nodes` may be a link, see `Cluster::relocated`
 //! ```
 
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,6 +22,7 @@ use crate::binaries::Binaries;
 use crate::control;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::lock::FolderLock;
 use crate::node::{Node, NodeOptions};
 use crate::place;
 use crate::ports::free_port;
@@ -68,15 +69,7 @@ pub struct Cluster {
     password: SecretString,
     place: place::Place,
     version: String,
-    /// Released by the kernel when the process ends in whatever way.
-    lock: File,
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        // Closing is not enough where another thread is forking a child just now: that has a copy for a moment.
-        let _ = self.lock.unlock();
-    }
+    _lock: FolderLock,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -199,7 +192,7 @@ impl Cluster {
         let dir = &options.dir;
         files::make_dir(dir, 0o711, None)?;
         let dir = fs::canonicalize(dir).map_err(Error::io("find", dir))?;
-        let lock = lock(&dir)?;
+        let lock = FolderLock::take(&dir)?;
         let account = Account::for_servers()?;
         let (state, password) = load_or_create(&dir, &options)?;
         let authority = Arc::new(CertificateAuthority::open_or_create(&dir)?);
@@ -225,17 +218,7 @@ impl Cluster {
         };
         let nodes = [node(0)?, node(1)?];
         let standby = options.standby;
-        Ok(Self { dir, nodes, primary: 0, standby, authority, password, place, version, lock })
-    }
-}
-
-fn lock(dir: &Path) -> Result<File> {
-    let path = dir.join("lock");
-    let file = File::options().create(true).append(true).open(&path).map_err(Error::io("open", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::Busy { dir: dir.to_path_buf() }),
-        Err(TryLockError::Error(source)) => Err(Error::io("lock", path)(source)),
+        Ok(Self { dir, nodes, primary: 0, standby, authority, password, place, version, _lock: lock })
     }
 }
 

@@ -52,12 +52,12 @@ pub enum Error {
         server: u32,
     },
     /// Something listens on the port.
-    #[error("port {port} for PostgreSQL {node} is in use: stop the program that listens there, or choose another port")]
+    #[error("port {port} for {server} is in use: stop the program that listens there, or choose another port")]
     PortInUse {
         /// The port, on 127.0.0.1 or ::1.
         port: u16,
         /// Which server wanted it.
-        node: String,
+        server: String,
     },
     /// Another process has this folder open.
     #[error("{dir} is in use by another running pgtenant: stop that one, or choose another --dir")]
@@ -66,11 +66,9 @@ pub enum Error {
         dir: PathBuf,
     },
     /// An earlier server on the same data did not end.
-    #[error(
-        "an earlier PostgreSQL (process {pid}) still runs on {dir} and does not stop: end it with `kill -QUIT {pid}`"
-    )]
+    #[error("an earlier server (process {pid}) still runs on {dir} and does not stop: end it with `kill -QUIT {pid}`")]
     StillRunning {
-        /// Its postmaster.
+        /// Its process.
         pid: i32,
         /// The data folder.
         dir: PathBuf,
@@ -80,9 +78,9 @@ pub enum Error {
         "PostgreSQL refuses to run as root, and /etc/passwd has neither a user postgres nor nobody: create one, or start as another user"
     )]
     NoAccount,
-    /// The servers' user may not enter a folder on the way to the binaries.
+    /// The servers' user may not enter a folder on the way to the programs.
     #[error(
-        "user {user} can not enter {blocked}, which leads to the PostgreSQL binaries in {dir}: `chmod a+x {blocked}`, or install them elsewhere"
+        "user {user} can not enter {blocked}, which leads to the programs in {dir}: `chmod a+x {blocked}`, or install them elsewhere"
     )]
     Unreachable {
         /// The servers' user.
@@ -154,19 +152,54 @@ pub enum Error {
         /// Last lines of its log.
         log: String,
     },
+    /// A part of Kubernetes is not on this machine.
+    #[error(
+        "`{name}` was not found: run `make kubernetes` where pgtenant's sources are, or set KUBEBUILDER_ASSETS to the folder \
+         that setup-envtest made"
+    )]
+    MissingKubernetes {
+        /// The program.
+        name: &'static str,
+    },
+    /// A part of Kubernetes ended, or did not come up.
+    #[error("{program} {what}; its log ends with:\n{log}")]
+    KubernetesPart {
+        /// The program.
+        program: &'static str,
+        /// Ended, or too slow.
+        what: String,
+        /// Last lines of its log.
+        log: String,
+    },
+    /// A part of Kubernetes was asked over HTTP, and did not do it.
+    #[error("{program} did not do what the lab asked of it")]
+    Request {
+        /// The program.
+        program: &'static str,
+        /// Its answer, or why there was none.
+        source: reqwest::Error,
+    },
     /// An operation needs a standby and there is none.
     #[error("the cluster in {dir} has no running standby")]
     NoStandby {
         /// The cluster's folder.
         dir: PathBuf,
     },
-    /// Certificates could not be made.
-    #[error("cannot make a certificate in {dir}: if its ca.key is damaged, delete ca.crt and ca.key there")]
+    /// Certificates or keys could not be made.
+    #[error("cannot make a certificate or a key in {dir}: if a key (*.key) there is damaged, delete it")]
     Certificate {
         /// The authority's folder.
         dir: PathBuf,
         /// Why.
         source: rcgen::Error,
+    },
+    /// The authority's certificate is none.
+    #[error("the certificate authority in {dir} can not be used: delete ca.crt and ca.key there")]
+    Authority {
+        /// Its folder.
+        dir: PathBuf,
+        /// Why.
+        source: rustls::Error,
     },
     /// The server answered with an error.
     #[error("PostgreSQL {node} refused what the lab asked of it")]

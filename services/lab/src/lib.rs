@@ -1,7 +1,8 @@
-//! PostgreSQL clusters on this machine: a primary, and a standby that streams from it, with TLS and SCRAM only.
+//! What pgtenant works with, on this machine: PostgreSQL clusters (a primary, and a standby that streams from it, with TLS and
+//! SCRAM only), and a Kubernetes API server.
 //!
-//! `pgtenant dev` and the tests run on these. [`Cluster`] is what callers want; it keeps everything under one folder, goes on
-//! where it was when it is opened again, and never lets two of its servers be writable.
+//! `pgtenant dev` and the tests run on these. [`Cluster`] and [`Kubernetes`] are what callers want; each keeps everything under
+//! one folder, and goes on where it was when it is opened again. A cluster never lets two of its servers be writable.
 //!
 //! Started by root, the servers run as user `postgres` (or `nobody`), since PostgreSQL refuses root. They end with this
 //! process, even when it is killed: the kernel tells them (`setpriv --pdeathsig`).
@@ -14,6 +15,8 @@ mod control;
 mod converge;
 mod error;
 mod files;
+mod kubernetes;
+mod lock;
 mod node;
 mod place;
 mod ports;
@@ -24,6 +27,7 @@ mod tls;
 pub use binaries::{Binaries, SUPPORTED_VERSIONS};
 pub use cluster::{Cluster, ClusterOptions};
 pub use error::{Error, Result};
+pub use kubernetes::{Kubernetes, KubernetesBinaries, KubernetesOptions};
 pub use node::{Node, NodeOptions};
 pub use ports::free_port;
 pub use tls::{CertificateAuthority, IssuedCertificate};

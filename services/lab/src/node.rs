@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::ports;
 use crate::postmaster::{self, POLL, Status};
-use crate::process::{Runner, last_lines};
+use crate::process::{AtTheEnd, Runner, last_lines};
 use crate::tls::CertificateAuthority;
 
 /// Crash recovery of a large cluster is the slowest start.
@@ -181,7 +181,7 @@ impl Node {
         }
         control::require_same_version(&self.data, &self.options.binaries)?;
         postmaster::settle_earlier(&self.data).await?;
-        ports::require_free(self.options.port, &self.options.name)?;
+        self.require_port()?;
         self.write_files()?;
         let orphans = Instant::now() + ORPHANS_DEADLINE;
         loop {
@@ -194,7 +194,7 @@ impl Node {
                 }
                 Err(error) => {
                     // Somebody was faster.
-                    ports::require_free(self.options.port, &self.options.name)?;
+                    self.require_port()?;
                     return Err(error);
                 }
                 Ok(()) => return Ok(()),
@@ -315,8 +315,13 @@ impl Node {
         files::write(&log, b"", 0o600, self.runner.account.as_ref())?;
         let output = OpenOptions::new().append(true).open(&log).map_err(Error::io("open", &log))?;
         let program = self.options.binaries.program("postgres")?;
-        self.child = Some(self.runner.spawn_bound(&program, [Path::new("-D"), &self.data], output)?);
+        self.child =
+            Some(self.runner.spawn_bound(&program, [Path::new("-D"), &self.data], output, AtTheEnd::Interrupt)?);
         Ok(())
+    }
+
+    fn require_port(&self) -> Result<()> {
+        ports::require_free(self.options.port, &format!("PostgreSQL {}", self.options.name))
     }
 
     async fn wait_until_ready(&mut self) -> Result<()> {

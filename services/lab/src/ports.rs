@@ -18,8 +18,8 @@ pub fn free_port() -> u16 {
 }
 
 /// Refuses a port that something listens on.
-pub(crate) fn require_free(port: u16, node: &str) -> Result<()> {
-    if is_free(port) { Ok(()) } else { Err(Error::PortInUse { port, node: node.to_owned() }) }
+pub(crate) fn require_free(port: u16, server: &str) -> Result<()> {
+    if is_free(port) { Ok(()) } else { Err(Error::PortInUse { port, server: server.to_owned() }) }
 }
 
 /// Binds without listening: a socket that is only bound keeps no server from its port, should a child that is being forked

@@ -24,6 +24,24 @@ pub(crate) struct Runner {
     pub(crate) dir: PathBuf,
 }
 
+/// What a program is told when this process has ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum AtTheEnd {
+    /// SIGINT: PostgreSQL ends its sessions and writes a checkpoint.
+    Interrupt,
+    /// SIGKILL, for what loses nothing by it.
+    Kill,
+}
+
+impl AtTheEnd {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Interrupt => "INT",
+            Self::Kill => "KILL",
+        }
+    }
+}
+
 impl Runner {
     /// Runs to the end and returns what was printed.
     pub(crate) async fn run<A: AsRef<OsStr>>(
@@ -32,7 +50,7 @@ impl Runner {
         args: impl IntoIterator<Item = A>,
     ) -> Result<String> {
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let mut command = tokio::process::Command::from(self.command(program, false)?);
+        let mut command = tokio::process::Command::from(self.command(program, None)?);
         command.args(args).stdin(Stdio::null()).kill_on_drop(true);
         let failed = |output: String| Error::Command { program: name.clone(), output };
         let output = match tokio::time::timeout(COMMAND_DEADLINE, command.output()).await {
@@ -50,14 +68,15 @@ impl Runner {
         Err(failed(format!("{}\n{}", output.status, last_lines(&all, 15))))
     }
 
-    /// Starts a program that ends (SIGINT) when this process does.
+    /// Starts a program that gets this signal when this process ends.
     pub(crate) fn spawn_bound<A: AsRef<OsStr>>(
         &self,
         program: &Path,
         args: impl IntoIterator<Item = A>,
         output: std::fs::File,
+        at_the_end: AtTheEnd,
     ) -> Result<Child> {
-        let mut command = self.command(program, true)?;
+        let mut command = self.command(program, Some(at_the_end))?;
         let errors = output.try_clone().map_err(Error::io("open the log of", program))?;
         command.args(args).stdin(Stdio::null()).stdout(output).stderr(errors);
         // Ctrl-C in a terminal goes to the whole foreground group: the servers are to end after the control plane, not before.
@@ -65,13 +84,13 @@ impl Runner {
         spawn_on_lasting_thread(command).map_err(Error::io("start", program))
     }
 
-    fn command(&self, program: &Path, bound: bool) -> Result<Command> {
+    fn command(&self, program: &Path, bound: Option<AtTheEnd>) -> Result<Command> {
         let mut command = Command::new(setpriv()?);
         if let Some(Account { uid, gid, .. }) = &self.account {
             command.arg(format!("--reuid={uid}")).arg(format!("--regid={gid}")).arg("--init-groups");
         }
-        if bound {
-            command.args(["--pdeathsig", "INT"]);
+        if let Some(signal) = bound {
+            command.args(["--pdeathsig", signal.name()]);
         }
         command.arg("--").arg(program).current_dir(&self.dir).env_clear();
         command.env("LC_ALL", "C.UTF-8").env("HOME", &self.dir);

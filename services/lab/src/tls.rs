@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use time::{Duration, OffsetDateTime};
 
 use crate::error::{Error, Result};
@@ -56,6 +56,11 @@ impl CertificateAuthority {
         Ok(Self { dir: dir.to_path_buf(), certificate, issuer: Issuer::new(params, key) })
     }
 
+    /// Where its files are.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The file to give to clients as their root certificate.
     pub fn certificate_file(&self) -> PathBuf {
         self.dir.join("ca.crt")
@@ -87,6 +92,18 @@ impl CertificateAuthority {
     pub fn issue_for_loopback(&self) -> Result<IssuedCertificate> {
         self.issue(&["localhost", "127.0.0.1", "::1"])
     }
+}
+
+/// A new key of one's own, PKCS #8 PEM. `dir` is for the error.
+pub(crate) fn new_key(dir: &Path) -> Result<String> {
+    let key = KeyPair::generate().map_err(|source| Error::Certificate { dir: dir.to_path_buf(), source })?;
+    Ok(key.serialize_pem())
+}
+
+/// The public part of a key, PEM. `dir` is for the error.
+pub(crate) fn public_key(key: &SecretString, dir: &Path) -> Result<String> {
+    let key = KeyPair::from_pem(key.expose_secret());
+    Ok(key.map_err(|source| Error::Certificate { dir: dir.to_path_buf(), source })?.public_key_pem())
 }
 
 fn authority_params(now: OffsetDateTime) -> CertificateParams {

@@ -1,5 +1,5 @@
-//! Real PostgreSQL servers for tests: TLS, SCRAM, any supported version. Servers and files go when the test process ends, however
-//! it ends.
+//! Real servers for tests: PostgreSQL with TLS and SCRAM, of any supported version, and a Kubernetes API server. Servers and files
+//! go when the test process ends, however it ends.
 //!
 //! ```no_run
 //! # async fn example() -> sqlx::Result<()> {
@@ -15,16 +15,18 @@
 mod server;
 mod tempdir;
 
-use pgtenant_lab::{Binaries, ClusterOptions};
+use pgtenant_lab::{Binaries, ClusterOptions, KubernetesBinaries, KubernetesOptions};
 use rand::RngExt;
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::OnceCell;
 
-pub use pgtenant_lab::{Cluster, SUPPORTED_VERSIONS, free_port};
+pub use pgtenant_lab::{Cluster, Kubernetes, SUPPORTED_VERSIONS, free_port};
 pub use server::{Login, Server};
 
 /// By major version, from 14.
 static SERVERS: [OnceCell<Server>; 5] = [const { OnceCell::const_new() }; 5];
+
+static KUBERNETES: OnceCell<Kubernetes> = OnceCell::const_new();
 
 /// The server that the tests of this process share, of the version that is installed. It has tenants of other tests: take unique
 /// names, and do not stop it.
@@ -44,6 +46,27 @@ pub async fn cluster_of(major: u32) -> &'static Server {
 pub async fn pair() -> Cluster {
     let options = ClusterOptions { fsync: false, ..ClusterOptions::new(tempdir::until_exit(), binaries()) };
     started(options).await
+}
+
+/// The Kubernetes that the tests of this process share. It has objects of other tests: take a namespace with a unique name. It
+/// takes seconds of both cores to start and 400 MB.
+pub async fn kubernetes() -> &'static Kubernetes {
+    KUBERNETES.get_or_init(own_kubernetes).await
+}
+
+/// A Kubernetes of one's own, to kill, to pause, and to make forget. It ends when this is dropped.
+pub async fn own_kubernetes() -> Kubernetes {
+    let binaries = KubernetesBinaries::locate().unwrap_or_else(|error| panic!("{error}"));
+    let options = KubernetesOptions { fsync: false, ..KubernetesOptions::new(tempdir::until_exit(), binaries) };
+    for port in [None, Some(free_port()), Some(free_port())] {
+        match Kubernetes::open_or_create(KubernetesOptions { port, ..options.clone() }, |_| {}).await {
+            Ok(kubernetes) => return kubernetes,
+            // As for clusters, below.
+            Err(pgtenant_lab::Error::PortInUse { .. }) => {}
+            Err(error) => panic!("no Kubernetes for tests: {error} {:?}", std::error::Error::source(&error)),
+        }
+    }
+    panic!("no free port for Kubernetes was found, in three tries");
 }
 
 /// A new, empty database on [`cluster`], owned by the superuser that the options log in.

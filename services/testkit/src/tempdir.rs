@@ -27,7 +27,8 @@ for dir do
     while running "$dir" && [ "$tries" -gt 0 ]; do tries=$((tries - 1)); sleep 0.1; done
     if running "$dir"; then kill -QUIT "$pid"; sleep 1; fi
     nodes=$(readlink -f "$dir/nodes")
-    rm -rf -- "$nodes" "$dir"
+    # A server that was killed with this process may write until it is gone.
+    rm -rf -- "$nodes" "$dir" || { sleep 1; rm -rf -- "$nodes" "$dir"; }
 done
 "#;
 

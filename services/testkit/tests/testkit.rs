@@ -1,6 +1,6 @@
 //! The servers that other crates' tests run on.
 
-use pgtenant_testkit::{cluster, cluster_of, fresh_database, pair, unique};
+use pgtenant_testkit::{cluster, cluster_of, fresh_database, kubernetes, own_kubernetes, pair, unique};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 
@@ -59,4 +59,15 @@ async fn every_supported_version_runs() {
         let login = server.fresh_provisioner().await;
         assert_eq!(ask(&login.options, "SHOW server_version_num").await[..2], major.to_string());
     }
+}
+
+#[tokio::test]
+async fn a_shared_kubernetes_and_one_of_ones_own_are_two() {
+    let (first, second) = tokio::join!(kubernetes(), kubernetes());
+    assert!(std::ptr::eq(first, second));
+    let mut own = own_kubernetes().await;
+    assert_ne!(own.url(), first.url());
+    own.stop().await.expect("a stop");
+    assert!(own.pids().is_empty());
+    assert_eq!(first.pids().len(), 3);
 }

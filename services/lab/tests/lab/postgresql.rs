@@ -3,17 +3,15 @@
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use pgtenant_lab::{Binaries, CertificateAuthority, Cluster, ClusterOptions, Error};
 use secrecy::ExposeSecret;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{ConnectOptions, Connection, Executor};
-use tempfile::TempDir;
 
-const DEADLINE: Duration = Duration::from_secs(30);
+use crate::{DEADLINE, folder, helper, killed_when_up};
 
 fn options(dir: &Path) -> ClusterOptions {
     let binaries = Binaries::locate(None).expect("PostgreSQL: run .ci/postgres");
@@ -22,13 +20,6 @@ fn options(dir: &Path) -> ClusterOptions {
 
 fn single(dir: &Path) -> ClusterOptions {
     ClusterOptions { standby: false, ..options(dir) }
-}
-
-/// Folders of `tempfile` are 0700; a user's own folder is not, normally.
-fn folder() -> TempDir {
-    let dir = tempfile::tempdir().expect("a folder");
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).expect("a mode");
-    dir
 }
 
 async fn open(options: ClusterOptions) -> Cluster {
@@ -293,32 +284,20 @@ async fn data_moves_to_where_the_servers_user_can_reach_it() {
     assert!(!place.exists());
 }
 
-const HELPER_DIR: &str = "PGTENANT_LAB_TEST_DIR";
-
 #[tokio::test]
 #[ignore = "not a test: the process that the next one kills"]
 async fn helper_that_runs_until_it_is_killed() {
-    let dir = PathBuf::from(std::env::var_os(HELPER_DIR).expect("started by a test"));
+    let dir = helper::dir();
     let cluster = open(options(&dir)).await;
     run(&cluster.superuser(), "CREATE TABLE t AS SELECT 1 AS n").await;
-    fs::write(dir.join("up"), "").expect("written");
-    std::future::pending::<()>().await;
+    helper::is_up(&dir).await;
 }
 
 #[tokio::test]
 async fn servers_end_with_a_killed_process_and_the_next_goes_on() {
     let dir = folder();
-    let program = std::env::current_exe().expect("this program");
-    let mut command = Command::new(program);
-    command.args(["--exact", "helper_that_runs_until_it_is_killed", "--ignored"]).env(HELPER_DIR, dir.path());
-    let mut helper = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a process");
+    killed_when_up("postgresql::helper_that_runs_until_it_is_killed", dir.path()).await;
     let start = Instant::now();
-    while !dir.path().join("up").exists() {
-        assert!(start.elapsed() < DEADLINE, "the helper is not up");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    helper.kill().expect("SIGKILL");
-    helper.wait().expect("its end");
     let nodes = dir.path().join("postgresql/nodes");
     let pid_files = ["node-1", "node-2"].map(|node| nodes.join(node).join("data/postmaster.pid"));
     while pid_files.iter().any(|file| file.exists()) {
