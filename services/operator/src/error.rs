@@ -5,9 +5,17 @@ use pgtenant_ledger::LedgerError;
 /// A try that has come to no end; it is made again.
 #[derive(Debug, thiserror::Error)]
 pub enum OperatorError {
-    /// The API server refused, or did not answer.
-    #[error("the API server")]
-    Kubernetes(#[from] kube::Error),
+    /// The API server refused.
+    #[error("the API server refuses: {message}")]
+    Refused {
+        /// The HTTP status.
+        code: u16,
+        /// What it says.
+        message: String,
+    },
+    /// The API server can not be reached, or what it says can not be read.
+    #[error("the API server does not answer")]
+    Kubernetes(#[source] kube::Error),
     /// The ledger did not answer.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -36,10 +44,21 @@ pub enum OperatorError {
 /// `Result` with [`OperatorError`].
 pub(crate) type Result<T, E = OperatorError> = std::result::Result<T, E>;
 
-/// The HTTP status with which the API server refused.
-pub(crate) fn code(error: &kube::Error) -> Option<u16> {
-    match error {
-        kube::Error::Api(status) => Some(status.code),
-        _ => None,
+impl From<kube::Error> for OperatorError {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => Self::Refused { code: status.code, message: status.message },
+            error => Self::Kubernetes(error),
+        }
+    }
+}
+
+impl OperatorError {
+    /// The HTTP status with which the API server refused.
+    pub(crate) fn code(&self) -> Option<u16> {
+        match self {
+            Self::Refused { code, .. } => Some(*code),
+            _ => None,
+        }
     }
 }

@@ -19,7 +19,7 @@ use pgtenant_model::EventKind;
 use crate::context::{CONTROLLER, Context};
 use crate::crd::PostgresqlDatabase;
 use crate::database::find;
-use crate::error::{OperatorError, Result, code};
+use crate::error::Result;
 use crate::object::ask;
 
 /// What happened shortly before this replica began to lead is told by it, unless the former one has.
@@ -136,7 +136,7 @@ async fn publish(
     let api: Api<KubernetesEvent> = Api::namespaced(context.client.clone(), &namespace);
     match ask(api.create(&PostParams::default(), &event)).await {
         // Told already; or the namespace is going, with nobody left to be told.
-        Err(OperatorError::Kubernetes(error)) if matches!(code(&error), Some(403 | 404 | 409)) => Ok(()),
+        Err(error) if matches!(error.code(), Some(403 | 404 | 409)) => Ok(()),
         other => other.map(drop),
     }
 }

@@ -21,8 +21,10 @@ mod webhook;
 
 use std::path::Path;
 
-use kube::Config;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{ObjectMeta, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Config};
 
 pub use error::OperatorError;
 pub use kube::Client;
@@ -30,6 +32,7 @@ pub use lead::{Settings, run};
 pub use webhook::{Target, WebhookSettings, install};
 
 use error::Result;
+use object::ask;
 
 /// A client of the API server: of `kubeconfig`, or of the Pod's ServiceAccount, or of `KUBECONFIG`.
 ///
@@ -45,4 +48,20 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client> {
         None => Config::infer().await.map_err(kube::Error::InferConfig)?,
     };
     Ok(Client::try_from(config)?)
+}
+
+/// Makes a namespace that is not there.
+///
+/// # Errors
+/// The API server refused, or did not answer.
+pub async fn ensure_namespace(client: &Client, name: &str) -> Result<()> {
+    let namespace = Namespace {
+        metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
+        ..Namespace::default()
+    };
+    let api: Api<Namespace> = Api::all(client.clone());
+    match ask(api.create(&PostParams::default(), &namespace)).await {
+        Err(error) if error.code() == Some(409) => Ok(()),
+        other => other.map(drop),
+    }
 }

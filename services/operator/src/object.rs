@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::context::{Context, MANAGER};
-use crate::error::{OperatorError, Result, code};
+use crate::error::{OperatorError, Result};
 
 /// An API server that has not answered by then is away.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -63,7 +63,7 @@ pub(crate) async fn set_finalizer<K: Target>(object: &K, name: &str, there: bool
     patch["metadata"]["finalizers"] = if there { json!([name]) } else { json!([]) };
     let apply = PatchParams::apply(MANAGER).force();
     match ask(object.api(context.client.clone()).patch(&object.name_any(), &apply, &Patch::Apply(&patch))).await {
-        Err(OperatorError::Kubernetes(error)) if matches!(code(&error), Some(404 | 409)) => {
+        Err(error) if matches!(error.code(), Some(404 | 409)) => {
             if there {
                 Err(OperatorError::Stale)
             } else {
@@ -92,8 +92,8 @@ pub(crate) async fn put_status<K: Target, S: Serialize>(
     let api = object.api(context.client.clone());
     match ask(api.patch_status(&object.name_any(), &apply, &Patch::Apply(&patch))).await {
         // Gone, or another object by now: there is nobody to be told.
-        Err(OperatorError::Kubernetes(error)) if code(&error) == Some(404) => Ok(false),
-        Err(OperatorError::Kubernetes(error)) if code(&error) == Some(409) => Err(OperatorError::Stale),
+        Err(error) if error.code() == Some(404) => Ok(false),
+        Err(error) if error.code() == Some(409) => Err(OperatorError::Stale),
         other => other.map(|_| true),
     }
 }

@@ -21,7 +21,6 @@ use super::status::DatabaseStatus;
     status = "DatabaseStatus",
     derive = "PartialEq",
     doc = "A database on a shared PostgreSQL cluster, with a read, a write and an admin role, whose credentials are in Secrets beside it.",
-    selectable = ".spec.cluster",
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode", description = "What removing this object does: standard drops the database, protected keeps it"),
     printcolumn(name = "Database", type_ = "string", json_path = ".status.database", description = "The database's name on the cluster"),
     printcolumn(name = "State", type_ = "string", json_path = ".status.state", description = "Pending, Provisioning, Ready, Degraded, Failed, Deleting or Retained"),

@@ -32,7 +32,6 @@ pub enum DeletionPolicy {
     derive = "PartialEq",
     deprecated = "pgtenant.io/v1alpha1 PostgresqlDatabase is deprecated; use pgtenant.io/v1, with mode in place of deletionProtection and the two policies",
     doc = "A database on a shared PostgreSQL cluster. Use version v1.",
-    selectable = ".spec.cluster",
     printcolumn(name = "Protected", type_ = "boolean", json_path = ".spec.deletionProtection"),
     printcolumn(name = "Database", type_ = "string", json_path = ".status.database"),
     printcolumn(name = "State", type_ = "string", json_path = ".status.state"),

@@ -22,7 +22,6 @@ use super::status::DatabaseStatus;
     derive = "PartialEq",
     deprecated = "pgtenant.io/v1beta1 PostgresqlDatabase is deprecated; use pgtenant.io/v1, with mode in place of deletionProtection",
     doc = "A database on a shared PostgreSQL cluster. Use version v1.",
-    selectable = ".spec.cluster",
     printcolumn(name = "Protected", type_ = "boolean", json_path = ".spec.deletionProtection"),
     printcolumn(name = "Database", type_ = "string", json_path = ".status.database"),
     printcolumn(name = "State", type_ = "string", json_path = ".status.state"),

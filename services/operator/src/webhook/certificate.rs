@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use super::SECRET;
 use crate::context::MANAGER;
-use crate::error::{OperatorError, Result, code};
+use crate::error::{OperatorError, Result};
 use crate::object::ask;
 
 /// How long a certificate is good for.
@@ -98,7 +98,7 @@ impl Certificates {
                 Ok(made)
             }
             // Another replica was faster.
-            Err(OperatorError::Kubernetes(error)) if code(&error) == Some(409) => {
+            Err(error) if error.code() == Some(409) => {
                 let found = ask(api.get(SECRET)).await?;
                 Self::of(&found).ok_or(OperatorError::Stale)
             }

@@ -9,7 +9,7 @@ use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 
 use crate::crd::{DATABASES, definitions};
-use crate::error::{OperatorError, Result, code};
+use crate::error::Result;
 use crate::object::ask;
 
 /// Who tells the API server of the certificate, in `metadata.managedFields`.
@@ -92,7 +92,7 @@ pub(crate) async fn tell(client: &Client, target: &Target, trusted: &str) -> Res
     let api: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
     match ask(api.patch(CONFIGURATION, &apply, &Patch::Apply(&configuration))).await {
         // Not there, and not to be made of this little.
-        Err(OperatorError::Kubernetes(error)) if matches!(code(&error), Some(403 | 404 | 422)) => Ok(()),
+        Err(error) if matches!(error.code(), Some(403 | 404 | 422)) => Ok(()),
         other => other.map(drop),
     }
 }

@@ -12,7 +12,8 @@ use crate::config::SettingsArgs;
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   pgtenant dev                         # then, in another terminal: . DIR/env
-  pgtenant dev --dir ./try --listen 127.0.0.1:9090")]
+  pgtenant dev --dir ./try --listen 127.0.0.1:9090
+  pgtenant dev --kubernetes            # then: . DIR/env; kubectl get pgdb -A")]
 pub(crate) struct DevArgs {
     /// Where everything is kept: apps folder, credentials, clusters, env [default: the user's data folder]
     #[arg(long, value_name = "DIR")]
@@ -20,6 +21,9 @@ pub(crate) struct DevArgs {
     /// Address and port that REST is served on
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
     pub(crate) listen: SocketAddr,
+    /// Also start a Kubernetes API server, with the resources and webhooks in place
+    #[arg(long)]
+    pub(crate) kubernetes: bool,
 }
 
 /// `pgtenant serve`: the control plane, for clusters that exist.

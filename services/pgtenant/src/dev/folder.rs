@@ -82,14 +82,23 @@ impl Folder {
     }
 
     /// Lines for a shell to read.
-    pub(super) fn write_env(&self, address: SocketAddr, token: &SecretString, ca: &Path) -> Result<()> {
-        let text = format!(
+    pub(super) fn write_env(
+        &self,
+        address: SocketAddr,
+        token: &SecretString,
+        ca: &Path,
+        kubeconfig: Option<&Path>,
+    ) -> Result<()> {
+        let mut text = format!(
             "export PGTENANT_URL={}\nexport PGTENANT_TOKEN={}\nexport PGTENANT_CA={}\nexport PGTENANT_SECRETS_DIR={}\n",
             quote(&url(address)),
             quote(token.expose_secret()),
             quote(&ca.display().to_string()),
             quote(&self.secrets().display().to_string()),
         );
+        if let Some(file) = kubeconfig {
+            text.push_str(&format!("export KUBECONFIG={}\n", quote(&file.display().to_string())));
+        }
         write_private(&self.env_file(), text.as_bytes())
     }
 

@@ -1,6 +1,7 @@
 //! `pgtenant dev`: everything on this machine, from nothing, in one folder.
 
 mod folder;
+mod kubernetes;
 mod passfile;
 mod servers;
 mod welcome;
@@ -40,20 +41,30 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
     say(begun, &format!("everything is kept in {}", folder.root().display()));
 
     let start = async {
-        let servers = Servers::start(&folder, &mut |text: &str| say(begun, text)).await?;
+        let kubernetes = async {
+            if !args.kubernetes {
+                return Ok(None);
+            }
+            kubernetes::start(&folder, |text: &str| say(begun, text)).await.map(Some)
+        };
+        let servers = Servers::start(&folder, |text: &str| say(begun, text));
+        let (servers, kubernetes) = tokio::try_join!(servers, kubernetes)?;
         let token = welcome::token(&folder, &servers.ledger).await?;
-        Ok::<_, Box<dyn std::error::Error>>((servers, token))
+        Ok::<_, Box<dyn std::error::Error>>((servers, kubernetes, token))
     };
-    let (mut servers, token) = tokio::select! {
+    let (mut servers, kubernetes, token) = tokio::select! {
         started = start => started?,
         () = stop.cancelled() => return Ok(()),
     };
-    folder.write_env(address, &token, &servers.ca_file)?;
+    let (lab, door) = kubernetes.unzip();
+    let kubeconfig = lab.as_ref().map(pgtenant_lab::Kubernetes::kubeconfig);
+    folder.write_env(address, &token, &servers.ca_file, kubeconfig.as_deref())?;
     let example = folder.write_example()?;
 
+    let client = door.as_ref().map(|door| door.client.clone());
     let plane = ControlPlane {
         ledger: servers.ledger.clone(),
-        clusters: vec![("default".to_owned(), servers.spec(&folder))],
+        clusters: vec![("default".to_owned(), servers.spec(&folder, door.is_some()))],
         engine: EngineSettings {
             look_interval: LOOK_INTERVAL,
             lease: LEASE,
@@ -62,18 +73,27 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
         },
         api: ApiSettings::default(),
         apps: Some((folder.apps(), pgtenant_apps_repo::Settings::default())),
-        kubernetes: None,
+        kubernetes: door,
         listener,
     };
     let greeting = async {
         say(begun, "making the databases of the apps folder");
         let first = welcome::first_ready(&servers.ledger, FIRST_CLAIMS).await;
         passfile::write(&folder).ok();
-        print(&welcome::message(&folder, address, &servers, first.as_ref(), example));
+        print(&welcome::message(&folder, address, &servers, first.as_ref(), example, kubeconfig.as_deref()));
         passfile::follow(&folder, servers.ledger.clone()).await;
     };
-    let (result, _) = tokio::join!(plane.run(stop.clone()), stop.run_until_cancelled(greeting));
+    let namespaces = async {
+        if let Some(client) = client {
+            kubernetes::follow_namespaces(client, servers.ledger.clone()).await;
+        }
+    };
+    let beside = stop.run_until_cancelled(async { tokio::join!(greeting, namespaces) });
+    let (result, _) = tokio::join!(plane.run(stop.clone()), beside);
     say(begun, "stopping the servers");
+    if let Some(mut lab) = lab {
+        lab.stop().await?;
+    }
     servers.stop().await?;
     Ok(result?)
 }

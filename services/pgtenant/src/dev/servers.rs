@@ -6,8 +6,8 @@ use std::str::FromStr as _;
 use pgtenant_lab::{Binaries, Cluster, ClusterOptions};
 use pgtenant_ledger::Ledger;
 use pgtenant_model::{
-    ClusterSpec, Environment, FileStore, HostPort, Limits, Provisioner, SslMode, StoreSpec, StreamingTopology, TlsSpec,
-    Topology,
+    ClusterSpec, Environment, FileStore, HostPort, KubernetesStore, Limits, Provisioner, SslMode, StoreSpec,
+    StreamingTopology, TlsSpec, Topology,
 };
 use pgtenant_postgres::{Bootstrap, GROUP, Server, ServerOptions, Timeouts, Verifier, bootstrap};
 use postgres_protocol::password::scram_sha_256;
@@ -52,7 +52,7 @@ pub(super) struct Servers {
 }
 
 impl Servers {
-    pub(super) async fn start(folder: &Folder, progress: &mut (impl FnMut(&str) + Send)) -> Result<Self> {
+    pub(super) async fn start(folder: &Folder, mut progress: impl FnMut(&str) + Send) -> Result<Self> {
         let binaries = Binaries::locate(None)?;
         progress(&format!("PostgreSQL {} from {}", binaries.version(), binaries.dir().display()));
         let options = ClusterOptions {
@@ -74,7 +74,9 @@ impl Servers {
     }
 
     /// The cluster as the control plane is told of it.
-    pub(super) fn spec(&self, folder: &Folder) -> ClusterSpec {
+    pub(super) fn spec(&self, folder: &Folder, kubernetes: bool) -> ClusterSpec {
+        let file = FileStore { directory: folder.secrets(), name: "customer/{namespace}/{role}".to_owned() };
+        let secrets = kubernetes.then(|| StoreSpec::Kubernetes(KubernetesStore {}));
         ClusterSpec {
             environment: Environment::Dev,
             topology: Topology::Streaming(StreamingTopology { hosts: self.hosts() }),
@@ -86,10 +88,7 @@ impl Servers {
                 database: "postgres".to_owned(),
             },
             tls: TlsSpec { ca_file: Some(self.ca_file.clone()), ..TlsSpec::default() },
-            stores: vec![StoreSpec::File(FileStore {
-                directory: folder.secrets(),
-                name: "customer/{namespace}/{role}".to_owned(),
-            })],
+            stores: [StoreSpec::File(file)].into_iter().chain(secrets).collect(),
             allowed_namespaces: vec!["*".to_owned()],
             allowed_extensions: EXTENSIONS.map(str::to_owned).to_vec(),
             limits: Limits { databases_per_namespace: 1000, connections: None },

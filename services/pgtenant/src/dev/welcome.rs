@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use pgtenant_ledger::{
@@ -65,6 +66,7 @@ pub(super) fn message(
     servers: &Servers,
     first: Option<&Claim>,
     example: bool,
+    kubeconfig: Option<&Path>,
 ) -> String {
     let url = url(address);
     let mut text = String::new();
@@ -80,6 +82,9 @@ pub(super) fn message(
     );
     line("credentials", &format!("{}/customer/NAMESPACE/ROLE.json", folder.secrets().display()));
     line("apps folder", &format!("{}{}", folder.apps().display(), if example { "   (with an example)" } else { "" }));
+    if let Some(file) = kubeconfig {
+        line("Kubernetes", &format!("KUBECONFIG={}; then: kubectl get pgdb -A", quote(&file.display().to_string())));
+    }
     line("log", &folder.log_file().display().to_string());
     if let Some(claim) = first {
         line("try", &psql(folder, servers, claim));
