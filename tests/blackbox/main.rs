@@ -15,6 +15,7 @@ mod drift;
 mod events;
 mod failover;
 mod kills;
+mod kubernetes;
 mod leak;
 mod modes;
 mod names;

@@ -1,6 +1,7 @@
 //! What tests share that do no harm to each other. Each takes namespaces of its own.
 
-use pgtenant_tests::{Api, Dev, Serve, Site, SiteOptions, unique};
+use pgtenant_testkit::Kubernetes;
+use pgtenant_tests::{Api, Dev, Kube, Serve, Site, SiteOptions, unique};
 use tokio::sync::OnceCell;
 
 /// A running `pgtenant dev`. Looks at each claim every ten seconds.
@@ -33,6 +34,38 @@ impl Plane {
         let made = self.api().post("/v1/tokens", body).await.expect(201).json;
         self.api().with_token(made["secret"].as_str())
     }
+}
+
+/// A control plane in Kubernetes, with the roles of its chart.
+pub(crate) struct KubePlane {
+    admin: Kube,
+    pub(crate) plane: Plane,
+}
+
+impl KubePlane {
+    pub(crate) async fn start(lab: &Kubernetes, options: SiteOptions) -> Self {
+        let admin = Kube::new(&lab.kubeconfig());
+        let own = admin.install("pgtenant-system").await;
+        let kubernetes = Some((own.kubeconfig().to_owned(), "pgtenant-system".to_owned()));
+        let plane = Plane::start(SiteOptions { kubernetes, ..options }).await;
+        Self { admin: admin.again(), plane }
+    }
+
+    /// An administrator's access.
+    pub(crate) fn kube(&self) -> Kube {
+        self.admin.again()
+    }
+}
+
+/// One that looks seldom, in the Kubernetes that tests share: for wishes and answers.
+pub(crate) async fn kubernetes() -> &'static KubePlane {
+    static PLANE: OnceCell<KubePlane> = OnceCell::const_new();
+    PLANE
+        .get_or_init(|| async {
+            let options = SiteOptions { look: "10m".to_owned(), ..SiteOptions::shared().await };
+            KubePlane::start(pgtenant_testkit::kubernetes().await, options).await
+        })
+        .await
 }
 
 /// One that looks seldom: for wishes and answers.

@@ -43,6 +43,11 @@ impl Api {
         Self { base: base.to_owned(), token: token.map(str::to_owned), client }
     }
 
+    /// With a client that trusts what it has to.
+    pub(crate) fn over(client: Client, base: &str, token: Option<&str>) -> Self {
+        Self { base: base.to_owned(), token: token.map(str::to_owned), client }
+    }
+
     /// The same control plane with another token.
     pub fn with_token(&self, token: Option<&str>) -> Self {
         Self { token: token.map(str::to_owned), ..self.clone() }

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use pgtenant_testkit::{Cluster, unique};
+use pgtenant_testkit::{Cluster, free_port, unique};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sqlx::postgres::PgConnectOptions;
@@ -63,6 +63,8 @@ pub struct SiteOptions {
     pub quota: u32,
     /// Further lines of the settings file, before its tables.
     pub further: String,
+    /// The control plane's access to Kubernetes: its kubeconfig and its own namespace. Credentials go into Secrets then.
+    pub kubernetes: Option<(PathBuf, String)>,
 }
 
 impl SiteOptions {
@@ -82,6 +84,7 @@ impl SiteOptions {
             lease: "15s".to_owned(),
             quota: 1000,
             further: String::new(),
+            kubernetes: None,
         }
     }
 }
@@ -106,6 +109,7 @@ pub struct Site {
     pub ledger_password: String,
     /// The provisioner's login.
     pub provisioner: String,
+    kubernetes: bool,
 }
 
 impl Site {
@@ -139,6 +143,7 @@ impl Site {
             provisioner,
             provisioner_password,
             ledger_password,
+            kubernetes: options.kubernetes.is_some(),
             folder,
         };
         site.cli().run(&["migrate", "--config", &site.config.to_string_lossy()]).await.expect(0);
@@ -158,7 +163,14 @@ impl Site {
 
     /// The command that starts a replica on any port.
     pub fn command(&self, env: &[(&str, &str)]) -> Command {
-        let cli = env.iter().fold(self.cli(), |cli, (name, value)| cli.env(name, value));
+        let mut cli = self.cli();
+        if self.kubernetes {
+            // The leader tells the API server where its own webhooks are.
+            let address = format!("127.0.0.1:{}", free_port());
+            cli = cli.env("PGTENANT_KUBERNETES__WEBHOOK_URL", format!("https://{address}"));
+            cli = cli.env("PGTENANT_KUBERNETES__WEBHOOK_LISTEN", address);
+        }
+        let cli = env.iter().fold(cli, |cli, (name, value)| cli.env(name, value));
         cli.command(&["serve", "--listen", "127.0.0.1:0", "--config", &self.config.to_string_lossy()])
     }
 
@@ -240,6 +252,14 @@ lease = {lease:?}
         look = options.look,
         lease = options.lease,
     );
+    if let Some((kubeconfig, namespace)) = &options.kubernetes {
+        write!(text, "\n[kubernetes]\nenabled = true\nkubeconfig = {kubeconfig:?}\nnamespace = {namespace:?}\n")
+            .expect("text");
+    }
+    let store = match &options.kubernetes {
+        Some(_) => "kubernetes = {}".to_owned(),
+        None => format!("file = {{ directory = {:?} }}", file("secrets")),
+    };
     for (name, place) in &options.clusters {
         write!(
             text,
@@ -248,14 +268,13 @@ lease = {lease:?}
 topology = {{ streaming = {{ hosts = {hosts:?} }} }}
 provisioner = {{ username = {provisioner:?}, passwordFile = {password:?} }}
 tls = {{ caFile = {ca:?} }}
-stores = [{{ file = {{ directory = {secrets:?} }} }}]
+stores = [{{ {store} }}]
 allowedExtensions = [\"pgcrypto\", \"pg_trgm\"]
 limits = {{ databasesPerNamespace = {quota} }}
 ",
             hosts = place.hosts,
             password = file("provisioner.password"),
             ca = place.ca,
-            secrets = file("secrets"),
             quota = options.quota,
         )
         .expect("text");

@@ -1,0 +1,3 @@
+//! Promises to users of Kubernetes, kept by the running binary beside a real API server.
+
+mod claims;
