@@ -65,7 +65,7 @@ impl Kube {
         let mut config: Value =
             serde_json::from_str(&fs::read_to_string(&self.kubeconfig).expect("a kubeconfig")).expect("JSON");
         config["users"][0]["user"]["token"] = json!(token);
-        let file = self.folder.join(&format!("{}.kubeconfig", unique("token")));
+        let file = self.folder.join(format!("{}.kubeconfig", unique("token")));
         fs::write(&file, config.to_string()).expect("a kubeconfig");
         Self::new(&file)
     }
@@ -88,7 +88,7 @@ impl Kube {
 
     /// `kubectl apply -f`, with all of them in one file.
     pub async fn apply(&self, objects: &[Value]) -> Finished {
-        let file = self.folder.join(&format!("{}.json", unique("objects")));
+        let file = self.folder.join(format!("{}.json", unique("objects")));
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
         fs::write(&file, list.to_string()).expect("a file");
         self.kubectl(&["apply", "-f", &file.to_string_lossy()]).await

@@ -198,7 +198,10 @@ impl Planner<'_> {
             return Ok(report(&claim.key, &name, PlanAction::Retain, Vec::new()));
         }
         let fault = |message: String| PlanError::Cluster { cluster: name.clone(), message };
-        let cluster = self.roster.get(&name).ok_or_else(|| fault("it is not in the settings".to_owned()))?;
+        let cluster = self
+            .roster
+            .get(&name)
+            .ok_or_else(|| fault("this replica does not work on it; see its status".to_owned()))?;
         let looked = async {
             let _turn = self.planning.acquire().await;
             let server = cluster.server().await?;

@@ -17,11 +17,40 @@ pub(crate) fn tampered(metadata: &ObjectMeta) -> bool {
     };
     let has = |entry, key: &str| data(entry).get(format!("f:{key}")).is_some();
     let ours = |entry: &&_| entry_is_ours(entry);
-    let missing = |key: &&str| !entries.iter().filter(ours).any(|entry| has(entry, key));
-    let taken = |key: &&str| entries.iter().filter(|entry| !ours(entry)).any(|entry| has(entry, key));
-    KEYS.iter().any(|key| missing(&key) || taken(&key))
+    let missing = |key: &str| !entries.iter().filter(ours).any(|entry| has(entry, key));
+    let taken = |key: &str| entries.iter().filter(|entry| !ours(entry)).any(|entry| has(entry, key));
+    KEYS.iter().any(|key| missing(key) || taken(key))
 }
 
 fn entry_is_ours(entry: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry) -> bool {
     entry.manager.as_deref() == Some(WRITER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
+    use serde_json::json;
+
+    fn entry(manager: &str, keys: &[&str]) -> ManagedFieldsEntry {
+        let data: serde_json::Map<_, _> = keys.iter().map(|key| (format!("f:{key}"), json!({}))).collect();
+        ManagedFieldsEntry {
+            manager: Some(manager.to_owned()),
+            fields_v1: Some(FieldsV1(json!({"f:data": data, "f:metadata": {}}))),
+            ..ManagedFieldsEntry::default()
+        }
+    }
+
+    fn secret(entries: Vec<ManagedFieldsEntry>) -> ObjectMeta {
+        ObjectMeta { managed_fields: Some(entries), ..ObjectMeta::default() }
+    }
+
+    #[test]
+    fn another_hand_is_told_from_ours() {
+        assert!(!tampered(&secret(vec![entry(WRITER, &KEYS)])));
+        assert!(!tampered(&secret(vec![entry(WRITER, &KEYS), entry("kubectl", &["theirs"])])), "a key of their own");
+        assert!(tampered(&secret(vec![entry(WRITER, &KEYS[1..])])), "one was removed");
+        assert!(tampered(&secret(vec![entry(WRITER, &KEYS[1..]), entry("kubectl", &["username"])])), "one was changed");
+        assert!(tampered(&ObjectMeta::default()), "nobody knows who wrote it");
+    }
 }

@@ -5,6 +5,8 @@
 
 mod decide;
 mod status;
+#[cfg(test)]
+mod tests;
 mod wish;
 
 use std::sync::Arc;

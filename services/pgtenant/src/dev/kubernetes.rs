@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use pgtenant_lab::{Kubernetes as Lab, KubernetesBinaries, KubernetesOptions, free_port};
-use pgtenant_ledger::{EVENTS_CHANNEL, Ledger, LedgerError, events_after};
+use pgtenant_ledger::{EVENTS_CHANNEL, Ledger, events_after};
 use pgtenant_operator::{Client, Target, WebhookSettings, ensure_namespace, install};
 
 use super::Result;
@@ -51,8 +51,7 @@ pub(super) async fn follow_namespaces(client: Client, ledger: Ledger) {
 
 async fn make_namespaces(client: &Client, ledger: &Ledger, made: &mut BTreeSet<String>, last: &mut i64) -> Result<()> {
     loop {
-        let events =
-            async { Ok::<_, LedgerError>(events_after(&mut *ledger.acquire().await?, *last, None, PAGE).await?) };
+        let events = async { events_after(&mut *ledger.acquire().await?, *last, None, PAGE).await };
         let events = events.await?;
         for event in &events {
             if let Some(namespace) = &event.namespace

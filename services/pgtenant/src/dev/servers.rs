@@ -76,7 +76,7 @@ impl Servers {
     /// The cluster as the control plane is told of it.
     pub(super) fn spec(&self, folder: &Folder, kubernetes: bool) -> ClusterSpec {
         let file = FileStore { directory: folder.secrets(), name: "customer/{namespace}/{role}".to_owned() };
-        let secrets = kubernetes.then(|| StoreSpec::Kubernetes(KubernetesStore {}));
+        let secrets = kubernetes.then_some(StoreSpec::Kubernetes(KubernetesStore {}));
         ClusterSpec {
             environment: Environment::Dev,
             topology: Topology::Streaming(StreamingTopology { hosts: self.hosts() }),
