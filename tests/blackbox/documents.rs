@@ -91,7 +91,11 @@ async fn every_command_that_is_marked_works() {
             continue;
         }
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        let stage = if name == "operators.md" { Stage::of_an_operator().await } else { Stage::of_a_developer().await };
+        let stage = match name.as_str() {
+            "operators.md" => Stage::of_an_operator().await,
+            "kubernetes.md" => Stage::of_kubernetes().await,
+            _ => Stage::of_a_developer().await,
+        };
         if let Err(said) = stage.run(&name, &blocks).await {
             failed.push(said);
         }

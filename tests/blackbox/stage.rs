@@ -2,6 +2,8 @@
 //!
 //! Of a developer: a running `pgtenant dev`, the lines of `DIR/env` read, and `DIR` set.
 //!
+//! Of a team on Kubernetes: a running `pgtenant dev --kubernetes`, the lines of `DIR/env` read, with kubectl and helm.
+//!
 //! Of an operator: a cluster of two servers `db1.example` and `db2.example`, a server `ledger.example`, with a superuser `postgres`
 //! whose passwords psql has; `/etc/pgtenant` with the servers' `ca.crt`, `/var/lib/pgtenant` and `/srv/apps-repository`.
 //! `pgtenant serve` runs as a service, which `systemctl` stops, starts and restarts. Hosts, ports and folders stand for others that this
@@ -10,7 +12,8 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
-use pgtenant_tests::{Cli, Dev, Folder, Own, binary, free_port, run};
+use pgtenant_lab::KubernetesBinaries;
+use pgtenant_tests::{Cli, Dev, Folder, Own, binary, free_port, repository, run};
 use secrecy::ExposeSecret as _;
 use tokio::sync::OnceCell;
 
@@ -53,6 +56,7 @@ pub(crate) struct Stage {
     names: Vec<(String, String)>,
     prelude: String,
     _servers: Vec<Own>,
+    _dev: Option<Dev>,
 }
 
 impl Stage {
@@ -64,7 +68,19 @@ impl Stage {
         let cli = dev.cli().env("DIR", &dev.dir);
         let names = vec![("http://127.0.0.1:8080".to_owned(), dev.url.clone())];
         let folder = Folder::new("documents");
-        Self { cli, folder, names, prelude: ". \"$DIR/env\"\n".to_owned(), _servers: Vec::new() }
+        let prelude = ". \"$DIR/env\"\n".to_owned();
+        Self { cli, folder, names, prelude, _servers: Vec::new(), _dev: None }
+    }
+
+    pub(crate) async fn of_kubernetes() -> Self {
+        let dev = Dev::with_kubernetes().await;
+        dev.api().is_ready("demo", "orders").await;
+        let kubectl = KubernetesBinaries::locate().unwrap().kubectl.expect("kubectl: run `make kubernetes`");
+        let cli = dev.cli().env("DIR", &dev.dir).env("TOOLS", kubectl.parent().unwrap());
+        let chart = repository().join("charts/idp-postgresql").display().to_string();
+        let names = vec![("charts/idp-postgresql".to_owned(), chart)];
+        let prelude = ". \"$DIR/env\"; PATH=$PATH:$TOOLS\n".to_owned();
+        Self { cli, folder: Folder::new("documents"), names, prelude, _servers: Vec::new(), _dev: Some(dev) }
     }
 
     pub(crate) async fn of_an_operator() -> Self {
@@ -96,7 +112,7 @@ impl Stage {
         fs::write(folder.join("pgpass"), passwords).unwrap();
         fs::set_permissions(folder.join("pgpass"), fs::Permissions::from_mode(0o600)).unwrap();
         let cli = Cli::new().env("PGPASSFILE", path("pgpass")).env("LISTEN", listen);
-        Self { cli, folder, names, prelude: SERVICE.to_owned(), _servers: vec![cluster, ledger] }
+        Self { cli, folder, names, prelude: SERVICE.to_owned(), _servers: vec![cluster, ledger], _dev: None }
     }
 
     /// Runs the blocks of a document; `Err` says which one failed and how.

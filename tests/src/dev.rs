@@ -41,12 +41,26 @@ impl Dev {
         dev
     }
 
+    /// In a fresh folder, on any port, with a Kubernetes API server.
+    pub async fn with_kubernetes() -> Self {
+        let folder = Folder::new("dev");
+        let mut dev = Self::start_with(&folder.join("data"), &["--kubernetes"]).await;
+        dev._folder = Some(folder);
+        dev
+    }
+
     /// In this folder, on any port.
     pub async fn start(dir: &Path) -> Self {
+        Self::start_with(dir, &[]).await
+    }
+
+    /// In this folder, on any port, with further flags.
+    pub async fn start_with(dir: &Path, flags: &[&str]) -> Self {
         let logs = dir.parent().expect("a folder for logs").to_path_buf();
         let name = format!("dev-{:08x}", rand::random::<u32>());
-        let running = Running::spawn(&Self::command(dir, 0), &logs, &name);
-        Self::up(running, dir).await
+        let mut command = Self::command(dir, 0);
+        command.args(flags);
+        Self::up(Running::spawn(&command, &logs, &name), dir).await
     }
 
     /// Waits until it is up.

@@ -13,7 +13,7 @@ use kube::{Api, Resource as _, ResourceExt as _};
 use pgtenant_ledger::{ClusterSource, LedgerError, PutCluster, cluster, put_cluster, remove_cluster, within_deadline};
 use pgtenant_model::{ClusterStatus, InvalidField, check_label};
 
-use crate::context::{Context, again};
+use crate::context::{Context, again, count};
 use crate::crd::{ClusterResourceStatus, MemberStatus, PostgresqlCluster};
 use crate::error::{OperatorError, Result};
 use crate::object::{put_status, set_finalizer};
@@ -21,6 +21,8 @@ use crate::time::time;
 
 /// What holds an object for as long as its cluster has claims.
 const FINALIZER: &str = "pgtenant.io/cluster";
+/// In metrics.
+const KIND: &str = "PostgresqlCluster";
 /// What is seen of a cluster is read from the ledger this often: there are few.
 const LOOK: Duration = Duration::from_secs(10);
 const DOOR: ClusterSource = ClusterSource::Kubernetes;
@@ -65,8 +67,10 @@ async fn reconcile(object: Arc<PostgresqlCluster>, context: Arc<Context>) -> Res
     };
     let seen = within_deadline(async { cluster(&mut *context.ledger.acquire().await?, &name).await }).await?;
     let seen = seen.filter(|one| one.source == DOOR).map(|one| one.status.0);
+    let refused = refusal.is_some();
     let status = status(&object, seen, refusal, Utc::now());
     put_status(&*object, object.status.as_ref(), &status, &context).await?;
+    count(KIND, if refused { "refused" } else { "done" });
     context.retries.succeeded(&object.uid().unwrap_or_default());
     Ok(again(LOOK))
 }
@@ -142,6 +146,7 @@ fn status(
 }
 
 fn retry(object: Arc<PostgresqlCluster>, error: &OperatorError, context: Arc<Context>) -> Action {
+    count(KIND, "failed");
     let wait = context.retries.failed(&object.uid().unwrap_or_default());
     let name = ObjectRef::from_obj(&*object);
     tracing::warn!(object = %name, error = error as &dyn std::error::Error, ?wait, "trying again");

@@ -51,3 +51,8 @@ impl Retries {
 pub(crate) fn again(wait: Duration) -> Action {
     Action::requeue(wait.mul_f64(rand::rng().random_range(0.8..=1.2)))
 }
+
+/// A reconciliation of an object of `kind` has ended.
+pub(crate) fn count(kind: &'static str, result: &'static str) {
+    metrics::counter!("pgtenant_kubernetes_reconciles_total", "kind" => kind, "result" => result).increment(1);
+}

@@ -23,7 +23,7 @@ use kube::{Api, Resource as _, ResourceExt as _};
 use pgtenant_ledger::{Claim, Wish, claim, within_deadline};
 use pgtenant_model::ClaimKey;
 
-use crate::context::{Context, again};
+use crate::context::{Context, again, count};
 use crate::crd::PostgresqlDatabase;
 use crate::error::{OperatorError, Result};
 use crate::events;
@@ -34,6 +34,8 @@ use status::status;
 
 /// What holds an object until its database is gone, or kept without it.
 const FINALIZER: &str = "pgtenant.io/database";
+/// In metrics.
+const KIND: &str = "PostgresqlDatabase";
 /// Objects under work at once: a few round trips to the ledger and the API server each.
 const AT_ONCE: u16 = 8;
 /// Nothing was heard of a claim under work for so long: it is looked at.
@@ -92,6 +94,7 @@ async fn reconcile(object: Arc<PostgresqlDatabase>, context: Arc<Context>) -> Re
         events::refused(&object, reason, message, &context).await;
     }
     context.retries.succeeded(&object.uid().unwrap_or_default());
+    count(KIND, if refusal.is_some() { "refused" } else { "done" });
     Ok(match refusal {
         Some(_) => again(REFUSED),
         None if claim.as_ref().is_some_and(settled) => Action::await_change(),
@@ -130,6 +133,7 @@ fn settled(claim: &Claim) -> bool {
 }
 
 fn retry(object: Arc<PostgresqlDatabase>, error: &OperatorError, context: Arc<Context>) -> Action {
+    count(KIND, "failed");
     let wait = context.retries.failed(&object.uid().unwrap_or_default());
     let name = ObjectRef::from_obj(&*object);
     tracing::warn!(object = %name, error = error as &dyn std::error::Error, ?wait, "trying again");
