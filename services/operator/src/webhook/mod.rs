@@ -14,11 +14,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
 use pgtenant_ledger::Ledger;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{OperatorError, Result};
@@ -27,8 +31,12 @@ pub(crate) use certificate::Certificates;
 pub(crate) use target::tell;
 pub use target::{Target, install};
 
-/// A thousand objects of 2 KiB in one review, and some.
+/// Some thousands of objects in one review.
 const LARGEST_REVIEW: usize = 16 * 1024 * 1024;
+/// Reviews that are read and answered at once. Whoever reaches the port may ask, so this and their size bound the memory.
+const AT_ONCE: usize = 8;
+/// For one review, with the wait for its turn: the API server waits no longer than 30 s either.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// For requests under way when the process is asked to stop.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -70,9 +78,20 @@ pub(crate) async fn serve(
         .route("/convert", post(review::convert))
         .route("/validate", post(admit::validate))
         .layer(DefaultBodyLimit::max(LARGEST_REVIEW))
+        .layer(from_fn_with_state(Arc::new(Semaphore::new(AT_ONCE)), in_turn))
         .with_state(Arc::new(Asked { ledger }));
     let server = axum_server::from_tcp_rustls(socket, tls).map_err(fault)?;
     server.handle(handle).serve(router.into_make_service()).await.map_err(fault)
+}
+
+/// Bounds what strangers can take.
+async fn in_turn(State(turns): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
+    let answer = async {
+        let _turn = turns.acquire().await;
+        next.run(request).await
+    };
+    let answered = tokio::time::timeout(PATIENCE, answer).await;
+    answered.unwrap_or_else(|_| StatusCode::SERVICE_UNAVAILABLE.into_response())
 }
 
 /// What answers are made from.
