@@ -1,3 +1,4 @@
 //! Promises to users of Kubernetes, kept by the running binary beside a real API server.
 
 mod claims;
+mod leak;
