@@ -16,7 +16,7 @@ use pgtenant_model::{ClusterStatus, InvalidField, check_label};
 use crate::context::{Context, again, count};
 use crate::crd::{ClusterResourceStatus, MemberStatus, PostgresqlCluster};
 use crate::error::{OperatorError, Result};
-use crate::object::{put_status, set_finalizer};
+use crate::object::{add_finalizer, put_status, remove_finalizer};
 use crate::time::time;
 
 /// What holds an object for as long as its cluster has claims.
@@ -58,7 +58,7 @@ async fn reconcile(object: Arc<PostgresqlCluster>, context: Arc<Context>) -> Res
         let claims =
             within_deadline(async { remove_cluster(&mut *context.ledger.acquire().await?, &name, DOOR).await }).await?;
         if claims == 0 {
-            set_finalizer(&*object, FINALIZER, false, &context).await?;
+            remove_finalizer(&*object, FINALIZER, &context).await?;
             return Ok(Action::await_change());
         }
         Some(("InUse", format!("is removed when its {claims} databases are; kept ones have to be dropped by hand")))
@@ -84,7 +84,7 @@ async fn describe(object: &PostgresqlCluster, context: &Context) -> Result<Optio
         return Ok(Some(("Invalid", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))));
     }
     if !object.finalizers().iter().any(|one| one == FINALIZER) {
-        set_finalizer(object, FINALIZER, true, context).await?;
+        add_finalizer(object, FINALIZER, context).await?;
     }
     let put = within_deadline(async {
         let mut tx = context.ledger.begin().await?;
@@ -149,6 +149,9 @@ fn retry(object: Arc<PostgresqlCluster>, error: &OperatorError, context: Arc<Con
     count(KIND, "failed");
     let wait = context.retries.failed(&object.uid().unwrap_or_default());
     let name = ObjectRef::from_obj(&*object);
-    tracing::warn!(object = %name, error = error as &dyn std::error::Error, ?wait, "trying again");
+    match error {
+        OperatorError::Stale => tracing::debug!(object = %name, "has changed meanwhile"),
+        error => tracing::warn!(object = %name, error = error as &dyn std::error::Error, ?wait, "trying again"),
+    }
     Action::requeue(wait)
 }

@@ -9,9 +9,10 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector;
 use kube::{Api, Client};
-use kube_lease_manager::LeaseManagerBuilder;
+use kube_lease_manager::{LeaseManager, LeaseManagerBuilder};
 use pgtenant_ledger::Ledger;
 use secrecy::ExposeSecret as _;
+use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::{Context, Retries};
@@ -27,6 +28,8 @@ const LEASE: &str = "pgtenant";
 const LEASE_SECONDS: u64 = 15;
 /// It renews so long before the end; in seconds.
 const GRACE_SECONDS: u64 = 5;
+/// For giving the Lease back; another replica waits for its end otherwise.
+const GIVE_BACK: Duration = Duration::from_secs(3);
 /// How often the certificate is read again.
 const CERTIFICATE: Duration = Duration::from_secs(60);
 /// After the API server did not answer.
@@ -43,12 +46,12 @@ pub struct Settings {
     pub webhook: Option<WebhookSettings>,
 }
 
-/// Runs until `stop`.
+/// Runs until `stop`. When this replica leads then, another one does a moment later.
 pub async fn run(client: Client, ledger: Ledger, settings: Settings, stop: CancellationToken) {
-    let context =
-        Arc::new(Context { client, ledger, identity: settings.identity.clone(), retries: Retries::default() });
-    let work = async { tokio::join!(answer(&context, &settings, &stop), take_the_lead(&context, &settings)) };
-    stop.run_until_cancelled(work).await;
+    let identity = settings.identity.clone();
+    let context = Arc::new(Context { client, ledger, identity, retries: Retries::default() });
+    let answer = stop.run_until_cancelled(answer(&context, &settings, &stop));
+    tokio::join!(answer, take_the_lead(&context, &settings, &stop));
 }
 
 /// Serves the webhooks, with whatever certificate there is at the time.
@@ -98,9 +101,20 @@ async fn certificates(context: &Context, settings: &Settings, renew: bool) -> Re
     }
 }
 
-/// Leads whenever this replica has the Lease. When it is stopped the Lease is given back, so that another one leads at once.
-async fn take_the_lead(context: &Arc<Context>, settings: &Settings) {
-    let manager = patiently("the Lease can not be asked for", || async {
+/// Leads whenever this replica has the Lease.
+async fn take_the_lead(context: &Arc<Context>, settings: &Settings, stop: &CancellationToken) {
+    while !stop.is_cancelled() {
+        let Some(manager) = stop.run_until_cancelled(lease(context, settings)).await else { return };
+        let (mut leads, task) = manager.watch().await;
+        stop.run_until_cancelled(lead_while(&mut leads, context, settings)).await;
+        // That nobody listens any more makes it give the Lease back.
+        drop(leads);
+        tokio::time::timeout(GIVE_BACK, task).await.ok();
+    }
+}
+
+async fn lease(context: &Context, settings: &Settings) -> LeaseManager {
+    patiently("the Lease can not be asked for", || async {
         Ok(LeaseManagerBuilder::new(context.client.clone(), LEASE)
             .with_namespace(&settings.namespace)
             .with_identity(&settings.identity)
@@ -109,8 +123,11 @@ async fn take_the_lead(context: &Arc<Context>, settings: &Settings) {
             .build()
             .await?)
     })
-    .await;
-    let (mut leads, _task) = manager.watch().await;
+    .await
+}
+
+/// Until nobody tells any more who leads.
+async fn lead_while(leads: &mut Receiver<bool>, context: &Arc<Context>, settings: &Settings) {
     loop {
         if leads.wait_for(|leads| *leads).await.is_err() {
             return;

@@ -64,8 +64,8 @@ impl ControlPlane {
                 }
             };
             let operate = async {
-                if let Some(Kubernetes { client, settings }) = kubernetes {
-                    pgtenant_operator::run(client, ledger.clone(), settings, stop.clone()).await;
+                if let Some(kubernetes) = kubernetes {
+                    operate(kubernetes, &ledger, &stop).await;
                 }
             };
             tokio::join!(engine.run(stop.clone()), follow, operate);
@@ -80,6 +80,17 @@ impl ControlPlane {
         // A connection that somebody still holds is not waited for long.
         tokio::time::timeout(Duration::from_secs(5), ledger.close()).await.ok();
         Ok(())
+    }
+}
+
+/// A fault at one object must not take the other doors and the engine with it.
+async fn operate(Kubernetes { client, settings }: Kubernetes, ledger: &Ledger, stop: &CancellationToken) {
+    while !stop.is_cancelled() {
+        let run = pgtenant_operator::run(client.clone(), ledger.clone(), settings.clone(), stop.clone());
+        if let Err(error) = tokio::spawn(run).await {
+            tracing::error!(error = ?error, "the Kubernetes door panicked; it begins anew");
+            tokio::time::timeout(Duration::from_secs(5), stop.cancelled()).await.ok();
+        }
     }
 }
 

@@ -28,7 +28,7 @@ use crate::crd::PostgresqlDatabase;
 use crate::error::{OperatorError, Result};
 use crate::events;
 use crate::heard::Heard;
-use crate::object::{put_status, set_finalizer};
+use crate::object::{put_status, remove_finalizer};
 use decide::{Ending, Refusal, decide, ending};
 use status::status;
 
@@ -119,7 +119,7 @@ async fn clean_up(object: &PostgresqlDatabase, found: Option<Claim>, context: &C
         Ending::Done => None,
     };
     let Some(claim) = claim.filter(|claim| claim.wish == Wish::Absent) else {
-        set_finalizer(object, FINALIZER, false, context).await?;
+        remove_finalizer(object, FINALIZER, context).await?;
         context.retries.succeeded(&object.uid().unwrap_or_default());
         return Ok(Action::await_change());
     };
@@ -136,7 +136,10 @@ fn retry(object: Arc<PostgresqlDatabase>, error: &OperatorError, context: Arc<Co
     count(KIND, "failed");
     let wait = context.retries.failed(&object.uid().unwrap_or_default());
     let name = ObjectRef::from_obj(&*object);
-    tracing::warn!(object = %name, error = error as &dyn std::error::Error, ?wait, "trying again");
+    match error {
+        OperatorError::Stale => tracing::debug!(object = %name, "has changed meanwhile"),
+        error => tracing::warn!(object = %name, error = error as &dyn std::error::Error, ?wait, "trying again"),
+    }
     Action::requeue(wait)
 }
 

@@ -9,7 +9,7 @@ use super::decide::{Refusal, Step, Wished};
 use crate::context::Context;
 use crate::crd::PostgresqlDatabase;
 use crate::error::{OperatorError, Result};
-use crate::object::set_finalizer;
+use crate::object::add_finalizer;
 
 const DOOR: Source = Source::Kubernetes;
 
@@ -68,7 +68,7 @@ async fn create(wished: &Wished, object: &PostgresqlDatabase, context: &Context)
         let Wished { key, spec } = wished;
         let allowed = async { Ok(ledger::check(&mut *context.ledger.acquire().await?, key, spec, DOOR).await) };
         within_deadline(allowed).await??;
-        set_finalizer(object, FINALIZER, true, context).await?;
+        add_finalizer(object, FINALIZER, context).await?;
     }
     write(wished, object, context, true).await
 }
