@@ -27,16 +27,11 @@ const KIND: &str = "PostgresqlCluster";
 const LOOK: Duration = Duration::from_secs(10);
 const DOOR: ClusterSource = ClusterSource::Kubernetes;
 
-/// Runs until `stop`.
-pub(crate) async fn run(
-    context: Arc<Context>,
-    changed: impl Stream<Item = ()> + Send + 'static,
-    stop: impl Future<Output = ()> + Send + Sync + 'static,
-) {
+/// Runs for ever.
+pub(crate) async fn run(context: Arc<Context>, changed: impl Stream<Item = ()> + Send + 'static) {
     let api: Api<PostgresqlCluster> = Api::all(context.client.clone());
     Controller::new(api, watcher::Config::default())
         .reconcile_all_on(changed)
-        .graceful_shutdown_on(stop)
         .run(reconcile, retry, context)
         .for_each(|result| async {
             if let Err(error) = result {

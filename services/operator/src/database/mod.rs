@@ -43,20 +43,14 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// After a refusal that nothing announces the end of, as a name that another namespace has.
 const REFUSED: Duration = Duration::from_secs(300);
 
-/// Runs until `stop`. `store` is filled for those who look objects up.
-pub(crate) async fn run(
-    context: Arc<Context>,
-    heard: Heard,
-    writer: reflector::store::Writer<PostgresqlDatabase>,
-    stop: impl Future<Output = ()> + Send + Sync + 'static,
-) {
+/// Runs for ever. `writer` is filled for those who look objects up.
+pub(crate) async fn run(context: Arc<Context>, heard: Heard, writer: reflector::store::Writer<PostgresqlDatabase>) {
     let store = writer.as_reader();
     let claims = heard.claims.map(|key| ObjectRef::new(key.name()).within(key.namespace()));
     Controller::for_stream(watched(&context, writer), store)
         .with_config(Config::default().concurrency(AT_ONCE))
         .reconcile_on(claims)
         .reconcile_all_on(heard.all)
-        .graceful_shutdown_on(stop)
         .run(reconcile, retry, context)
         .for_each(|result| async {
             if let Err(error) = result {
@@ -144,7 +138,7 @@ fn retry(object: Arc<PostgresqlDatabase>, error: &OperatorError, context: Arc<Co
 }
 
 /// Wakes a claim when somebody else has changed or removed one of its Secrets.
-pub(crate) async fn watch_secrets(context: &Context, secrets: Api<PartialObjectMeta<Secret>>) {
+pub(crate) async fn watch_secrets(context: Arc<Context>, secrets: Api<PartialObjectMeta<Secret>>) {
     let config = watcher::Config::default().labels("app.kubernetes.io/managed-by=pgtenant,pgtenant.io/claim");
     let mut events = std::pin::pin!(watcher(secrets, config).default_backoff());
     while let Some(event) = events.next().await {
