@@ -83,9 +83,7 @@ async fn describe(object: &PostgresqlCluster, context: &Context) -> Result<Optio
     if !problems.is_empty() {
         return Ok(Some(("Invalid", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))));
     }
-    if !object.finalizers().iter().any(|one| one == FINALIZER) {
-        add_finalizer(object, FINALIZER, context).await?;
-    }
+    add_finalizer(object, FINALIZER, context).await?;
     let put = within_deadline(async {
         let mut tx = context.ledger.begin().await?;
         let put = put_cluster(&mut tx, &name, spec, DOOR).await?;

@@ -157,6 +157,7 @@ async fn lead(context: &Arc<Context>, settings: &Settings, lost: &CancellationTo
             database::run(Arc::clone(context), heard, writer, lost.clone().cancelled_owned()),
             database::watch_secrets(context, secrets),
             cluster::run(Arc::clone(context), clusters, lost.clone().cancelled_owned()),
+            database::sweep(Arc::clone(context), store.clone()),
             events::follow(Arc::clone(context), store, news),
             keep_certificate(context, settings),
         )
