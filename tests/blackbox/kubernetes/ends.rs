@@ -103,7 +103,7 @@ async fn a_claim_ends_half_made_or_with_its_cluster_or_the_control_plane_away() 
         ("alone", "standard"),
         ("kept", "protected"),
         ("was", "standard"),
-        ("was-kept", "protected"),
+        ("still", "protected"),
         ("stripped", "standard"),
         ("quick", "standard"),
     ] {
@@ -133,7 +133,7 @@ async fn a_claim_ends_half_made_or_with_its_cluster_or_the_control_plane_away() 
     own.cluster.stop().await.unwrap();
     kube.create(&namespace, "never", json!({})).await;
     kube.is_because(&namespace, "never", "ClusterUnavailable").await;
-    for name in ["never", "was", "was-kept"] {
+    for name in ["never", "was", "still"] {
         kube.delete(&namespace, name).await;
     }
     for name in ["never", "was"] {
@@ -145,12 +145,12 @@ async fn a_claim_ends_half_made_or_with_its_cluster_or_the_control_plane_away() 
         let message = condition(&object, "Ready")["message"].as_str().unwrap().to_owned();
         assert!(message.contains("step") && message.contains("What to do"), "{message}");
     }
-    kube.is_gone(&namespace, "was-kept").await;
+    kube.is_gone(&namespace, "still").await;
     own.cluster.start(|_| {}).await.unwrap();
     assert_eq!(superuser.get_port(), own.cluster.superuser().get_port());
     nothing_is_left(site, &kube, &namespace, "never").await;
     nothing_is_left(site, &kube, &namespace, "was").await;
-    for name in ["kept", "was-kept"] {
+    for name in ["kept", "still"] {
         kube.ready(&namespace, name, json!({"mode": "standard"})).await;
     }
     vanished_claims_are_kept(site, &kube, &namespace, &stripped).await;

@@ -4,6 +4,7 @@ mod claims;
 mod clusters;
 mod doors;
 mod ends;
+mod external;
 mod faults;
 mod leak;
 mod secrets;
