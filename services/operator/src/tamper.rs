@@ -52,7 +52,16 @@ mod tests {
     }
 
     fn secret(entries: Vec<ManagedFieldsEntry>) -> ObjectMeta {
-        ObjectMeta { managed_fields: Some(entries), ..ObjectMeta::default() }
+        let mark = |key: &str, value: &str| Some([(key.to_owned(), value.to_owned())].into());
+        let (labels, annotations) = (mark(TIER, "read"), mark(RELOADER, "true"));
+        ObjectMeta { managed_fields: Some(entries), labels, annotations, ..ObjectMeta::default() }
+    }
+
+    #[test]
+    fn a_mark_that_is_missing_is_seen() {
+        let whole = secret(vec![entry(WRITER, &KEYS)]);
+        assert!(tampered(&ObjectMeta { labels: None, ..whole.clone() }));
+        assert!(tampered(&ObjectMeta { annotations: None, ..whole }));
     }
 
     #[test]
