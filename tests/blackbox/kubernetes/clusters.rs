@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use pgtenant_tests::{Kube, Own, condition, database, databases, eventually, measured, superuser_sql, try_sql, unique};
+use pgtenant_tests::{
+    Kube, Own, condition, database, databases, eventually, measured, soon, superuser_sql, try_sql, unique,
+};
 use serde_json::{Value, json};
 
 use crate::shared;
@@ -101,7 +103,13 @@ async fn a_cluster_that_is_applied_serves_until_it_is_deleted() {
     // Another description takes effect.
     let change = json!({"spec": {"allowedExtensions": ["pgcrypto"], "endpoint": {"host": "localhost", "port": own.cluster.superuser().get_port()}}});
     kube.api().patch(&path(&name), change).await.expect(200);
-    kube.change(&namespace, "db", json!({"extensions": ["pgcrypto"]})).await;
+    // Refused at admission until the description is taken in.
+    soon("an extension that is allowed now is asked for", || async {
+        let path = format!("{}/db", databases(&namespace));
+        let answer = kube.api().patch(&path, json!({"spec": {"extensions": ["pgcrypto"]}})).await;
+        if answer.status == 200 { Ok(()) } else { Err(answer.text) }
+    })
+    .await;
     kube.is_ready(&namespace, "db").await;
 
     // The provisioner gets another password: on the server first, then in the Secret.

@@ -143,7 +143,7 @@ async fn a_claim_ends_half_made_or_with_its_cluster_or_the_control_plane_away() 
             })
             .await;
         let message = condition(&object, "Ready")["message"].as_str().unwrap().to_owned();
-        assert!(message.contains("step") && message.contains("What to do"), "{message}");
+        assert!(message.contains("at step") && message.contains("the next one is at"), "{message}");
     }
     kube.is_gone(&namespace, "still").await;
     own.cluster.start(|_| {}).await.unwrap();

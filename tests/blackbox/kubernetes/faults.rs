@@ -258,13 +258,14 @@ async fn two_control_planes_do_nothing_twice_and_one_that_stalled_writes_nothing
     all_are_ready(&kube, &namespace, &claims, "20 claims, the leader killed in between").await;
     for name in &claims {
         assert_eq!(audited(&site, &namespace, name, "database.create").await, 1, "{name}");
-        eventually(&format!("{name}: one Event Ready"), Duration::from_secs(30), || async {
+        let count = eventually(&format!("{name}: an Event Ready"), Duration::from_secs(30), || async {
             match events(&kube, &namespace, name, "Ready").await {
                 0 => Err("none".to_owned()),
-                count => Ok(assert_eq!(count, 1, "{name}")),
+                count => Ok(count),
             }
         })
         .await;
+        assert_eq!(count, 1, "{name} was told of twice");
     }
 
     // The leader stalls for longer than its Lease.
