@@ -25,6 +25,8 @@ const FINALIZER: &str = "pgtenant.io/cluster";
 const KIND: &str = "PostgresqlCluster";
 /// What is seen of a cluster is read from the ledger this often: there are few.
 const LOOK: Duration = Duration::from_secs(10);
+/// While it is not Ready, which somebody waits for.
+const SECOND_LOOK: Duration = Duration::from_secs(2);
 const DOOR: ClusterSource = ClusterSource::Kubernetes;
 
 /// Runs until `stop`.
@@ -72,7 +74,8 @@ async fn reconcile(object: Arc<PostgresqlCluster>, context: Arc<Context>) -> Res
     put_status(&*object, object.status.as_ref(), &status, &context).await?;
     count(KIND, if refused { "refused" } else { "done" });
     context.retries.succeeded(&object.uid().unwrap_or_default());
-    Ok(again(LOOK))
+    let is_ready = status.conditions.iter().any(|one| one.type_ == "Ready" && one.status == "True");
+    Ok(again(if is_ready { LOOK } else { SECOND_LOOK }))
 }
 
 async fn describe(object: &PostgresqlCluster, context: &Context) -> Result<Option<Refusal>> {
