@@ -1,10 +1,12 @@
 //! One replica leads: it reconciles objects and keeps the webhooks' certificate. All of them answer the webhooks.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum_server::tls_rustls::RustlsConfig;
 use chrono::Utc;
+use futures::future::join_all;
 use k8s_openapi::api::core::v1::Secret;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector;
@@ -151,18 +153,17 @@ async fn lead(context: &Arc<Context>, settings: &Settings, lost: &CancellationTo
     let writer = reflector::store::Writer::<PostgresqlDatabase>::default();
     let store = writer.as_reader();
     let secrets: Api<PartialObjectMeta<Secret>> = Api::all(context.client.clone());
-    let work = async {
-        tokio::join!(
-            announcer.run(&context.ledger),
-            database::run(Arc::clone(context), heard, writer, lost.clone().cancelled_owned()),
-            database::watch_secrets(context, secrets),
-            cluster::run(Arc::clone(context), clusters, lost.clone().cancelled_owned()),
-            database::sweep(Arc::clone(context), store.clone()),
-            events::follow(Arc::clone(context), store, news),
-            keep_certificate(context, settings),
-        )
-    };
-    lost.run_until_cancelled(work).await;
+    // Each on the heap: all of them in one would be too much for a thread's stack.
+    let work: [Pin<Box<dyn Future<Output = ()> + Send>>; 7] = [
+        Box::pin(announcer.run(&context.ledger)),
+        Box::pin(database::run(Arc::clone(context), heard, writer, lost.clone().cancelled_owned())),
+        Box::pin(database::watch_secrets(context, secrets)),
+        Box::pin(cluster::run(Arc::clone(context), clusters, lost.clone().cancelled_owned())),
+        Box::pin(database::sweep(Arc::clone(context), store.clone())),
+        Box::pin(events::follow(Arc::clone(context), store, news)),
+        Box::pin(keep_certificate(context, settings)),
+    ];
+    lost.run_until_cancelled(join_all(work)).await;
 }
 
 /// Makes the certificate anew in time, and tells the API server of it: at once, and when it was told otherwise.
