@@ -48,7 +48,7 @@ impl KubePlane {
         let own = admin.install("pgtenant-system").await;
         let kubernetes = Some((own.kubeconfig().to_owned(), "pgtenant-system".to_owned()));
         let plane = Plane::start(SiteOptions { kubernetes, ..options }).await;
-        Self { admin: admin.again(), plane }
+        Self { admin, plane }
     }
 
     /// An administrator's access.

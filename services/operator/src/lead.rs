@@ -158,6 +158,7 @@ async fn lead(context: &Arc<Context>, settings: &Settings) {
     parts.spawn(database::run(context(), heard, writer));
     parts.spawn(database::watch_secrets(context(), secrets));
     parts.spawn(cluster::run(context(), clusters));
+    parts.spawn(database::sweep(context(), store.clone()));
     parts.spawn(events::follow(context(), store, news));
     parts.spawn(keep_certificate(context(), settings));
     if let Some(Err(error)) = parts.join_next().await {

@@ -5,10 +5,12 @@
 
 mod decide;
 mod status;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod wish;
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,9 +30,11 @@ use crate::crd::PostgresqlDatabase;
 use crate::error::{OperatorError, Result};
 use crate::events;
 use crate::heard::Heard;
-use crate::object::{put_status, remove_finalizer};
-use decide::{Ending, Refusal, decide, ending};
+use crate::object::{add_finalizer, put_status, remove_finalizer};
+use decide::{Ending, Refusal, Step, decide, ending};
 use status::status;
+
+pub(crate) use sweep::sweep;
 
 /// What holds an object until its database is gone, or kept without it.
 const FINALIZER: &str = "pgtenant.io/database";
@@ -60,7 +64,8 @@ pub(crate) async fn run(context: Arc<Context>, heard: Heard, writer: reflector::
         .await;
 }
 
-/// Objects whose wish has changed. What is kept in memory is small: nobody here needs to know who wrote which field.
+/// Objects whose wish or status has changed: a status that somebody else writes is put right. What is kept in memory is small:
+/// nobody here needs to know who wrote which field.
 fn watched(
     context: &Context,
     writer: reflector::store::Writer<PostgresqlDatabase>,
@@ -71,7 +76,14 @@ fn watched(
         .modify(|object| object.metadata.managed_fields = None)
         .reflect(writer)
         .touched_objects()
-        .predicate_filter(predicates::generation.combine(predicates::finalizers), Default::default())
+        .predicate_filter(predicates::generation.combine(predicates::finalizers).combine(said), Default::default())
+}
+
+/// What the status says, as a predicate.
+fn said(object: &PostgresqlDatabase) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    serde_json::to_string(&object.status).ok()?.hash(&mut hasher);
+    Some(hasher.finish())
 }
 
 async fn reconcile(object: Arc<PostgresqlDatabase>, context: Arc<Context>) -> Result<Action> {
@@ -80,7 +92,13 @@ async fn reconcile(object: Arc<PostgresqlDatabase>, context: Arc<Context>) -> Re
         return clean_up(&object, found, &context).await;
     }
     let step = decide(&object, found.as_ref());
+    let new = matches!(step, Step::Create(_));
     let (claim, refusal) = wish::apply(step, &object, found, &context).await?;
+    let held = |claim: &Claim| claim.wish == Wish::Present && claim.source_ref == object.uid();
+    // Somebody took it away.
+    if !new && refusal.is_none() && claim.as_ref().is_some_and(held) {
+        add_finalizer(&*object, FINALIZER, &context).await?;
+    }
     let status = status(&object, claim.as_ref(), refusal.as_ref(), Utc::now());
     if put_status(&*object, object.status.as_ref(), &status, &context).await?
         && let Some(Refusal { reason, message }) = &refusal
@@ -143,9 +161,13 @@ pub(crate) async fn watch_secrets(context: Arc<Context>, secrets: Api<PartialObj
     let mut events = std::pin::pin!(watcher(secrets, config).default_backoff());
     while let Some(event) = events.next().await {
         let secret = match event {
-            Ok(watcher::Event::Apply(secret)) if crate::tamper::tampered(&secret.metadata) => secret,
+            Ok(watcher::Event::Apply(secret) | watcher::Event::InitApply(secret))
+                if crate::tamper::tampered(&secret.metadata) =>
+            {
+                secret
+            }
             Ok(watcher::Event::Delete(secret)) => secret,
-            // What was changed while nobody watched is found by the periodic look.
+            // What was deleted while nobody watched is found by the periodic look.
             Ok(_) => continue,
             Err(error) => {
                 tracing::debug!(%error, "Secrets are not watched");
