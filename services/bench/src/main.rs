@@ -185,7 +185,8 @@ fn fit(args: &Args, sizes: &mut Sizes, folder: &Path, say: &impl Fn(&str)) -> Re
     }
     let applied = if args.wants(Section::Kubernetes) { 2 * sizes.applied } else { 0 };
     let rest = [2 * (sizes.warm_up + sizes.claims), 2 * sizes.burst, applied];
-    let most = rest.into_iter().chain(sizes.idle.iter().copied()).max().unwrap_or_default();
+    let idle = if args.wants(Section::Idle) { sizes.idle.as_slice() } else { &[] };
+    let most = rest.into_iter().chain(idle.iter().copied()).max().unwrap_or_default();
     let gb = |bytes: u64| bytes / 1_000_000_000 + 1;
     if need(most) > free || (args.wants(Section::Idle) && sizes.idle.is_empty()) {
         let (need, free) = (gb(need(most)), free / 1_000_000_000);
