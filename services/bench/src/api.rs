@@ -70,6 +70,12 @@ impl Api {
         self.send(Method::DELETE, &path, None).await.map(drop)
     }
 
+    /// Returns when it was answered 202: the database is kept, and not managed any more.
+    pub(crate) async fn release(&self, claim: &Claim) -> Result<()> {
+        let path = format!("/v1/namespaces/{}/databases/{}/release", claim.namespace, claim.name);
+        self.send(Method::POST, &path, None).await.map(drop)
+    }
+
     /// Prometheus' text format.
     pub(crate) async fn metrics(&self) -> Result<String> {
         let answer = self.send(Method::GET, "/metrics", None).await?;

@@ -27,13 +27,14 @@ pub(crate) struct Args {
     /// Claims of each side in the latency section [default: 60]
     #[arg(long, value_name = "N")]
     claims: Option<usize>,
-    /// Claims at once in the burst section [default: 200]
+    /// Claims at once in the burst section [default: 200], and in the Kubernetes section [default: 500]
     #[arg(long, value_name = "N")]
     burst: Option<usize>,
     /// Bursts of each side [default: 3]
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
-    /// Claims at rest in the idle section [default: 250,500,1000]
+    /// Claims at rest in the idle section [default: 250,500,1000], objects in the Kubernetes section [default:
+    /// 1,1000,10000]
     #[arg(long, value_name = "N,N,…", value_delimiter = ',')]
     sizes: Vec<usize>,
     /// Seconds over which each size is measured at rest [default: 60]
@@ -62,6 +63,8 @@ pub(crate) enum Section {
     Burst,
     /// What claims cost at rest
     Idle,
+    /// Claims as objects of Kubernetes against claims over REST, and what objects cost at rest
+    Kubernetes,
 }
 
 /// Sizes of a run.
@@ -74,6 +77,10 @@ pub(crate) struct Sizes {
     pub(crate) burst: usize,
     pub(crate) rounds: usize,
     pub(crate) idle: Vec<usize>,
+    /// Claims at once, each as an object and over REST.
+    pub(crate) applied: usize,
+    /// Objects at rest.
+    pub(crate) objects: Vec<usize>,
     pub(crate) window: Duration,
     pub(crate) settle: Duration,
     /// How long the file system is given before a burst to forget files that were deleted. ext4 gives out no inode again
@@ -94,6 +101,11 @@ impl Args {
             (true, true) => vec![20, 40],
             (true, false) => vec![250, 500, 1000],
         };
+        let objects = match (self.sizes.is_empty(), self.quick) {
+            (false, _) => self.sizes.clone(),
+            (true, true) => vec![1, 50],
+            (true, false) => vec![1, 1000, 10_000],
+        };
         let seconds = |given: Option<u64>, quick, full| {
             Duration::from_secs(given.unwrap_or(if self.quick { quick } else { full }))
         };
@@ -104,6 +116,8 @@ impl Args {
             burst: self.burst.unwrap_or(pick(20, 200)).max(1),
             rounds: self.rounds.unwrap_or(pick(1, 3)).max(1),
             idle,
+            applied: self.burst.unwrap_or(pick(20, 500)).max(1),
+            objects,
             window: seconds(self.window, 4, 60),
             settle: seconds(self.settle, 2, 75),
             forget: Duration::from_secs(if self.quick || self.tmpfs { 0 } else { 40 }),

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 pub(crate) enum BenchError {
     #[error("a cluster of this machine")]
     Lab(#[from] pgtenant_lab::Error),
+    #[error("Kubernetes")]
+    Kubernetes(#[from] pgtenant_operator::OperatorError),
     #[error("the ledger")]
     Ledger(#[from] pgtenant_ledger::LedgerError),
     #[error("the cluster's provisioner")]

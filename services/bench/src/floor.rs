@@ -149,7 +149,7 @@ mod tests {
     #[tokio::test]
     async fn a_claim_by_hand_is_made_and_removed() {
         let folder = lab::folder(&std::env::temp_dir()).unwrap();
-        let lab = lab::Lab::start(folder.path(), |_| {}).await.unwrap();
+        let lab = lab::Lab::start(folder.path(), None, |_| {}).await.unwrap();
         let worker = Worker::start(&lab.primary, &lab.provisioner).await.unwrap();
         for number in 0..10 {
             let sample = worker.claim(&format!("floor-{number}")).await.unwrap();

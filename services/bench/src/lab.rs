@@ -9,8 +9,8 @@ use std::str::FromStr as _;
 use pgtenant_lab::{Binaries, Cluster, ClusterOptions, free_port};
 use pgtenant_ledger::{Ledger, NewToken, TokenRole, create_token};
 use pgtenant_model::{
-    ClusterSpec, Environment, FileStore, HostPort, Limits, Provisioner, SslMode, StoreSpec, StreamingTopology, TlsSpec,
-    Topology,
+    ClusterSpec, Environment, FileStore, HostPort, KubernetesStore, Limits, Provisioner, SslMode, StoreSpec,
+    StreamingTopology, TlsSpec, Topology,
 };
 use pgtenant_postgres::{Bootstrap, GROUP, Server, ServerOptions, Timeouts, Verifier, bootstrap};
 use rand::distr::{Alphanumeric, SampleString};
@@ -45,6 +45,8 @@ pub(crate) struct Lab {
 struct SettingsFile {
     listen: String,
     ledger: LedgerSection,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kubernetes: Option<KubernetesSection>,
     clusters: ClusterSection,
 }
 
@@ -52,6 +54,16 @@ struct SettingsFile {
 struct LedgerSection {
     url: String,
     password_file: PathBuf,
+}
+
+/// How the control plane takes part in Kubernetes.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct KubernetesSection {
+    pub(crate) enabled: bool,
+    pub(crate) kubeconfig: PathBuf,
+    pub(crate) namespace: String,
+    pub(crate) webhook_listen: String,
+    pub(crate) webhook_url: String,
 }
 
 #[derive(Serialize)]
@@ -70,7 +82,12 @@ pub(crate) fn folder(place: &Path) -> Result<TempDir> {
 }
 
 impl Lab {
-    pub(crate) async fn start(root: &Path, mut progress: impl FnMut(&str) + Send) -> Result<Self> {
+    /// With Kubernetes credentials go into Secrets, otherwise into files.
+    pub(crate) async fn start(
+        root: &Path,
+        kubernetes: Option<KubernetesSection>,
+        mut progress: impl FnMut(&str) + Send,
+    ) -> Result<Self> {
         let binaries = Binaries::locate(None)?;
         progress(&format!("PostgreSQL {} from {}", binaries.version(), binaries.dir().display()));
         let options = ClusterOptions {
@@ -105,7 +122,7 @@ impl Lab {
             token,
             port,
         };
-        lab.write_settings()?;
+        lab.write_settings(kubernetes)?;
         Ok(lab)
     }
 
@@ -115,11 +132,6 @@ impl Lab {
 
     pub(crate) fn log_file(&self) -> PathBuf {
         self.root.join("pgtenant.log")
-    }
-
-    /// PostgreSQL's version.
-    pub(crate) fn version(&self) -> &str {
-        self.cluster.version()
     }
 
     /// Process ids of the postmasters: primary, standby, ledger.
@@ -148,12 +160,16 @@ impl Lab {
         self.root.join("secrets")
     }
 
-    fn write_settings(&self) -> Result<()> {
+    fn write_settings(&self, kubernetes: Option<KubernetesSection>) -> Result<()> {
         let hosts = self.cluster.hosts().iter().filter_map(|host| HostPort::from_str(host).ok()).collect();
         let directory = self.secrets();
         fs::create_dir_all(&directory).map_err(BenchError::io("make", &directory))?;
         let private = fs::Permissions::from_mode(0o700);
         fs::set_permissions(&directory, private).map_err(BenchError::io("close", &directory))?;
+        let store = match &kubernetes {
+            Some(_) => StoreSpec::Kubernetes(KubernetesStore {}),
+            None => StoreSpec::File(FileStore { directory, name: "customer/{namespace}/{role}".to_owned() }),
+        };
         let default = ClusterSpec {
             environment: Environment::Test,
             topology: Topology::Streaming(StreamingTopology { hosts }),
@@ -165,7 +181,7 @@ impl Lab {
                 database: "postgres".to_owned(),
             },
             tls: TlsSpec { ca_file: Some(self.cluster.ca_file()), ..TlsSpec::default() },
-            stores: vec![StoreSpec::File(FileStore { directory, name: "customer/{namespace}/{role}".to_owned() })],
+            stores: vec![store],
             allowed_namespaces: vec!["*".to_owned()],
             allowed_extensions: Vec::new(),
             limits: Limits { databases_per_namespace: 1000, connections: None },
@@ -180,6 +196,7 @@ impl Lab {
                 ),
                 password_file: self.root.join("ledger.password"),
             },
+            kubernetes,
             clusters: ClusterSection { default },
         };
         let text = toml::to_string(&settings).map_err(BenchError::text("write the settings"))?;

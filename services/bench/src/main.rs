@@ -12,6 +12,7 @@ mod error;
 mod first_use;
 mod floor;
 mod idle;
+mod kubernetes;
 mod lab;
 mod latency;
 mod machine;
@@ -25,12 +26,12 @@ mod stats;
 mod verdict;
 
 use std::io::{IsTerminal as _, Write as _};
-use std::path::Path;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser as _;
-use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api::{Api, Events};
@@ -76,7 +77,7 @@ async fn run_all(args: &Args) -> Result<bool> {
         () = stopped() => Err(BenchError::Interrupted),
     };
     say("removing what was made");
-    clear(folder).await?;
+    clear(&folder.keep()).await?;
     let mut report = result?;
     report.load = load;
     report.stolen = process::stolen() - stolen;
@@ -96,10 +97,42 @@ async fn with_servers(
     folder: &Path,
     say: &(impl Fn(&str) + Sync),
 ) -> Result<Report> {
-    let mut lab = Lab::start(folder, say).await?;
+    let postgresql = pgtenant_lab::Binaries::locate(None)?;
+    let machine = Machine::describe(&args.place(), serve::version(binary).await, postgresql.version());
+    let mut report = Report::new(args.quick, machine);
+    if args.wants(Section::Latency) || args.wants(Section::Burst) || args.wants(Section::Idle) {
+        let folder = part(folder, "files")?;
+        on_files(args, sizes, binary, &folder, &mut report, say).await?;
+        clear(&folder).await?;
+    }
+    if args.wants(Section::Kubernetes) {
+        let folder = part(folder, "kubernetes")?;
+        report.kubernetes = Some(kubernetes::measure(args, sizes, binary, &folder, say).await?);
+    }
+    Ok(report)
+}
+
+/// A folder for some of the servers, which all may pass.
+fn part(folder: &Path, name: &str) -> Result<PathBuf> {
+    let path = folder.join(name);
+    let made = std::fs::DirBuilder::new().mode(0o711).create(&path);
+    made.map_err(BenchError::io("make", &path))?;
+    Ok(path)
+}
+
+/// The sections whose claims' credentials go into files.
+async fn on_files(
+    args: &Args,
+    sizes: &Sizes,
+    binary: &Path,
+    folder: &Path,
+    report: &mut Report,
+    say: &(impl Fn(&str) + Sync),
+) -> Result<()> {
+    let mut lab = Lab::start(folder, None, say).await?;
     say("starting pgtenant");
     let serve = Serve::start(binary, &lab, &args.set).await?;
-    let measured = measure(args, sizes, &mut lab, &serve, binary, say).await;
+    let measured = measure(args, sizes, &mut lab, &serve, binary, report, say).await;
     if measured.is_err() {
         say(&format!("the last lines of its log:\n{}", serve.last_words()));
     }
@@ -108,9 +141,8 @@ async fn with_servers(
         std::fs::copy(lab.log_file(), log).map_err(BenchError::io("write", log))?;
     }
     lab.stop().await?;
-    let report = measured?;
-    stopped?;
-    Ok(report)
+    measured?;
+    stopped
 }
 
 async fn measure(
@@ -119,27 +151,15 @@ async fn measure(
     lab: &mut Lab,
     serve: &Serve,
     binary: &Path,
+    report: &mut Report,
     say: &(impl Fn(&str) + Sync),
-) -> Result<Report> {
+) -> Result<()> {
     let [primary, standby, ledger] = lab.postmasters();
     let processes = Processes { pgtenant: serve.pid(), primary, standby, ledger };
     let pace = Pace::of(binary, lab, &args.set).await?;
     let api = Api::new(lab.port, &lab.token)?;
     let events = Events::open(&api).await?;
     let bench = Bench { processes, lab, api, events, progress: say };
-    let machine = Machine::describe(&args.place(), serve::version(binary).await, lab.version());
-    let mut report = Report {
-        at: chrono::Utc::now(),
-        quick: args.quick,
-        machine,
-        verdicts: Vec::new(),
-        latency: None,
-        burst: None,
-        idle: None,
-        load: String::new(),
-        stolen: 0.0,
-        took: 0.0,
-    };
     if args.wants(Section::Latency) {
         report.latency = Some(latency::measure(&bench, sizes).await?);
     }
@@ -149,7 +169,7 @@ async fn measure(
     if args.wants(Section::Idle) {
         report.idle = Some(idle::measure(&bench, sizes, pace).await?);
     }
-    Ok(report)
+    Ok(())
 }
 
 /// Leaves out what there is no room for. A database takes 7.5 MB, on the primary and on the standby.
@@ -163,8 +183,10 @@ fn fit(args: &Args, sizes: &mut Sizes, folder: &Path, say: &impl Fn(&str)) -> Re
     if args.wants(Section::Idle) {
         sizes.idle.retain(|size| need(*size) < free);
     }
-    let rest = [2 * (sizes.warm_up + sizes.claims), 2 * sizes.burst];
-    let most = rest.into_iter().chain(sizes.idle.iter().copied()).max().unwrap_or_default();
+    let applied = if args.wants(Section::Kubernetes) { 2 * sizes.applied } else { 0 };
+    let rest = [2 * (sizes.warm_up + sizes.claims), 2 * sizes.burst, applied];
+    let idle = if args.wants(Section::Idle) { sizes.idle.as_slice() } else { &[] };
+    let most = rest.into_iter().chain(idle.iter().copied()).max().unwrap_or_default();
     let gb = |bytes: u64| bytes / 1_000_000_000 + 1;
     if need(most) > free || (args.wants(Section::Idle) && sizes.idle.is_empty()) {
         let (need, free) = (gb(need(most)), free / 1_000_000_000);
@@ -181,11 +203,10 @@ fn fit(args: &Args, sizes: &mut Sizes, folder: &Path, say: &impl Fn(&str)) -> Re
 }
 
 /// Servers that were just dropped are ending, and may still write.
-async fn clear(folder: TempDir) -> Result<()> {
-    let path = folder.keep();
+async fn clear(path: &Path) -> Result<()> {
     let until = Instant::now() + Duration::from_secs(120);
     loop {
-        match std::fs::remove_dir_all(&path) {
+        match std::fs::remove_dir_all(path) {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             Err(error) if Instant::now() > until => return Err(BenchError::io("remove", path)(error)),

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::bench::{CpuTimes, rate};
 use crate::burst::Bursts;
 use crate::idle::Idle;
+use crate::kubernetes::Kubernetes;
 use crate::latency::Latency;
 use crate::machine::Machine;
 use crate::metrics::Step;
@@ -24,6 +25,7 @@ pub(crate) struct Report {
     pub(crate) latency: Option<Latency>,
     pub(crate) burst: Option<Bursts>,
     pub(crate) idle: Option<Idle>,
+    pub(crate) kubernetes: Option<Kubernetes>,
     /// Load averages before the run.
     pub(crate) load: String,
     /// Seconds of processor time that the host gave to others during the run.
@@ -38,6 +40,23 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 impl Report {
+    /// Nothing is measured yet.
+    pub(crate) fn new(quick: bool, machine: Machine) -> Self {
+        Self {
+            at: chrono::Utc::now(),
+            quick,
+            machine,
+            verdicts: Vec::new(),
+            latency: None,
+            burst: None,
+            idle: None,
+            kubernetes: None,
+            load: String::new(),
+            stolen: 0.0,
+            took: 0.0,
+        }
+    }
+
     /// For a terminal.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
@@ -71,6 +90,9 @@ impl Report {
         }
         if let Some(idle) = &self.idle {
             text.push_str(&idle_details(idle));
+        }
+        if let Some(kubernetes) = &self.kubernetes {
+            text.push_str(&crate::kubernetes::details(kubernetes));
         }
         text
     }
@@ -212,13 +234,13 @@ fn step_rows(steps: &[Step]) -> Vec<(String, f64)> {
     steps.iter().map(|step| (format!("  {} (mean)", step.step), step.mean_ms)).collect()
 }
 
-fn new_table(header: &[&str]) -> Table {
+pub(crate) fn new_table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(header.iter().map(Cell::new));
     for (column, text) in table.column_iter_mut().zip(header) {
         column.set_padding((0, 2));
-        let words = ["", "floor", "pgtenant", "step"].contains(text);
+        let words = ["", "floor", "pgtenant", "step"].contains(text) || text.starts_with("requests to");
         column.set_cell_alignment(if words { CellAlignment::Left } else { CellAlignment::Right });
     }
     table

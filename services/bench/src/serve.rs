@@ -42,11 +42,17 @@ pub(crate) async fn version(binary: &Path) -> String {
 impl Serve {
     /// Returns when it is ready.
     pub(crate) async fn start(binary: &Path, lab: &Lab, set: &[String]) -> Result<Self> {
+        Self::start_on(lab.port, binary, lab, set).await
+    }
+
+    /// On another port than the settings' own.
+    pub(crate) async fn start_on(port: u16, binary: &Path, lab: &Lab, set: &[String]) -> Result<Self> {
         let log = lab.log_file();
         let out = File::options().create(true).append(true).open(&log).map_err(BenchError::io("open", &log))?;
         let mut command = Command::new("setpriv");
         // It ends with this process, however that ends.
         command.args(["--pdeathsig", "TERM", "--"]).arg(binary).args(["serve", "--config"]).arg(lab.settings_file());
+        command.args(["--set", &format!("listen=127.0.0.1:{port}")]);
         for setting in set {
             command.args(["--set", setting]);
         }
@@ -57,7 +63,7 @@ impl Serve {
         let child = command.spawn().map_err(BenchError::io("start", binary))?;
         let pid = child.id().unwrap_or_default();
         let mut serve = Self { child, pid, log };
-        serve.ready(lab.port).await?;
+        serve.ready(port).await?;
         Ok(serve)
     }
 

@@ -4,9 +4,10 @@ use serde::Serialize;
 
 use crate::burst::Bursts;
 use crate::idle::{Idle, PROJECTED, Size};
+use crate::kubernetes::Kubernetes;
 use crate::latency::Latency;
 use crate::report::{Report, minutes};
-use crate::stats::quantile;
+use crate::stats::{median, quantile};
 
 /// One aim and what came of it.
 #[derive(Debug, Clone, Serialize)]
@@ -26,6 +27,7 @@ pub(crate) fn judge(report: &Report) -> Vec<Verdict> {
     verdicts.extend(report.latency.iter().flat_map(judge_latency));
     verdicts.extend(report.burst.iter().flat_map(judge_burst));
     verdicts.extend(report.idle.iter().flat_map(judge_idle));
+    verdicts.extend(report.kubernetes.iter().flat_map(judge_kubernetes));
     verdicts
 }
 
@@ -135,6 +137,21 @@ fn judge_idle(idle: &Idle) -> Vec<Verdict> {
             floor: String::new(),
         },
     ]
+}
+
+fn judge_kubernetes(Kubernetes { door, .. }: &Kubernetes) -> Vec<Verdict> {
+    let of = |value: fn(&crate::kubernetes::Round) -> f64| median(&door.rounds.iter().map(value).collect::<Vec<_>>());
+    let (ratio, each) =
+        (of(crate::kubernetes::Round::ratio), door.rounds.first().map_or(0, |one| one.rest.burst.count));
+    vec![Verdict {
+        what: format!("{each} objects until Ready"),
+        value: ratio,
+        shown: format!("{ratio:.2} ×"),
+        aim: "≤ 1.15 ×".to_owned(),
+        met: ratio <= 1.15,
+        pgtenant: format!("{:.1} s", of(|round| round.objects.burst.seconds)),
+        floor: format!("REST {:.1} s", of(|round| round.rest.burst.seconds)),
+    }]
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of claims")]
