@@ -117,11 +117,24 @@ async fn a_claim_of_another_door_is_left_alone_until_it_is_released_there() {
     let path = format!("{}/db/release", rest(&namespace));
     answered(|| api.ask(&path)).await.expect(202);
     kube.is_because(&namespace, "db", "Released").await;
-    let taken = api.post(&rest(&namespace), json!({"name": "db", "connectionLimit": 4})).await;
+    let all = rest(&namespace);
+    let taken = answered(|| api.post(&all, json!({"name": "db", "connectionLimit": 4}))).await;
     assert!([200, 201].contains(&taken.status), "{}", taken.text);
     api.is_ready(&namespace, "db").await;
     let object = kube.is_because(&namespace, "db", "OtherDoor").await;
     assert!(condition(&object, "Ready")["message"].as_str().unwrap().contains("managed by api"), "{object}");
+
+    // Released there again, the object that waits for it has it at once.
+    let path = format!("{}/db/release", rest(&namespace));
+    answered(|| api.ask(&path)).await.expect(202);
+    kube.is_ready(&namespace, "db").await;
+    answered(|| api.ask(&path)).await.expect(202);
+    kube.is_because(&namespace, "db", "Released").await;
+    let taken = answered(|| api.post(&all, json!({"name": "db", "connectionLimit": 4}))).await;
+    assert!([200, 201].contains(&taken.status), "{}", taken.text);
+    kube.is_because(&namespace, "db", "OtherDoor").await;
+    api.is_ready(&namespace, "db").await;
+
     kube.delete(&namespace, "db").await;
     kube.is_gone(&namespace, "db").await;
     assert_eq!(api.get(&format!("{}/db", rest(&namespace))).await.expect(200).json["state"], "Ready");
