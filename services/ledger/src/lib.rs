@@ -254,9 +254,15 @@ pub async fn within_deadline<T>(work: impl Future<Output = Result<T>>) -> Result
     tokio::time::timeout(DEADLINE, work).await.unwrap_or(Err(LedgerError::Deadline(DEADLINE)))
 }
 
-/// Tells every replica when the transaction commits: its engine, of work; and its Kubernetes door, of what became of `claim`.
+/// Tells every replica when the transaction commits: its engine, of work; and its Kubernetes door, of what became of `claim`, if
+/// that is one of its own.
 async fn announce(db: &mut PgConnection, work: bool, claim: Option<&Claim>) -> Result<()> {
     let claim = claim.filter(|claim| claim.source == pgtenant_model::Source::Kubernetes);
+    announce_to_all(db, work, claim).await
+}
+
+/// As [`announce`], of any door's claim: an object of its name may wait for it, or have lost it.
+async fn announce_to_all(db: &mut PgConnection, work: bool, claim: Option<&Claim>) -> Result<()> {
     if !work && claim.is_none() {
         return Ok(());
     }

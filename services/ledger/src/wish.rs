@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::claim::{ClaimRow, claim_columns};
 use crate::event::json_name;
 use crate::operation::{begin_operation, give_up_before};
-use crate::{Actor, Claim, LedgerError, NewEvent, Wish, announce, append_event, write_audit};
+use crate::{Actor, Claim, LedgerError, NewEvent, Wish, announce_to_all, append_event, write_audit};
 
 /// A wish that was written down, and the claim as it is now.
 #[derive(Debug, Clone)]
@@ -490,7 +490,7 @@ async fn record_new(
     });
     let target = (Some(key.namespace()), Some(key.name()));
     write_audit(db, actor, &action, target, &detail).await?;
-    announce(db, claim.wish != Wish::Retained, Some(&claim)).await?;
+    announce_to_all(db, claim.wish != Wish::Retained, Some(&claim)).await?;
     let (event, message) = match kind {
         OperationKind::Create => (EventKind::Created, "claimed"),
         OperationKind::Delete => (EventKind::Deleting, "is being removed"),
