@@ -16,9 +16,9 @@ use crate::object::ask;
 const MANAGER: &str = "pgtenant-webhook";
 /// Who installs definitions where no chart does.
 const INSTALLER: &str = "pgtenant-install";
-/// The ValidatingWebhookConfiguration, and the webhook in it.
+/// The ValidatingWebhookConfiguration, and the webhook in it, as the chart calls them.
 const CONFIGURATION: &str = "pgtenant";
-const WEBHOOK: &str = "validate.pgtenant.io";
+const WEBHOOK: &str = "postgresqldatabases.pgtenant.io";
 
 /// Where the API server finds the webhooks.
 #[derive(Debug, Clone, PartialEq, Eq)]
