@@ -63,6 +63,8 @@ pub struct SiteOptions {
     pub quota: u32,
     /// Further lines of the settings file, before its tables.
     pub further: String,
+    /// Clusters with other stores than the site's: TOML of their list, in which `DIR` is the file store's folder.
+    pub stores: Vec<(String, String)>,
     /// The control plane's access to Kubernetes: its kubeconfig and its own namespace. Credentials go into Secrets then.
     pub kubernetes: Option<(PathBuf, String)>,
 }
@@ -84,6 +86,7 @@ impl SiteOptions {
             lease: "15s".to_owned(),
             quota: 1000,
             further: String::new(),
+            stores: Vec::new(),
             kubernetes: None,
         }
     }
@@ -261,6 +264,8 @@ lease = {lease:?}
         None => format!("file = {{ directory = {:?} }}", file("secrets")),
     };
     for (name, place) in &options.clusters {
+        let own = options.stores.iter().find(|(cluster, _)| cluster == name);
+        let stores = own.map_or_else(|| format!("[{{ {store} }}]"), |(_, list)| list.replace("DIR", &file("secrets")));
         write!(
             text,
             "
@@ -268,7 +273,7 @@ lease = {lease:?}
 topology = {{ streaming = {{ hosts = {hosts:?} }} }}
 provisioner = {{ username = {provisioner:?}, passwordFile = {password:?} }}
 tls = {{ caFile = {ca:?} }}
-stores = [{{ {store} }}]
+stores = {stores}
 allowedExtensions = [\"pgcrypto\", \"pg_trgm\"]
 limits = {{ databasesPerNamespace = {quota} }}
 ",

@@ -1,6 +1,7 @@
 //! One shared cluster as this replica knows it: its primary, its connections, its stores.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pgtenant_model::{ClusterSpec, Endpoint, HostPort, InvalidField, Provisioner, TlsSpec};
@@ -24,6 +25,8 @@ pub(crate) struct Cluster {
     access: Access,
     /// Made when the cluster is first needed: the password may come later than the control plane.
     parts: Mutex<Option<Parts>>,
+    /// The server refused the login: it may have been changed there and where it is read from.
+    refused: AtomicBool,
 }
 
 #[derive(Debug, Clone)]
@@ -52,7 +55,15 @@ impl Login {
 impl Cluster {
     pub(crate) fn new(name: String, spec: ClusterSpec, access: Access) -> Result<Self, InvalidField> {
         let stores = Stores::from_specs(&spec.stores, &access)?;
-        Ok(Self { name, spec, stores, wake: Arc::default(), access, parts: Mutex::default() })
+        Ok(Self {
+            name,
+            spec,
+            stores,
+            wake: Arc::default(),
+            access,
+            parts: Mutex::default(),
+            refused: AtomicBool::new(false),
+        })
     }
 
     /// Connections to the primary, found anew if it has moved.
@@ -121,15 +132,27 @@ impl Cluster {
         Ok(Reach { endpoint, hosts: topology.hosts().to_vec(), sslmode, ca_crt })
     }
 
-    /// Reads the login and the CA again; where they have changed, what was made with the former ones is let go of.
-    pub(crate) async fn refresh(&self) -> Result<(), Cause> {
+    /// The server has refused the control plane's own login.
+    pub(crate) fn login_refused(&self) {
+        self.refused.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the login was refused since this was last asked.
+    pub(crate) fn take_login_refused(&self) -> bool {
+        self.refused.swap(false, Ordering::Relaxed)
+    }
+
+    /// Reads the login and the CA again; where they have changed, what was made with the former ones is let go of. Says whether
+    /// they have.
+    pub(crate) async fn refresh(&self) -> Result<bool, Cause> {
         let login = self.login().await?;
         let mut parts = self.lock();
-        if parts.as_ref().is_some_and(|parts| !parts.login.same(&login)) {
+        let changed = parts.as_ref().is_some_and(|parts| !parts.login.same(&login));
+        if changed {
             tracing::info!(cluster = self.name, "the provisioner's login or the CA has changed");
             *parts = None;
         }
-        Ok(())
+        Ok(changed)
     }
 
     async fn parts(&self) -> Result<(Topology, Arc<Login>), Cause> {

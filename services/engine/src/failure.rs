@@ -134,6 +134,15 @@ impl Failure {
         self.step != "prove" && self.cause.moved()
     }
 
+    /// Whether the server refused the control plane's own login, which somebody may have changed.
+    pub(crate) fn login_refused(&self) -> bool {
+        let state = match &*self.cause {
+            Cause::Postgres(error) => error.sqlstate(),
+            _ => None,
+        };
+        self.step != "prove" && state == Some("28P01")
+    }
+
     /// Whether another replica may have the claim by now, so that nothing is to be written about it.
     pub(crate) fn lease_lost(&self) -> bool {
         match &*self.cause {

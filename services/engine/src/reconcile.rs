@@ -105,6 +105,11 @@ impl<'a> Attempt<'a> {
         {
             self.cluster.moved(server);
         }
+        if let Err(failure) = &result
+            && failure.login_refused()
+        {
+            self.cluster.login_refused();
+        }
         result
     }
 

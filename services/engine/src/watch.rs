@@ -64,13 +64,7 @@ impl Watch<'_> {
     }
 
     async fn look(&self, memory: &mut Memory) {
-        if memory.login_read.is_none_or(|at| at.elapsed() > LOGIN_AGE) {
-            memory.login_read = Some(Instant::now());
-            // What can not be read now does not undo what was read before.
-            if let Err(cause) = self.cluster.refresh().await {
-                tracing::warn!(cluster = self.cluster.name, "the provisioner's login was not read again: {cause}");
-            }
-        }
+        self.read_login(memory).await;
         let mut status = match self.cluster.observe().await {
             Ok(observation) => observation.status(),
             Err(cause) => ClusterStatus { problem: Some(cause.to_string()), ..ClusterStatus::default() },
@@ -97,6 +91,36 @@ impl Watch<'_> {
         match self.record(&status).await {
             Ok(()) => memory.written = Some((status, Instant::now())),
             Err(error) => tracing::warn!(cluster = self.cluster.name, error = ?error, "status not written"),
+        }
+    }
+
+    /// Reads the login again when it is old, when it was refused, and at each look while the cluster can not be used.
+    async fn read_login(&self, memory: &mut Memory) {
+        let in_trouble = memory.written.as_ref().is_some_and(|(status, _)| status.primary.is_none());
+        let old = memory.login_read.is_none_or(|at| at.elapsed() > LOGIN_AGE);
+        if !self.cluster.take_login_refused() && !in_trouble && !old {
+            return;
+        }
+        memory.login_read = Some(Instant::now());
+        let changed = match self.cluster.refresh().await {
+            Ok(changed) => changed,
+            // What can not be read now does not undo what was read before.
+            Err(cause) if old => {
+                return tracing::warn!(
+                    cluster = self.cluster.name,
+                    "the provisioner's login was not read again: {cause}"
+                );
+            }
+            Err(_) => return,
+        };
+        if changed {
+            // What failed for it would wait for minutes.
+            let soon = async {
+                look_soon(&mut *self.ledger.acquire().await?, &self.cluster.name, SPREAD_AFTER_FAILOVER).await
+            };
+            if let Err(error) = soon.await {
+                tracing::warn!(cluster = self.cluster.name, error = ?error, "claims are not looked at now");
+            }
         }
     }
 

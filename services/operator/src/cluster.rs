@@ -25,18 +25,15 @@ const FINALIZER: &str = "pgtenant.io/cluster";
 const KIND: &str = "PostgresqlCluster";
 /// What is seen of a cluster is read from the ledger this often: there are few.
 const LOOK: Duration = Duration::from_secs(10);
+/// While it is not Ready, which somebody waits for.
+const SECOND_LOOK: Duration = Duration::from_secs(2);
 const DOOR: ClusterSource = ClusterSource::Kubernetes;
 
-/// Runs until `stop`.
-pub(crate) async fn run(
-    context: Arc<Context>,
-    changed: impl Stream<Item = ()> + Send + 'static,
-    stop: impl Future<Output = ()> + Send + Sync + 'static,
-) {
+/// Runs for ever.
+pub(crate) async fn run(context: Arc<Context>, changed: impl Stream<Item = ()> + Send + 'static) {
     let api: Api<PostgresqlCluster> = Api::all(context.client.clone());
     Controller::new(api, watcher::Config::default())
         .reconcile_all_on(changed)
-        .graceful_shutdown_on(stop)
         .run(reconcile, retry, context)
         .for_each(|result| async {
             if let Err(error) = result {
@@ -72,7 +69,8 @@ async fn reconcile(object: Arc<PostgresqlCluster>, context: Arc<Context>) -> Res
     put_status(&*object, object.status.as_ref(), &status, &context).await?;
     count(KIND, if refused { "refused" } else { "done" });
     context.retries.succeeded(&object.uid().unwrap_or_default());
-    Ok(again(LOOK))
+    let is_ready = status.conditions.iter().any(|one| one.type_ == "Ready" && one.status == "True");
+    Ok(again(if is_ready { LOOK } else { SECOND_LOOK }))
 }
 
 async fn describe(object: &PostgresqlCluster, context: &Context) -> Result<Option<Refusal>> {
@@ -83,9 +81,7 @@ async fn describe(object: &PostgresqlCluster, context: &Context) -> Result<Optio
     if !problems.is_empty() {
         return Ok(Some(("Invalid", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))));
     }
-    if !object.finalizers().iter().any(|one| one == FINALIZER) {
-        add_finalizer(object, FINALIZER, context).await?;
-    }
+    add_finalizer(object, FINALIZER, context).await?;
     let put = within_deadline(async {
         let mut tx = context.ledger.begin().await?;
         let put = put_cluster(&mut tx, &name, spec, DOOR).await?;

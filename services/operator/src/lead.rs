@@ -14,6 +14,7 @@ use kube_lease_manager::{LeaseManager, LeaseManagerBuilder};
 use pgtenant_ledger::Ledger;
 use secrecy::ExposeSecret as _;
 use tokio::sync::watch::Receiver;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::{Context, Retries};
@@ -163,48 +164,49 @@ async fn lead_while(leads: &mut Receiver<bool>, context: &Arc<Context>, settings
         }
         tracing::info!("this replica leads");
         metrics::gauge!("pgtenant_kubernetes_leader").set(1.0);
-        let lost = CancellationToken::new();
-        let until = async {
-            leads.wait_for(|leads| !*leads).await.ok();
-            lost.cancel();
-        };
-        tokio::join!(lead(context, settings, &lost), until);
+        tokio::select! {
+            _ = leads.wait_for(|leads| !*leads) => {}
+            () = lead(context, settings) => {}
+        }
         metrics::gauge!("pgtenant_kubernetes_leader").set(0.0);
-        tracing::warn!("another replica leads");
+        tracing::warn!("this replica does not lead any more");
     }
 }
 
-/// All that one replica does for all, until `lost`.
-async fn lead(context: &Arc<Context>, settings: &Settings, lost: &CancellationToken) {
+/// All that one replica does for all. Dropping it ends all of it; it ends by itself only after a fault of this program.
+async fn lead(context: &Arc<Context>, settings: &Settings) {
     let (announcer, heard, clusters, news) = channels();
     let writer = reflector::store::Writer::<PostgresqlDatabase>::default();
     let store = writer.as_reader();
     let secrets: Api<PartialObjectMeta<Secret>> = Api::all(context.client.clone());
-    let work = async {
-        tokio::join!(
-            announcer.run(&context.ledger),
-            database::run(Arc::clone(context), heard, writer, lost.clone().cancelled_owned()),
-            database::watch_secrets(context, secrets),
-            cluster::run(Arc::clone(context), clusters, lost.clone().cancelled_owned()),
-            events::follow(Arc::clone(context), store, news),
-            keep_certificate(context, settings),
-        )
-    };
-    lost.run_until_cancelled(work).await;
+    let (ledger, settings) = (context.ledger.clone(), settings.clone());
+    let context = || Arc::clone(context);
+    // A task each: together they are too much for one stack.
+    let mut parts = JoinSet::new();
+    parts.spawn(async move { announcer.run(&ledger).await });
+    parts.spawn(database::run(context(), heard, writer));
+    parts.spawn(database::watch_secrets(context(), secrets));
+    parts.spawn(cluster::run(context(), clusters));
+    parts.spawn(database::sweep(context(), store.clone()));
+    parts.spawn(events::follow(context(), store, news));
+    parts.spawn(keep_certificate(context(), settings));
+    if let Some(Err(error)) = parts.join_next().await {
+        tracing::error!(error = ?error, "a part of the Kubernetes door panicked");
+    }
 }
 
 /// Makes the certificate anew in time, and tells the API server of it: at once, and when it was told otherwise.
-async fn keep_certificate(context: &Context, settings: &Settings) {
-    let Some(WebhookSettings { target, tls_dir, .. }) = &settings.webhook else { return };
+async fn keep_certificate(context: Arc<Context>, settings: Settings) {
+    let Some(WebhookSettings { target, tls_dir, .. }) = &settings.webhook else { return std::future::pending().await };
     // Whoever makes the certificate tells the API server of it, too.
     if tls_dir.is_some() {
-        return;
+        return std::future::pending().await;
     }
-    let mut changes = std::pin::pin!(changes(context, settings));
+    let mut changes = std::pin::pin!(changes(&context, &settings));
     let mut known = None;
     loop {
         let kept = patiently("the webhooks' certificate is not kept", || async {
-            let found = certificates(context, settings, true, known.as_ref()).await?;
+            let found = certificates(&context, &settings, true, known.as_ref()).await?;
             tell(&context.client, target, &found.trusted).await?;
             Ok(found)
         });

@@ -60,8 +60,11 @@ fn head<K: Target>(object: &K) -> Value {
 /// Tries at an object that others change at the same time.
 const TRIES: usize = 5;
 
-/// Adds our finalizer.
+/// Adds our finalizer where it is not there.
 pub(crate) async fn add_finalizer<K: Target>(object: &K, name: &str, context: &Context) -> Result<()> {
+    if object.finalizers().iter().any(|one| one == name) {
+        return Ok(());
+    }
     let mut patch = head(object);
     patch["metadata"]["finalizers"] = json!([name]);
     let apply = PatchParams::apply(MANAGER).force();

@@ -9,8 +9,18 @@ const WRITER: &str = "pgtenant";
 /// Keys that every Secret has.
 const KEYS: [&str; 7] = ["username", "password", "endpoint", "port", "database", "sslmode", "uri"];
 
-/// Whether one of our keys is missing, or belongs to somebody else. Keys that were added are nobody's business.
+/// With this reloaders find it.
+const RELOADER: &str = "reloader.stakater.com/match";
+const TIER: &str = "pgtenant.io/tier";
+
+/// Whether one of our keys is missing, or belongs to somebody else, or a label or the annotation is not there. Keys that were
+/// added are nobody's business.
 pub(crate) fn tampered(metadata: &ObjectMeta) -> bool {
+    let marked = metadata.annotations.as_ref().is_some_and(|all| all.contains_key(RELOADER))
+        && metadata.labels.as_ref().is_some_and(|all| all.contains_key(TIER));
+    if !marked {
+        return true;
+    }
     let entries = metadata.managed_fields.as_deref().unwrap_or_default();
     let data = |entry: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry| {
         entry.fields_v1.as_ref().map_or(Value::Null, |fields| fields.0["f:data"].clone())
@@ -42,7 +52,16 @@ mod tests {
     }
 
     fn secret(entries: Vec<ManagedFieldsEntry>) -> ObjectMeta {
-        ObjectMeta { managed_fields: Some(entries), ..ObjectMeta::default() }
+        let mark = |key: &str, value: &str| Some([(key.to_owned(), value.to_owned())].into());
+        let (labels, annotations) = (mark(TIER, "read"), mark(RELOADER, "true"));
+        ObjectMeta { managed_fields: Some(entries), labels, annotations, ..ObjectMeta::default() }
+    }
+
+    #[test]
+    fn a_mark_that_is_missing_is_seen() {
+        let whole = secret(vec![entry(WRITER, &KEYS)]);
+        assert!(tampered(&ObjectMeta { labels: None, ..whole.clone() }));
+        assert!(tampered(&ObjectMeta { annotations: None, ..whole }));
     }
 
     #[test]

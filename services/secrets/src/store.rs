@@ -56,6 +56,8 @@ pub enum Held {
     Missing,
     /// A credential.
     Credential(Credential),
+    /// One whose password can be told, and around which something is not as the store keeps it: it is to be written again.
+    Blemished(Credential),
     /// As it should be; the credential itself is in another store of the list.
     Reference,
     /// Something else, and why it is no credential.
@@ -67,7 +69,7 @@ impl Held {
     #[must_use]
     pub fn credential(&self) -> Option<&Credential> {
         match self {
-            Self::Credential(credential) => Some(credential),
+            Self::Credential(credential) | Self::Blemished(credential) => Some(credential),
             Self::Missing | Self::Reference | Self::Broken(_) => None,
         }
     }

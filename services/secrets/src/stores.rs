@@ -158,12 +158,13 @@ impl Verdict {
                 .into_iter()
                 .find_map(|Found { store, location, held }| match held {
                     Held::Broken(why) => Some(Self::Broken { store, location, why }),
-                    Held::Missing | Held::Credential(_) | Held::Reference => None,
+                    Held::Missing | Held::Credential(_) | Held::Blemished(_) | Held::Reference => None,
                 })
                 .unwrap_or(Self::Missing);
         };
+        let blemished = found.iter().any(|one| matches!(one.held, Held::Blemished(_)));
         let references = found.iter().filter(|one| matches!(one.held, Held::Reference)).count();
-        if credentials.filter(|other| same(first, other)).count() + 1 + references == found.len() {
+        if !blemished && credentials.filter(|other| same(first, other)).count() + 1 + references == found.len() {
             Self::Same(first.clone())
         } else {
             Self::Differs(found)
@@ -197,6 +198,7 @@ impl Verdict {
                         Held::Missing => "has none".to_owned(),
                         Held::Reference => "refers to another store".to_owned(),
                         Held::Broken(why) => format!("is not a credential: {why}"),
+                        Held::Blemished(_) => "was changed by somebody else".to_owned(),
                         Held::Credential(c) if first.is_some_and(|f| same(f, c)) => "has one".to_owned(),
                         Held::Credential(_) => "has another one".to_owned(),
                     };

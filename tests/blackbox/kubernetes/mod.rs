@@ -3,7 +3,13 @@
 mod admission;
 mod charts;
 mod claims;
+mod clusters;
 mod conversion;
+mod doors;
+mod ends;
+mod external;
+mod faults;
 mod leak;
 mod rbac;
+mod secrets;
 mod upgrade;

@@ -5,10 +5,12 @@
 
 mod decide;
 mod status;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod wish;
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,9 +30,11 @@ use crate::crd::PostgresqlDatabase;
 use crate::error::{OperatorError, Result};
 use crate::events;
 use crate::heard::Heard;
-use crate::object::{put_status, remove_finalizer};
-use decide::{Ending, Refusal, decide, ending};
+use crate::object::{add_finalizer, put_status, remove_finalizer};
+use decide::{Ending, Refusal, Step, decide, ending};
 use status::status;
+
+pub(crate) use sweep::sweep;
 
 /// What holds an object until its database is gone, or kept without it.
 const FINALIZER: &str = "pgtenant.io/database";
@@ -43,13 +47,8 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// After a refusal; its end is announced, mostly.
 const REFUSED: Duration = Duration::from_secs(300);
 
-/// Runs until `stop`. `store` is filled for those who look objects up.
-pub(crate) async fn run(
-    context: Arc<Context>,
-    heard: Heard,
-    writer: reflector::store::Writer<PostgresqlDatabase>,
-    stop: impl Future<Output = ()> + Send + Sync + 'static,
-) {
+/// Runs for ever. `writer` is filled for those who look objects up.
+pub(crate) async fn run(context: Arc<Context>, heard: Heard, writer: reflector::store::Writer<PostgresqlDatabase>) {
     let store = writer.as_reader();
     let claims = heard.claims.map(|key| ObjectRef::new(key.name()).within(key.namespace()));
     let objects = store.clone();
@@ -59,7 +58,6 @@ pub(crate) async fn run(
         .reconcile_on(claims)
         .reconcile_on(held_up)
         .reconcile_all_on(heard.all)
-        .graceful_shutdown_on(stop)
         .run(reconcile, retry, context)
         .for_each(|result| async {
             if let Err(error) = result {
@@ -69,7 +67,8 @@ pub(crate) async fn run(
         .await;
 }
 
-/// Objects whose wish has changed. What is kept in memory is small: nobody here needs to know who wrote which field.
+/// Objects whose wish or status has changed: a status that somebody else writes is put right. What is kept in memory is small:
+/// nobody here needs to know who wrote which field.
 fn watched(
     context: &Context,
     writer: reflector::store::Writer<PostgresqlDatabase>,
@@ -80,7 +79,14 @@ fn watched(
         .modify(|object| object.metadata.managed_fields = None)
         .reflect(writer)
         .touched_objects()
-        .predicate_filter(predicates::generation.combine(predicates::finalizers), Default::default())
+        .predicate_filter(predicates::generation.combine(predicates::finalizers).combine(said), Default::default())
+}
+
+/// What the status says, as a predicate.
+fn said(object: &PostgresqlDatabase) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    serde_json::to_string(&object.status).ok()?.hash(&mut hasher);
+    Some(hasher.finish())
 }
 
 async fn reconcile(object: Arc<PostgresqlDatabase>, context: Arc<Context>) -> Result<Action> {
@@ -89,7 +95,13 @@ async fn reconcile(object: Arc<PostgresqlDatabase>, context: Arc<Context>) -> Re
         return clean_up(&object, found, &context).await;
     }
     let step = decide(&object, found.as_ref());
+    let new = matches!(step, Step::Create(_));
     let (claim, refusal) = wish::apply(step, &object, found, &context).await?;
+    let held = |claim: &Claim| claim.wish == Wish::Present && claim.source_ref == object.uid();
+    // Somebody took it away.
+    if !new && refusal.is_none() && claim.as_ref().is_some_and(held) {
+        add_finalizer(&*object, FINALIZER, &context).await?;
+    }
     let status = status(&object, claim.as_ref(), refusal.as_ref(), Utc::now());
     if put_status(&*object, object.status.as_ref(), &status, &context).await?
         && let Some(Refusal { reason, message }) = &refusal
@@ -147,14 +159,18 @@ fn retry(object: Arc<PostgresqlDatabase>, error: &OperatorError, context: Arc<Co
 }
 
 /// Wakes a claim when somebody else has changed or removed one of its Secrets.
-pub(crate) async fn watch_secrets(context: &Context, secrets: Api<PartialObjectMeta<Secret>>) {
+pub(crate) async fn watch_secrets(context: Arc<Context>, secrets: Api<PartialObjectMeta<Secret>>) {
     let config = watcher::Config::default().labels("app.kubernetes.io/managed-by=pgtenant,pgtenant.io/claim");
     let mut events = std::pin::pin!(watcher(secrets, config).default_backoff());
     while let Some(event) = events.next().await {
         let secret = match event {
-            Ok(watcher::Event::Apply(secret)) if crate::tamper::tampered(&secret.metadata) => secret,
+            Ok(watcher::Event::Apply(secret) | watcher::Event::InitApply(secret))
+                if crate::tamper::tampered(&secret.metadata) =>
+            {
+                secret
+            }
             Ok(watcher::Event::Delete(secret)) => secret,
-            // What was changed while nobody watched is found by the periodic look.
+            // What was deleted while nobody watched is found by the periodic look.
             Ok(_) => continue,
             Err(error) => {
                 tracing::debug!(%error, "Secrets are not watched");

@@ -16,7 +16,7 @@ use crate::object::ask;
 const MANAGER: &str = "pgtenant-webhook";
 /// Who installs definitions where no chart does.
 const INSTALLER: &str = "pgtenant-install";
-/// The ValidatingWebhookConfiguration, and the webhook in it, as the chart calls them.
+/// The ValidatingWebhookConfiguration, and the webhook in it, as the chart has them.
 const CONFIGURATION: &str = "pgtenant";
 const WEBHOOK: &str = "postgresqldatabases.pgtenant.io";
 

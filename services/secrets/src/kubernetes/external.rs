@@ -9,7 +9,7 @@ use kube::{Api, Client};
 use pgtenant_model::{Credential, CredentialTarget, ExternalSecretStore};
 use serde_json::{Value, json};
 
-use super::{KubernetesFault, MANAGER, RELOADER, ask, check_ours, labels, location};
+use super::{KubernetesFault, MANAGER, RELOADER, ask, check_ours, is_marked, labels, location};
 use crate::{Action, BoxFuture, Fault, Held, SecretStore, StoreError};
 
 const KIND: &str = "externalSecret";
@@ -45,7 +45,7 @@ impl ExternalSecrets {
     async fn find(&self, target: &CredentialTarget) -> Result<Option<DynamicObject>, Fault> {
         let found = ask(self.api(target).get_opt(&target.role())).await?;
         if let Some(object) = &found {
-            check_ours(&object.metadata, "ExternalSecret", target)?;
+            check_ours(&object.metadata, "ExternalSecret", "spec/dataFrom", target)?;
         }
         Ok(found)
     }
@@ -133,7 +133,9 @@ impl SecretStore for ExternalSecrets {
         Box::pin(async move {
             let at = |fault: Fault| fault.at(KIND, Action::Read, location(target));
             let found = self.find(target).await.map_err(at)?;
-            let right = |object: &DynamicObject| contains(&object.data["spec"], &self.wanted(target));
+            let right = |object: &DynamicObject| {
+                is_marked(&object.metadata, target) && contains(&object.data["spec"], &self.wanted(target))
+            };
             Ok(if found.as_ref().is_some_and(right) { Held::Reference } else { Held::Missing })
         })
     }

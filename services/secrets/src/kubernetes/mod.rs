@@ -9,6 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use kube::{Api, Client};
 use pgtenant_model::{CredentialTarget, SecretRef};
 use secrecy::SecretString;
@@ -105,14 +106,26 @@ impl Claim {
     }
 }
 
-/// Nothing that somebody else has made is ever read, overwritten or deleted.
-fn check_ours(meta: &kube::api::ObjectMeta, kind: &str, target: &CredentialTarget) -> Result<(), Fault> {
-    let found = meta.labels.as_ref();
-    let label = |key: &str| found.and_then(|labels| labels.get(key)).map(String::as_str);
-    let Claim { name, tier } = Claim::of(target);
-    if label(MANAGED_BY) == Some(MANAGER) && label(CLAIM) == Some(&name) && label(TIER) == Some(&tier) {
+/// Whether labels and annotation are as they were written.
+fn is_marked(meta: &ObjectMeta, target: &CredentialTarget) -> bool {
+    let has = |found: &Option<BTreeMap<String, String>>, key: &str, value: &str| {
+        found.as_ref().and_then(|all| all.get(key)).is_some_and(|text| text == value)
+    };
+    labels(target).iter().all(|(key, value)| has(&meta.labels, key, value))
+}
+
+/// Nothing that somebody else has made is ever read, overwritten or deleted. Ours is what has our labels; where those were
+/// taken away, what we have written `field` of, as the API server notes.
+fn check_ours(meta: &ObjectMeta, kind: &str, field: &str, target: &CredentialTarget) -> Result<(), Fault> {
+    let wrote = |entry: &ManagedFieldsEntry| {
+        let pointer = format!("/f:{}", field.replace('/', "/f:"));
+        entry.manager.as_deref() == Some(MANAGER)
+            && entry.fields_v1.as_ref().is_some_and(|fields| fields.0.pointer(&pointer).is_some())
+    };
+    if is_marked(meta, target) || meta.managed_fields.iter().flatten().any(wrote) {
         return Ok(());
     }
+    let Claim { name, tier } = Claim::of(target);
     Err(Fault::Foreign(format!(
         "a {kind} of this name is there, without the labels {MANAGED_BY}={MANAGER}, {CLAIM}={name} and {TIER}={tier}"
     )))

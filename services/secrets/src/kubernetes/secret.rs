@@ -7,13 +7,14 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
-use pgtenant_model::{Credential, CredentialTarget};
-use secrecy::ExposeSecret as _;
+use pgtenant_model::{Credential, CredentialTarget, SslMode};
+use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{KubernetesFault, MANAGER, RELOADER, ask, check_ours, labels, location};
+use super::{KubernetesFault, MANAGER, RELOADER, ask, check_ours, is_marked, labels, location};
 use crate::{Action, BoxFuture, Fault, Held, SecretStore, StoreError, document};
 
 const KIND: &str = "kubernetes";
+const TYPE: &str = "Opaque";
 /// Tries at a Secret that somebody else changes between reading and writing it.
 const TRIES: usize = 4;
 
@@ -43,7 +44,7 @@ impl KubernetesSecrets {
     async fn find(&self, target: &CredentialTarget) -> Result<Option<Secret>, Fault> {
         let found = ask(self.api(target).get_opt(&target.role())).await?;
         if let Some(secret) = &found {
-            check_ours(&secret.metadata, "Secret", target)?;
+            check_ours(&secret.metadata, "Secret", "data/username", target)?;
         }
         Ok(found)
     }
@@ -60,6 +61,10 @@ impl KubernetesSecrets {
                 Err(fault) => return Err(fault),
             }
             let Some(found) = self.find(target).await? else { continue };
+            if !can_be_changed(&found) {
+                self.remove(target).await?;
+                continue;
+            }
             match self.replace(&api, &secret, found).await {
                 Err(Fault::Kubernetes(fault)) if matches!(fault.code(), Some(404 | 409)) => {}
                 result => return result,
@@ -126,10 +131,7 @@ impl SecretStore for KubernetesSecrets {
             let at = |fault: Fault| fault.at(KIND, Action::Read, location(target));
             Ok(match self.find(target).await.map_err(at)? {
                 None => Held::Missing,
-                Some(secret) => match read(secret) {
-                    Ok(credential) => Held::Credential(credential),
-                    Err(why) => Held::Broken(why),
-                },
+                Some(secret) => read(secret, target),
             })
         })
     }
@@ -164,14 +166,41 @@ fn manifest(target: &CredentialTarget, credential: &Credential) -> Secret {
             annotations: Some([(RELOADER.to_owned(), "true".to_owned())].into()),
             ..ObjectMeta::default()
         },
-        type_: Some("Opaque".to_owned()),
+        type_: Some(TYPE.to_owned()),
         data: Some(data.iter().map(|(key, value)| bytes((key, value))).collect()),
         ..Secret::default()
     }
 }
 
-fn read(secret: Secret) -> Result<Credential, String> {
+/// The API server lets nobody change these.
+fn can_be_changed(secret: &Secret) -> bool {
+    secret.type_.as_deref() == Some(TYPE) && secret.immutable != Some(true)
+}
+
+fn is_as_written(secret: &Secret, target: &CredentialTarget) -> bool {
+    let reloaded = secret.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(RELOADER));
+    is_marked(&secret.metadata, target) && reloaded && can_be_changed(secret)
+}
+
+fn read(secret: Secret, target: &CredentialTarget) -> Held {
+    let whole = is_as_written(&secret, target);
     let data: BTreeMap<String, Vec<u8>> =
         secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect();
-    document::from_fields(data)
+    let password = data.get("password").and_then(|bytes| std::str::from_utf8(bytes).ok()).map(SecretString::from);
+    match (document::from_fields(data), password) {
+        (Ok(credential), _) if whole => Held::Credential(credential),
+        (Ok(credential), _) => Held::Blemished(credential),
+        // An application may have the password: a key that was lost beside it is no reason for another one.
+        (Err(_), Some(password)) => Held::Blemished(Credential {
+            username: target.role(),
+            password,
+            endpoint: String::new(),
+            port: 0,
+            database: target.key.database(),
+            sslmode: SslMode::VerifyFull,
+            uri: SecretString::from(""),
+            ca_crt: None,
+        }),
+        (Err(why), None) => Held::Broken(why),
+    }
 }

@@ -1,9 +1,10 @@
-//! The file store on a real file system, and several stores together.
+//! The file store on a real file system, Secrets of a real API server, and several stores together.
 #![expect(clippy::unwrap_used, reason = "helpers of tests are no tests to clippy")]
 
 mod cost;
 mod faults;
 mod file;
+mod kubernetes;
 mod stores;
 
 use std::collections::BTreeSet;
