@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt as _};
+use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event as KubernetesEvent;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
@@ -14,12 +14,14 @@ use kube::api::PostParams;
 use kube::runtime::reflector::Store;
 use kube::{Api, Resource as _, ResourceExt as _};
 use pgtenant_ledger::{event_before, events_after, within_deadline};
-use pgtenant_model::EventKind;
+use pgtenant_model::{ClaimKey, EventKind};
+use tokio::sync::mpsc::Sender;
 
 use crate::context::{CONTROLLER, Context};
 use crate::crd::PostgresqlDatabase;
 use crate::database::find;
 use crate::error::Result;
+use crate::heard::News;
 use crate::object::ask;
 
 /// What happened shortly before this replica began to lead is told by it, unless the former one has.
@@ -29,26 +31,26 @@ const PAGE: i64 = 200;
 const NOTE: usize = 1000;
 
 /// Tells of what happens to databases that are in `store`, whenever `news` says that something did.
-pub(crate) async fn follow(
-    context: Arc<Context>,
-    store: Store<PostgresqlDatabase>,
-    news: impl Stream<Item = ()> + Send,
-) {
-    let mut news = std::pin::pin!(news);
+pub(crate) async fn follow(context: Arc<Context>, store: Store<PostgresqlDatabase>, mut news: News) {
     let mut last = None;
     loop {
-        if let Err(error) = tell(&context, &store, &mut last).await {
+        if let Err(error) = tell(&context, &store, &news.ended, &mut last).await {
             tracing::debug!(error = &error as &dyn std::error::Error, "Events were not written");
             tokio::time::sleep(Duration::from_secs(1)).await;
             continue;
         }
-        if news.next().await.is_none() {
+        if news.events.next().await.is_none() {
             return;
         }
     }
 }
 
-async fn tell(context: &Context, store: &Store<PostgresqlDatabase>, last: &mut Option<i64>) -> Result<()> {
+async fn tell(
+    context: &Context,
+    store: &Store<PostgresqlDatabase>,
+    ended: &Sender<ClaimKey>,
+    last: &mut Option<i64>,
+) -> Result<()> {
     loop {
         let events = within_deadline(async {
             let mut db = context.ledger.acquire().await?;
@@ -60,6 +62,11 @@ async fn tell(context: &Context, store: &Store<PostgresqlDatabase>, last: &mut O
         })
         .await?;
         for event in &events {
+            if let (EventKind::Deleted, Some(namespace)) = (event.kind, &event.namespace)
+                && let Ok(key) = ClaimKey::new(namespace, &event.name)
+            {
+                ended.send(key).await.ok();
+            }
             let object = event.namespace.as_deref().and_then(|namespace| find(store, namespace, &event.name));
             if let (Some(object), Some((kind, reason))) = (object, told(event.kind)) {
                 let id = format!("{:x}", event.id);

@@ -18,6 +18,8 @@ type Boxed<T> = Pin<Box<dyn Stream<Item = T> + Send>>;
 pub(crate) struct Heard {
     /// Something became of these claims.
     pub(crate) claims: Boxed<ClaimKey>,
+    /// These claims have ended: what they held up may go on.
+    pub(crate) ended: Boxed<ClaimKey>,
     /// Anything may have become of any claim: another cluster is described, or nothing was heard for a while.
     pub(crate) all: Boxed<()>,
 }
@@ -30,14 +32,24 @@ pub(crate) struct Announcer {
     events: Sender<()>,
 }
 
-/// The announcer, what databases and clusters hear, and that there are events.
-pub(crate) fn channels() -> (Announcer, Heard, Boxed<()>, Boxed<()>) {
+/// What follows events hears, and tells.
+pub(crate) struct News {
+    /// There are events.
+    pub(crate) events: Boxed<()>,
+    /// For claims that have ended.
+    pub(crate) ended: Sender<ClaimKey>,
+}
+
+/// The announcer, what databases and clusters hear, and what follows events has.
+pub(crate) fn channels() -> (Announcer, Heard, Boxed<()>, News) {
     let (claims, claims_heard) = channel(WAITING);
+    let (ended, ended_heard) = channel(WAITING);
     let (all, all_heard) = channel(1);
     let (clusters, clusters_heard) = channel(1);
     let (events, events_heard) = channel(1);
-    let heard = Heard { claims: stream(claims_heard), all: stream(all_heard) };
-    (Announcer { claims, all, clusters, events }, heard, stream(clusters_heard), stream(events_heard))
+    let heard = Heard { claims: stream(claims_heard), ended: stream(ended_heard), all: stream(all_heard) };
+    let news = News { events: stream(events_heard), ended };
+    (Announcer { claims, all, clusters, events }, heard, stream(clusters_heard), news)
 }
 
 fn stream<T: Send + 'static>(receiver: Receiver<T>) -> Boxed<T> {

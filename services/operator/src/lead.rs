@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use axum_server::tls_rustls::RustlsConfig;
 use chrono::Utc;
+use futures::{Stream, StreamExt as _};
 use k8s_openapi::api::core::v1::Secret;
 use kube::core::PartialObjectMeta;
-use kube::runtime::reflector;
+use kube::runtime::{WatchStreamExt as _, reflector, watcher};
 use kube::{Api, Client};
 use kube_lease_manager::{LeaseManager, LeaseManagerBuilder};
 use pgtenant_ledger::Ledger;
@@ -20,7 +21,7 @@ use crate::context::{Context, Retries};
 use crate::crd::PostgresqlDatabase;
 use crate::error::{OperatorError, Result};
 use crate::heard::channels;
-use crate::webhook::{Certificates, WebhookSettings, serve, tell};
+use crate::webhook::{Certificates, SECRET, WebhookSettings, serve, tell};
 use crate::{cluster, database, events};
 
 /// The Lease's name.
@@ -31,8 +32,10 @@ const LEASE_SECONDS: u64 = 15;
 const GRACE_SECONDS: u64 = 5;
 /// For giving the Lease back; another replica waits for its end otherwise.
 const GIVE_BACK: Duration = Duration::from_secs(3);
-/// How often the certificate is read again.
+/// How often the certificate is read again, should nothing be heard of it.
 const CERTIFICATE: Duration = Duration::from_secs(60);
+/// Until the API server has heard of a new authority, the former certificate is the one that it trusts.
+const HEARSAY: Duration = Duration::from_secs(3);
 /// After the API server did not answer.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -59,7 +62,7 @@ pub async fn run(client: Client, ledger: Ledger, settings: Settings, stop: Cance
 async fn answer(context: &Context, settings: &Settings, stop: &CancellationToken) {
     let Some(webhook) = &settings.webhook else { return };
     let certificates =
-        patiently("the webhooks have no certificate yet", || certificates(context, settings, false)).await;
+        patiently("the webhooks have no certificate yet", || certificates(context, settings, false, None)).await;
     let pem = |one: &Certificates| (one.certificate.clone().into_bytes(), one.key.expose_secret().as_bytes().to_vec());
     let (certificate, key) = pem(&certificates);
     let tls = match RustlsConfig::from_pem(certificate, key).await {
@@ -68,10 +71,12 @@ async fn answer(context: &Context, settings: &Settings, stop: &CancellationToken
     };
     let reload = async {
         let mut known = certificates;
+        let mut changes = std::pin::pin!(changes(context, settings));
         loop {
-            tokio::time::sleep(CERTIFICATE).await;
-            let Ok(found) = self::certificates(context, settings, false).await else { continue };
+            changed(&mut changes).await;
+            let Ok(found) = self::certificates(context, settings, false, Some(&known)).await else { continue };
             if !found.same(&known) {
+                tokio::time::sleep(HEARSAY).await;
                 let (certificate, key) = pem(&found);
                 match tls.reload_from_pem(certificate, key).await {
                     Ok(()) => known = found,
@@ -89,7 +94,31 @@ async fn answer(context: &Context, settings: &Settings, stop: &CancellationToken
     }
 }
 
-async fn certificates(context: &Context, settings: &Settings, renew: bool) -> Result<Certificates> {
+/// That somebody has written or removed the Secret with the certificate.
+fn changes(context: &Context, settings: &Settings) -> impl Stream<Item = ()> + Send + use<> {
+    let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(context.client.clone(), &settings.namespace);
+    let config = watcher::Config::default().fields(&format!("metadata.name={SECRET}"));
+    let made_here = settings.webhook.as_ref().is_some_and(|webhook| webhook.tls_dir.is_none());
+    let written = |event: Result<watcher::Event<_>, _>| async move {
+        matches!(event, Ok(watcher::Event::Apply(_) | watcher::Event::Delete(_))).then_some(())
+    };
+    let watched = made_here.then(|| watcher(api, config).default_backoff().filter_map(written));
+    futures::stream::iter(watched).flatten().chain(futures::stream::pending())
+}
+
+/// Returns when there is something to be read, and now and then.
+async fn changed(changes: &mut (impl Stream<Item = ()> + Unpin)) {
+    // That nothing was heard is no fault.
+    tokio::time::timeout(CERTIFICATE, changes.next()).await.ok();
+}
+
+/// `former`: the authority that the API server trusts so far.
+async fn certificates(
+    context: &Context,
+    settings: &Settings,
+    renew: bool,
+    former: Option<&Certificates>,
+) -> Result<Certificates> {
     let Some(WebhookSettings { target, tls_dir, .. }) = &settings.webhook else {
         return Err(OperatorError::Certificate("no webhooks are served".to_owned()));
     };
@@ -97,7 +126,7 @@ async fn certificates(context: &Context, settings: &Settings, renew: bool) -> Re
         Some(dir) => Certificates::read(dir),
         None => {
             let names = target.names();
-            Certificates::of_secret(&context.client, &settings.namespace, &names, Utc::now(), renew).await
+            Certificates::of_secret(&context.client, &settings.namespace, &names, Utc::now(), renew, former).await
         }
     }
 }
@@ -169,17 +198,20 @@ async fn lead(context: &Arc<Context>, settings: &Settings) {
 /// Makes the certificate anew in time, and tells the API server of it: at once, and when it was told otherwise.
 async fn keep_certificate(context: Arc<Context>, settings: Settings) {
     let Some(WebhookSettings { target, tls_dir, .. }) = &settings.webhook else { return std::future::pending().await };
+    // Whoever makes the certificate tells the API server of it, too.
+    if tls_dir.is_some() {
+        return std::future::pending().await;
+    }
+    let mut changes = std::pin::pin!(changes(&context, &settings));
+    let mut known = None;
     loop {
-        let trusted = patiently("the webhooks' certificate is not kept", || async {
-            // Whoever makes the certificate tells the API server of it, too.
-            if tls_dir.is_some() {
-                return Ok(());
-            }
-            let Certificates { trusted, .. } = certificates(&context, &settings, true).await?;
-            tell(&context.client, target, &trusted).await
+        let kept = patiently("the webhooks' certificate is not kept", || async {
+            let found = certificates(&context, &settings, true, known.as_ref()).await?;
+            tell(&context.client, target, &found.trusted).await?;
+            Ok(found)
         });
-        trusted.await;
-        tokio::time::sleep(CERTIFICATE).await;
+        known = Some(kept.await);
+        changed(&mut changes).await;
     }
 }
 

@@ -56,8 +56,17 @@ pub async fn kubernetes() -> &'static Kubernetes {
 
 /// A Kubernetes of one's own, to kill, to pause, and to make forget. It ends when this is dropped.
 pub async fn own_kubernetes() -> Kubernetes {
+    start_kubernetes(false).await
+}
+
+/// One of one's own that writes down who asked for what.
+pub async fn audited_kubernetes() -> Kubernetes {
+    start_kubernetes(true).await
+}
+
+async fn start_kubernetes(audit: bool) -> Kubernetes {
     let binaries = KubernetesBinaries::locate().unwrap_or_else(|error| panic!("{error}"));
-    let options = KubernetesOptions { fsync: false, ..KubernetesOptions::new(tempdir::until_exit(), binaries) };
+    let options = KubernetesOptions { fsync: false, audit, ..KubernetesOptions::new(tempdir::until_exit(), binaries) };
     for port in [None, Some(free_port()), Some(free_port())] {
         match Kubernetes::open_or_create(KubernetesOptions { port, ..options.clone() }, |_| {}).await {
             Ok(kubernetes) => return kubernetes,

@@ -1,10 +1,15 @@
 //! Promises to users of Kubernetes, kept by the running binary beside a real API server.
 
+mod admission;
+mod charts;
 mod claims;
 mod clusters;
+mod conversion;
 mod doors;
 mod ends;
 mod external;
 mod faults;
 mod leak;
+mod rbac;
 mod secrets;
+mod upgrade;

@@ -25,10 +25,17 @@ pub(super) fn etcd(home: &Path, fsync: bool) -> Vec<String> {
     args
 }
 
+/// What is asked is written down when it was answered, with who asked and without what was sent.
+pub(super) const AUDIT_POLICY: &str = r#"{"apiVersion":"audit.k8s.io/v1","kind":"Policy","omitStages":["RequestReceived"],"rules":[{"level":"Metadata"}]}"#;
+/// In the servers' folder.
+pub(super) const AUDIT_POLICY_FILE: &str = "audit-policy.json";
+/// In the servers' folder.
+pub(super) const AUDIT_LOG: &str = "audit.log";
+
 /// See [`etcd`].
-pub(super) fn api_server(home: &Path, port: u16) -> Vec<String> {
+pub(super) fn api_server(home: &Path, port: u16, audit: bool) -> Vec<String> {
     let file = |flag: &str, name: &str| format!("--{flag}={}", home.join(name).display());
-    vec![
+    let mut args = vec![
         file("token-auth-file", "tokens.csv"),
         format!("--etcd-servers=unix://{ETCD_SOCKET}"),
         format!("--secure-port={port}"),
@@ -46,7 +53,11 @@ pub(super) fn api_server(home: &Path, port: u16) -> Vec<String> {
         // It would refuse pods of namespaces whose default account nobody makes here.
         "--disable-admission-plugins=ServiceAccount".into(),
         "--profiling=false".into(),
-    ]
+    ];
+    if audit {
+        args.extend([file("audit-policy-file", AUDIT_POLICY_FILE), file("audit-log-path", AUDIT_LOG)]);
+    }
+    args
 }
 
 /// See [`etcd`]. Namespaces end and what has lost its owner goes; nothing else of a cluster is played.

@@ -59,12 +59,14 @@ pub struct KubernetesOptions {
     pub port: Option<u16>,
     /// `false`: faster, and a crash of the machine may lose the data.
     pub fsync: bool,
+    /// Whether [`Kubernetes::audit_log`] is written.
+    pub audit: bool,
 }
 
 impl KubernetesOptions {
-    /// On any port, with fsync.
+    /// On any port, with fsync, without an audit log.
     pub fn new(dir: impl Into<PathBuf>, binaries: KubernetesBinaries) -> Self {
-        Self { dir: dir.into(), binaries, port: None, fsync: true }
+        Self { dir: dir.into(), binaries, port: None, fsync: true, audit: false }
     }
 }
 
@@ -225,6 +227,11 @@ impl Kubernetes {
         [&self.etcd, &self.api_server, &self.controller_manager].into_iter().filter_map(Part::pid).collect()
     }
 
+    /// Every request that was answered, one `audit.k8s.io/v1` Event a line; for the servers' user and root.
+    pub fn audit_log(&self) -> PathBuf {
+        self.home.join(flags::AUDIT_LOG)
+    }
+
     /// As [`crate::Cluster::relocated`].
     pub fn relocated(&self) -> Option<&Path> {
         self.place.relocated.then_some(self.place.nodes.as_path())
@@ -232,7 +239,7 @@ impl Kubernetes {
 
     /// Nothing is started here.
     fn open(options: KubernetesOptions) -> Result<Self> {
-        let KubernetesOptions { dir, binaries, port, fsync } = options;
+        let KubernetesOptions { dir, binaries, port, fsync, audit } = options;
         files::make_dir(&dir, 0o711, None)?;
         let dir = fs::canonicalize(&dir).map_err(Error::io("find", &dir))?;
         let lock = FolderLock::take(&dir)?;
@@ -251,7 +258,15 @@ impl Kubernetes {
         let part = |name, program, args| Part::new(name, program, args, runner.clone());
         let KubernetesBinaries { etcd, kube_apiserver, kube_controller_manager, kubectl: _, helm: _ } = binaries;
         let etcd = part("etcd", etcd, flags::etcd(&home, fsync));
-        let api_server = part(API_SERVER, kube_apiserver, flags::api_server(&home, port));
+        let api_server = part(API_SERVER, kube_apiserver, flags::api_server(&home, port, audit));
+        if audit {
+            files::write(
+                &home.join(flags::AUDIT_POLICY_FILE),
+                flags::AUDIT_POLICY.as_bytes(),
+                0o600,
+                runner.account.as_ref(),
+            )?;
+        }
         let args = flags::controller_manager(&home);
         let controller_manager = part("kube-controller-manager", kube_controller_manager, args);
         let kubernetes = Self {

@@ -38,7 +38,7 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("has(self.provisioner.secretRef)").message("name the Secret of the provisioner: provisioner.secretRef"),
     validation = Rule::new("!has(self.tls) || !has(self.tls.caFile)").message("tls.caFile is for the settings file; use caSecretRef"),
     validation = Rule::new("self.stores.all(s, !has(s.file))").message("store file is for the settings file; use kubernetes or another"),
-    validation = Rule::new("self.stores.exists(s, !has(s.externalSecret))")
+    validation = Rule::new("self.stores.size() == 0 || self.stores.exists(s, !has(s.externalSecret))")
         .message("externalSecret holds no credential: name the store that it reads from as well")
 )]
 pub struct PostgresqlClusterSpec {

@@ -4,6 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use pgtenant_model::{ClaimSpec, Mode};
 use serde::{Deserialize, Serialize};
 
+use super::rules;
 use super::status::DatabaseStatus;
 
 /// A database with roles and credentials on a shared cluster.
@@ -28,29 +29,23 @@ use super::status::DatabaseStatus;
     printcolumn(name = "Cluster", type_ = "string", json_path = ".spec.cluster", description = "The shared cluster", priority = 1),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", description = "Why it is, or is not, Ready", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
-        .message("metadata.name must be a DNS label: a-z, 0-9 and hyphens, with a letter or digit first and last"),
-    validation = Rule::new("size(self.metadata.name) <= 53")
-        .message("metadata.name has more than 53 bytes; {namespace}-{name} names the database, and has at most 55")
+    validation = rules::label(),
+    validation = rules::length(),
+    validation = rules::cluster_stays()
 )]
 pub struct PostgresqlDatabaseSpec {
     /// What removing this object does. `standard` drops the database, its roles and its stored credentials; `protected`
     /// keeps all of them.
     #[serde(default)]
     pub mode: Mode,
-    /// The PostgresqlCluster that holds the database. Can not be changed later.
+    /// The PostgresqlCluster that holds the database. Can not be changed once the database is there.
     #[serde(default = "default_cluster")]
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("can not be changed; make another database on the other cluster and copy the data"))]
     pub cluster: String,
     /// Schemas beside `public` that get the same grants.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 63), regex(pattern = "^[a-z_][a-z0-9_]*$")))]
-    #[x_kube(
-        merge_strategy = ListMerge::Set,
-        validation = Rule::new("self.all(s, s != 'public' && s != 'information_schema' && !s.startsWith('pg_'))")
-            .message("public is always there; information_schema and pg_… are PostgreSQL's own")
-    )]
+    #[x_kube(merge_strategy = ListMerge::Set, validation = rules::schemas())]
     pub schemas: Vec<String>,
     /// Extensions; the cluster's allow-list decides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -6,6 +6,7 @@
 mod cluster;
 mod database;
 mod restore;
+mod rules;
 mod status;
 pub mod v1alpha1;
 pub mod v1beta1;
@@ -13,6 +14,7 @@ pub mod v1beta1;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
 use kube::core::crd::merge_crds;
+use serde_json::Value;
 
 pub use cluster::{ClusterResourceStatus, MemberStatus, PostgresqlCluster, PostgresqlClusterSpec};
 pub use database::{PostgresqlDatabase, PostgresqlDatabaseSpec};
@@ -30,7 +32,28 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
     let versions =
         vec![PostgresqlDatabase::crd(), v1beta1::PostgresqlDatabase::crd(), v1alpha1::PostgresqlDatabase::crd()];
     let databases = merge_crds(versions, STORED).unwrap_or_else(|error| unreachable!("versions of one kind: {error}"));
-    vec![databases, PostgresqlCluster::crd(), PostgresqlRestore::crd()]
+    [databases, PostgresqlCluster::crd(), PostgresqlRestore::crd()].map(without_unsigned).into()
+}
+
+/// Kubernetes knows no formats of unsigned numbers, and warns whoever applies them; the bounds say the same.
+fn without_unsigned(definition: CustomResourceDefinition) -> CustomResourceDefinition {
+    fn strip(value: &mut Value) {
+        match value {
+            Value::Object(fields) => {
+                fields.retain(|key, value| {
+                    key != "format" || !value.as_str().is_some_and(|text| text.starts_with("uint"))
+                });
+                fields.values_mut().for_each(strip);
+            }
+            Value::Array(items) => items.iter_mut().for_each(strip),
+            _ => {}
+        }
+    }
+    let stripped = serde_json::to_value(&definition).and_then(|mut value| {
+        strip(&mut value);
+        serde_json::from_value(value)
+    });
+    stripped.unwrap_or(definition)
 }
 
 /// The name of the definition that has several versions.

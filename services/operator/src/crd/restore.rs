@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("self == oldSelf").message("a restore can not be changed; ask for another one"),
     validation = Rule::new("(self.strategy == 'copy') == has(self.copyName)").message("copyName goes with strategy copy, and only with it")
 )]
+#[expect(clippy::duplicated_attributes, reason = "columns are of the same type")]
 pub struct PostgresqlRestoreSpec {
     /// The name of the PostgresqlDatabase in this namespace.
     #[schemars(length(min = 1, max = 53), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]

@@ -4,6 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::database::default_cluster;
+use super::rules;
 use super::status::DatabaseStatus;
 
 /// What becomes of a part when the object is removed.
@@ -35,7 +36,10 @@ pub enum DeletionPolicy {
     printcolumn(name = "Protected", type_ = "boolean", json_path = ".spec.deletionProtection"),
     printcolumn(name = "Database", type_ = "string", json_path = ".status.database"),
     printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = rules::label(),
+    validation = rules::length(),
+    validation = rules::cluster_stays()
 )]
 pub struct PostgresqlDatabaseSpec {
     /// Whether removing this object keeps the database, its roles and its stored credentials.
@@ -47,15 +51,14 @@ pub struct PostgresqlDatabaseSpec {
     /// Whether removing this object keeps the database.
     #[serde(default)]
     pub db_deletion_policy: DeletionPolicy,
-    /// The PostgresqlCluster that holds the database. Can not be changed later.
+    /// The PostgresqlCluster that holds the database. Can not be changed once the database is there.
     #[serde(default = "default_cluster")]
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("can not be changed"))]
     pub cluster: String,
     /// Schemas beside `public` that get the same grants.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 63), regex(pattern = "^[a-z_][a-z0-9_]*$")))]
-    #[x_kube(merge_strategy = ListMerge::Set)]
+    #[x_kube(merge_strategy = ListMerge::Set, validation = rules::schemas())]
     pub schemas: Vec<String>,
     /// Extensions; the cluster's allow-list decides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

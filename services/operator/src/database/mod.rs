@@ -44,16 +44,19 @@ const KIND: &str = "PostgresqlDatabase";
 const AT_ONCE: u16 = 8;
 /// Nothing was heard of a claim under work for so long: it is looked at.
 const SILENCE: Duration = Duration::from_secs(30);
-/// After a refusal that nothing announces the end of, as a name that another namespace has.
+/// After a refusal; its end is announced, mostly.
 const REFUSED: Duration = Duration::from_secs(300);
 
 /// Runs for ever. `writer` is filled for those who look objects up.
 pub(crate) async fn run(context: Arc<Context>, heard: Heard, writer: reflector::store::Writer<PostgresqlDatabase>) {
     let store = writer.as_reader();
     let claims = heard.claims.map(|key| ObjectRef::new(key.name()).within(key.namespace()));
+    let objects = store.clone();
+    let held_up = heard.ended.flat_map(move |key| futures::stream::iter(held_up(&objects, &key)));
     Controller::for_stream(watched(&context, writer), store)
         .with_config(Config::default().concurrency(AT_ONCE))
         .reconcile_on(claims)
+        .reconcile_on(held_up)
         .reconcile_all_on(heard.all)
         .run(reconcile, retry, context)
         .for_each(|result| async {
@@ -183,6 +186,18 @@ pub(crate) async fn watch_secrets(context: Arc<Context>, secrets: Api<PartialObj
             Err(error) => tracing::warn!(claim = %key, error = &error as &dyn std::error::Error, "not looked at now"),
         }
     }
+}
+
+/// Objects without a claim that were perhaps refused since `ended` had their name, or filled their namespace's quota.
+fn held_up(store: &Store<PostgresqlDatabase>, ended: &ClaimKey) -> Vec<ObjectRef<PostgresqlDatabase>> {
+    let database = ended.database();
+    let is_held_up = |object: &Arc<PostgresqlDatabase>| {
+        let namespace = object.namespace().unwrap_or_default();
+        let has_claim = object.status.as_ref().is_some_and(|status| status.database.is_some());
+        let may_go_on = namespace == ended.namespace() || format!("{namespace}-{}", object.name_any()) == database;
+        !has_claim && may_go_on
+    };
+    store.state().iter().filter(|object| is_held_up(object)).map(|object| ObjectRef::from_obj(&**object)).collect()
 }
 
 /// Objects that are known, for events.

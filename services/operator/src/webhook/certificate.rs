@@ -64,13 +64,14 @@ impl Certificates {
     }
 
     /// The Secret's, or new ones where there is none that can be used. With `renew`, also new ones in time before the present
-    /// ones end; only one replica is to do that.
+    /// ones end; only one replica is to do that. Where the Secret is lost, the authority of `former` stays trusted.
     pub(crate) async fn of_secret(
         client: &Client,
         namespace: &str,
         names: &[String],
         now: DateTime<Utc>,
         renew: bool,
+        former: Option<&Self>,
     ) -> Result<Self> {
         let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
         let found = ask(api.get_opt(SECRET)).await?;
@@ -82,7 +83,7 @@ impl Certificates {
         {
             return Ok(known.clone());
         }
-        let made = Self::make(names, now, known.as_ref())?;
+        let made = Self::make(names, now, known.as_ref().or(former))?;
         let secret = made.secret(namespace, now + VALIDITY);
         let written = match &found {
             None => ask(api.create(&PostParams::default(), &secret)).await,
