@@ -1,7 +1,6 @@
 //! The custom resources, as types and as the definitions that are generated from them.
 
 #![expect(unreachable_pub, reason = "KubeSchema derives the schema from a private copy of the type")]
-#![expect(clippy::duplicated_attributes, reason = "columns of one type are no duplicates")]
 
 mod cluster;
 mod database;
