@@ -32,7 +32,7 @@ use crate::events;
 use crate::heard::Heard;
 use crate::object::{add_finalizer, put_status, remove_finalizer};
 use decide::{Ending, Refusal, Step, decide, ending};
-use status::status;
+use status::{nothing_to_tell, status};
 
 pub(crate) use sweep::sweep;
 
@@ -101,6 +101,11 @@ async fn reconcile(object: Arc<PostgresqlDatabase>, context: Arc<Context>) -> Re
     // Somebody took it away.
     if !new && refusal.is_none() && claim.as_ref().is_some_and(held) {
         add_finalizer(&*object, FINALIZER, &context).await?;
+    }
+    if let (Some(claim), None) = (&claim, &refusal)
+        && let Some(wait) = nothing_to_tell(&object, claim, Utc::now())
+    {
+        return Ok(Action::requeue(wait));
     }
     let status = status(&object, claim.as_ref(), refusal.as_ref(), Utc::now());
     if put_status(&*object, object.status.as_ref(), &status, &context).await?

@@ -11,7 +11,7 @@ use pgtenant_model::{
 };
 
 use super::decide::{Ending, Refusal, Step, decide, ending};
-use super::status::status;
+use super::status::{nothing_to_tell, status};
 use crate::crd::{DatabaseStatus, PostgresqlDatabase, PostgresqlDatabaseSpec};
 
 fn at(seconds: i64) -> DateTime<Utc> {
@@ -186,4 +186,20 @@ fn what_is_kept_or_going_says_so() {
     stuck.conditions[0].status = ConditionStatus::False;
     stuck.conditions[0].reason = "ClusterUnavailable".into();
     assert_eq!(ready(&status(&object(1), Some(&stuck), None, at(9))), ("False", "ClusterUnavailable", 7));
+}
+
+#[test]
+fn a_claim_that_is_ready_soon_is_not_told_that_it_waits() {
+    let (new, now) = (claim(Wish::Present), at(4));
+    let wait = |object: &PostgresqlDatabase, claim: &Claim, now| {
+        nothing_to_tell(object, claim, now).map(|left| left.as_secs())
+    };
+    assert_eq!(wait(&object(1), &new, now), Some(1));
+    assert_eq!(wait(&object(1), &new, at(-3)), Some(5), "the ledger's clock is ahead");
+    assert_eq!(wait(&object(1), &new, at(10)), None, "it waits for long");
+    assert_eq!(wait(&object(1), &ready_claim(), now), None);
+    assert_eq!(wait(&object(1), &Claim { attempts: 1, ..new.clone() }, now), None, "it was tried");
+    assert_eq!(wait(&object(1), &Claim { wish: Wish::Absent, ..new.clone() }, now), None);
+    let told = PostgresqlDatabase { status: Some(DatabaseStatus::default()), ..object(1) };
+    assert_eq!(wait(&told, &new, now), None);
 }

@@ -19,6 +19,8 @@ const INSTALLER: &str = "pgtenant-install";
 /// The ValidatingWebhookConfiguration, and the webhook in it, as the chart has them.
 const CONFIGURATION: &str = "pgtenant";
 const WEBHOOK: &str = "postgresqldatabases.pgtenant.io";
+/// Nobody is asked when labels or finalizers change: the control plane's own are most of these. The chart says the same.
+const ANOTHER_SPEC: &str = "oldObject == null || object.spec != oldObject.spec";
 
 /// Where the API server finds the webhooks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +115,7 @@ pub async fn install(client: &Client, target: &Target) -> Result<()> {
         "webhooks": [{
             "name": WEBHOOK, "admissionReviewVersions": ["v1"], "sideEffects": "None", "failurePolicy": "Ignore",
             "matchPolicy": "Equivalent", "timeoutSeconds": 3, "clientConfig": target.client_config("/validate", ""),
+            "matchConditions": [{"name": "another-spec", "expression": ANOTHER_SPEC}],
             "rules": [{
                 "apiGroups": ["pgtenant.io"], "apiVersions": ["v1"], "resources": ["postgresqldatabases"],
                 "operations": ["CREATE", "UPDATE"], "scope": "Namespaced",
