@@ -19,7 +19,7 @@ use tokio::sync::mpsc::Sender;
 
 use crate::context::{CONTROLLER, Context};
 use crate::crd::PostgresqlDatabase;
-use crate::database::find;
+use crate::database::{Known, find};
 use crate::error::Result;
 use crate::heard::News;
 use crate::object::ask;
@@ -30,8 +30,10 @@ const PAGE: i64 = 200;
 /// Bytes of a note; the API server takes up to 1024.
 const NOTE: usize = 1000;
 
-/// Tells of what happens to databases that are in `store`, whenever `news` says that something did.
-pub(crate) async fn follow(context: Arc<Context>, store: Store<PostgresqlDatabase>, mut news: News) {
+/// Tells of what happens to databases that are known, whenever `news` says that something did.
+pub(crate) async fn follow(context: Arc<Context>, Known { store, listed }: Known, mut news: News) {
+    // Before the first list nobody is known who could be told.
+    listed.cancelled().await;
     let mut last = None;
     loop {
         if let Err(error) = tell(&context, &store, &news.ended, &mut last).await {

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::{Context, Retries};
 use crate::crd::PostgresqlDatabase;
+use crate::database::Known;
 use crate::error::{OperatorError, Result};
 use crate::heard::channels;
 use crate::webhook::{Certificates, SECRET, WebhookSettings, serve, tell};
@@ -177,18 +178,18 @@ async fn lead_while(leads: &mut Receiver<bool>, context: &Arc<Context>, settings
 async fn lead(context: &Arc<Context>, settings: &Settings) {
     let (announcer, heard, clusters, news) = channels();
     let writer = reflector::store::Writer::<PostgresqlDatabase>::default();
-    let store = writer.as_reader();
+    let known = Known { store: writer.as_reader(), listed: CancellationToken::new() };
     let secrets: Api<PartialObjectMeta<Secret>> = Api::all(context.client.clone());
     let (ledger, settings) = (context.ledger.clone(), settings.clone());
     let context = || Arc::clone(context);
     // A task each: together they are too much for one stack.
     let mut parts = JoinSet::new();
     parts.spawn(async move { announcer.run(&ledger).await });
-    parts.spawn(database::run(context(), heard, writer));
+    parts.spawn(database::run(context(), heard, writer, known.listed.clone()));
     parts.spawn(database::watch_secrets(context(), secrets));
     parts.spawn(cluster::run(context(), clusters));
-    parts.spawn(database::sweep(context(), store.clone()));
-    parts.spawn(events::follow(context(), store, news));
+    parts.spawn(database::sweep(context(), known.clone()));
+    parts.spawn(events::follow(context(), known, news));
     parts.spawn(keep_certificate(context(), settings));
     if let Some(Err(error)) = parts.join_next().await {
         tracing::error!(error = ?error, "a part of the Kubernetes door panicked");

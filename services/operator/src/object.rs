@@ -57,9 +57,6 @@ fn head<K: Target>(object: &K) -> Value {
     })
 }
 
-/// Tries at an object that others change at the same time.
-const TRIES: usize = 5;
-
 /// Adds our finalizer where it is not there.
 pub(crate) async fn add_finalizer<K: Target>(object: &K, name: &str, context: &Context) -> Result<()> {
     if object.finalizers().iter().any(|one| one == name) {
@@ -77,25 +74,17 @@ pub(crate) async fn add_finalizer<K: Target>(object: &K, name: &str, context: &C
 /// Takes our finalizer away, whoever has put it there: a tool that restores objects from a backup owns what it writes, and
 /// server-side apply would leave that alone.
 pub(crate) async fn remove_finalizer<K: Target>(object: &K, name: &str, context: &Context) -> Result<()> {
-    let api = object.api(context.client.clone());
-    let mut found = Some(object.clone());
-    for _ in 0..TRIES {
-        // Gone, or another object by now.
-        let Some(current) = found.filter(|one| one.uid() == object.uid()) else { return Ok(()) };
-        let others: Vec<_> = current.finalizers().iter().filter(|one| *one != name).collect();
-        if others.len() == current.finalizers().len() {
-            return Ok(());
-        }
-        let patch = json!({"metadata": {"resourceVersion": current.resource_version(), "finalizers": others}});
-        let by_us = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        match ask(api.patch(&object.name_any(), &by_us, &Patch::Merge(&patch))).await {
-            Ok(_) => return Ok(()),
-            Err(error) if error.code() == Some(404) => return Ok(()),
-            Err(error) if error.code() == Some(409) => found = ask(api.get_opt(&object.name_any())).await?,
-            Err(error) => return Err(error),
-        }
+    let others: Vec<_> = object.finalizers().iter().filter(|one| *one != name).collect();
+    if others.len() == object.finalizers().len() {
+        return Ok(());
     }
-    Err(OperatorError::Stale)
+    let patch = json!({"metadata": {"resourceVersion": object.resource_version(), "finalizers": others}});
+    let by_us = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    match ask(object.api(context.client.clone()).patch(&object.name_any(), &by_us, &Patch::Merge(&patch))).await {
+        Err(error) if error.code() == Some(404) => Ok(()),
+        Err(error) if error.code() == Some(409) => Err(OperatorError::Stale),
+        other => other.map(drop),
+    }
 }
 
 /// Writes the status if it is another one; says whether it was.

@@ -24,6 +24,7 @@ use kube::runtime::{Controller, Predicate as _, WatchStreamExt as _, predicates,
 use kube::{Api, Resource as _, ResourceExt as _};
 use pgtenant_ledger::{Claim, Wish, claim, within_deadline};
 use pgtenant_model::ClaimKey;
+use tokio_util::sync::CancellationToken;
 
 use crate::context::{Context, again, count};
 use crate::crd::PostgresqlDatabase;
@@ -47,13 +48,26 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// After a refusal; its end is announced, mostly.
 const REFUSED: Duration = Duration::from_secs(300);
 
+/// The objects that are there, for others than the controller.
+#[derive(Clone)]
+pub(crate) struct Known {
+    pub(crate) store: Store<PostgresqlDatabase>,
+    /// Cancelled once the store has all of them. Its own `wait_until_ready` wakes only one of several tasks.
+    pub(crate) listed: CancellationToken,
+}
+
 /// Runs for ever. `writer` is filled for those who look objects up.
-pub(crate) async fn run(context: Arc<Context>, heard: Heard, writer: reflector::store::Writer<PostgresqlDatabase>) {
+pub(crate) async fn run(
+    context: Arc<Context>,
+    heard: Heard,
+    writer: reflector::store::Writer<PostgresqlDatabase>,
+    listed: CancellationToken,
+) {
     let store = writer.as_reader();
     let claims = heard.claims.map(|key| ObjectRef::new(key.name()).within(key.namespace()));
     let objects = store.clone();
     let held_up = heard.ended.flat_map(move |key| futures::stream::iter(held_up(&objects, &key)));
-    Controller::for_stream(watched(&context, writer), store)
+    Controller::for_stream(watched(&context, writer, listed), store)
         .with_config(Config::default().concurrency(AT_ONCE))
         .reconcile_on(claims)
         .reconcile_on(held_up)
@@ -72,12 +86,18 @@ pub(crate) async fn run(context: Arc<Context>, heard: Heard, writer: reflector::
 fn watched(
     context: &Context,
     writer: reflector::store::Writer<PostgresqlDatabase>,
+    listed: CancellationToken,
 ) -> impl Stream<Item = Result<PostgresqlDatabase, watcher::Error>> + Send + 'static {
     let api: Api<PostgresqlDatabase> = Api::all(context.client.clone());
     watcher(api, watcher::Config::default())
         .default_backoff()
         .modify(|object| object.metadata.managed_fields = None)
         .reflect(writer)
+        .inspect(move |event| {
+            if matches!(event, Ok(watcher::Event::InitDone)) {
+                listed.cancel();
+            }
+        })
         .touched_objects()
         .predicate_filter(predicates::generation.combine(predicates::finalizers).combine(said), Default::default())
 }

@@ -6,16 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Api;
+use kube::api::ListParams;
 use kube::runtime::reflector::Store;
 use pgtenant_ledger::{self as ledger, Actor, DoorClaim, LedgerError, NewEvent, Refused, Wish, within_deadline};
 use pgtenant_model::{ClaimKey, EventKind, Source};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::find;
+use super::{Known, find};
 use crate::context::Context;
 use crate::crd::PostgresqlDatabase;
-use crate::error::{OperatorError, Result};
+use crate::error::Result;
+use crate::object::ask;
 
 /// How often claims are compared with objects.
 const LOOK: Duration = Duration::from_secs(30);
@@ -26,12 +28,10 @@ const ABSENT: Duration = Duration::from_secs(60);
 /// More at once are taken for a mistake, such as the API server of another cluster.
 const MOST: usize = 10;
 
-/// Compares for as long as this replica leads. `store` holds every object.
-pub(crate) async fn sweep(context: Arc<Context>, store: Store<PostgresqlDatabase>) {
+/// Compares for as long as this replica leads.
+pub(crate) async fn sweep(context: Arc<Context>, Known { store, listed }: Known) {
     // Before the first list all of them would seem to be away.
-    if store.wait_until_ready().await.is_err() {
-        return;
-    }
+    listed.cancelled().await;
     let mut absences = Absences::default();
     loop {
         if let Err(error) = look(&context, &store, &mut absences).await {
@@ -84,17 +84,12 @@ impl Absences {
     }
 }
 
-/// Asks for the object itself. What is known here may be old, and where there is no definition nothing is known of objects.
+/// Asks for the object itself, by a list, which is allowed anyway: what is known here may be old. Where there is no definition
+/// the list fails, and nothing is known of objects.
 async fn is_gone(key: &ClaimKey, context: &Context) -> Result<bool> {
     let api: Api<PostgresqlDatabase> = Api::namespaced(context.client.clone(), key.namespace());
-    match tokio::time::timeout(Duration::from_secs(15), api.get_metadata(key.name())).await {
-        Ok(Ok(_)) => Ok(false),
-        Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
-            Ok(status.details.as_ref().is_some_and(|details| details.name == key.name()))
-        }
-        Ok(Err(error)) => Err(error.into()),
-        Err(_) => Err(OperatorError::Silent(15)),
-    }
+    let named = ListParams::default().fields(&format!("metadata.name={}", key.name()));
+    Ok(ask(api.list_metadata(&named)).await?.items.is_empty())
 }
 
 /// False where somebody else was faster.
