@@ -219,6 +219,8 @@ async fn credentials_of_a_try_that_was_cut_off_go_with_the_claim() {
     let site = Site::new(SiteOptions { look: "10m".to_owned(), lease: "3s".to_owned(), ..options }).await;
     let namespace = unique("cut-off");
     let mut serve = site.serve_with("cut-off", &[("PGTENANT_FAULT", "kill@after:store")]).await;
+    // Before that, a slow ledger may not know the cluster yet, and the claim would be refused.
+    serve.is_ready().await;
     let list = format!("/v1/namespaces/{namespace}/databases");
     serve.api().try_send("POST", &list, &[], Some(&json!({"name": "db"}))).await.ok();
     serve.running.end(Duration::from_secs(20)).await;

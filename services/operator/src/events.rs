@@ -144,8 +144,16 @@ async fn publish(
     };
     let api: Api<KubernetesEvent> = Api::namespaced(context.client.clone(), &namespace);
     match ask(api.create(&PostParams::default(), &event)).await {
-        // Told already; or the namespace is going, with nobody left to be told.
-        Err(error) if matches!(error.code(), Some(403 | 404 | 409)) => Ok(()),
+        // Told already; or the namespace is going, or a policy there lets none in. What one does not want is no reason to tell
+        // nobody else.
+        Err(error) if error.code().is_some_and(|code| (400..500).contains(&code) && code != 429) => {
+            tracing::debug!(
+                object = object.name_any(),
+                error = &error as &dyn std::error::Error,
+                "an Event is not told"
+            );
+            Ok(())
+        }
         other => other.map(drop),
     }
 }

@@ -193,6 +193,7 @@ async fn lead(context: &Arc<Context>, settings: &Settings) {
     parts.spawn(keep_certificate(context(), settings));
     if let Some(Err(error)) = parts.join_next().await {
         tracing::error!(error = ?error, "a part of the Kubernetes door panicked");
+        tokio::time::sleep(RETRY).await;
     }
 }
 

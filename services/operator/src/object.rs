@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::Serialize;
@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::context::{Context, MANAGER};
+use crate::crd::{PostgresqlCluster, PostgresqlDatabase};
 use crate::error::{OperatorError, Result};
 
 /// An API server that has not answered by then is away.
@@ -30,13 +31,13 @@ pub(crate) trait Target:
     fn api(&self, client: Client) -> Api<Self>;
 }
 
-impl Target for crate::crd::PostgresqlDatabase {
+impl Target for PostgresqlDatabase {
     fn api(&self, client: Client) -> Api<Self> {
         namespaced(self, client)
     }
 }
 
-impl Target for crate::crd::PostgresqlCluster {
+impl Target for PostgresqlCluster {
     fn api(&self, client: Client) -> Api<Self> {
         Api::all(client)
     }
@@ -55,6 +56,14 @@ fn head<K: Target>(object: &K) -> Value {
         "apiVersion": K::api_version(&()), "kind": K::kind(&()),
         "metadata": {"name": object.name_any(), "namespace": object.namespace(), "uid": object.uid()},
     })
+}
+
+/// The UID of the `PostgresqlDatabase` of this name that is there now. Asked by a list, which is allowed anyway; where there is no
+/// definition the list fails, and nothing is known of objects.
+pub(crate) async fn live_uid(namespace: &str, name: &str, context: &Context) -> Result<Option<String>> {
+    let api: Api<PostgresqlDatabase> = Api::namespaced(context.client.clone(), namespace);
+    let named = ListParams::default().fields(&format!("metadata.name={name}"));
+    Ok(ask(api.list_metadata(&named)).await?.items.first().and_then(|object| object.uid()))
 }
 
 /// Adds our finalizer where it is not there.

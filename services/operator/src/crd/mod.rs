@@ -20,8 +20,6 @@ pub use database::{PostgresqlDatabase, PostgresqlDatabaseSpec};
 pub use restore::{PostgresqlRestore, PostgresqlRestoreSpec, RestoreResourceStatus, RestoreSource, RestoreStrategy};
 pub use status::{DatabaseStatus, EndpointStatus, RoleResourceStatus, RolesStatus, StoreStatus};
 
-/// The API group.
-pub const GROUP: &str = "pgtenant.io";
 /// The version in which databases are stored.
 pub const STORED: &str = "v1";
 

@@ -62,8 +62,8 @@ pub(super) fn decide(object: &PostgresqlDatabase, found: Option<&Claim>) -> Step
     }
 }
 
-/// Whether this very object was written down, not an earlier one of its name.
-fn is_of(claim: &Claim, object: &PostgresqlDatabase) -> bool {
+/// Whether this very object was written down, not another one of its name.
+pub(super) fn is_of(claim: &Claim, object: &PostgresqlDatabase) -> bool {
     claim.source == Source::Kubernetes && claim.source_ref == object.uid()
 }
 
@@ -79,7 +79,7 @@ fn validate(object: &PostgresqlDatabase) -> Result<Wished, Vec<InvalidField>> {
 #[derive(Debug)]
 pub(super) enum Ending {
     /// Its definition is gone: the claim is removed, or kept without it.
-    Withdraw(ClaimKey),
+    Withdraw(Box<Claim>),
     /// The engine is at it.
     Wait(Box<Claim>),
     /// Nothing.
@@ -91,7 +91,7 @@ pub(super) fn ending(found: Option<Claim>) -> Ending {
     match found {
         Some(claim) if claim.source != Source::Kubernetes => Ending::Done,
         Some(claim) => match claim.wish {
-            Wish::Present => Ending::Withdraw(claim.key),
+            Wish::Present => Ending::Withdraw(Box::new(claim)),
             Wish::Absent => Ending::Wait(Box::new(claim)),
             Wish::Retained => Ending::Done,
         },

@@ -82,7 +82,7 @@ pub(crate) async fn run(
 }
 
 /// Objects whose wish or status has changed: a status that somebody else writes is put right. What is kept in memory is small:
-/// nobody here needs to know who wrote which field.
+/// nobody here reads annotations or labels, or needs to know who wrote which field.
 fn watched(
     context: &Context,
     writer: reflector::store::Writer<PostgresqlDatabase>,
@@ -91,7 +91,11 @@ fn watched(
     let api: Api<PostgresqlDatabase> = Api::all(context.client.clone());
     watcher(api, watcher::Config::default())
         .default_backoff()
-        .modify(|object| object.metadata.managed_fields = None)
+        .modify(|object| {
+            object.metadata.managed_fields = None;
+            object.metadata.annotations = None;
+            object.metadata.labels = None;
+        })
         .reflect(writer)
         .inspect(move |event| {
             if matches!(event, Ok(watcher::Event::InitDone)) {
@@ -154,7 +158,7 @@ async fn clean_up(object: &PostgresqlDatabase, found: Option<Claim>, context: &C
         return Ok(Action::await_change());
     }
     let claim = match ending(found) {
-        Ending::Withdraw(key) => wish::withdraw(&key, object, context).await?,
+        Ending::Withdraw(claim) => wish::withdraw(&claim, object, context).await?,
         Ending::Wait(claim) => Some(*claim),
         Ending::Done => None,
     };

@@ -5,8 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::Api;
-use kube::api::ListParams;
 use kube::runtime::reflector::Store;
 use pgtenant_ledger::{self as ledger, Actor, DoorClaim, LedgerError, NewEvent, Refused, Wish, within_deadline};
 use pgtenant_model::{ClaimKey, EventKind, Source};
@@ -17,7 +15,7 @@ use super::{Known, find};
 use crate::context::Context;
 use crate::crd::PostgresqlDatabase;
 use crate::error::Result;
-use crate::object::ask;
+use crate::object::live_uid;
 
 /// How often claims are compared with objects.
 const LOOK: Duration = Duration::from_secs(30);
@@ -57,7 +55,9 @@ async fn look(context: &Context, store: &Store<PostgresqlDatabase>, absences: &m
     }
     absences.told = false;
     for claim in claims.iter().filter(|claim| due.contains(&claim.key)) {
-        if is_gone(&claim.key, context).await? && keep(claim, context).await? {
+        // What is known here may be old.
+        let live = live_uid(claim.key.namespace(), claim.key.name(), context).await?;
+        if live.is_none() && keep(claim, context).await? {
             tracing::warn!(claim = %claim.key, "its object has vanished: it is kept, and not managed any more");
         }
     }
@@ -82,14 +82,6 @@ impl Absences {
         let old = self.since.iter().filter(|(_, since)| now.duration_since(**since) >= ABSENT);
         old.map(|(key, _)| key.clone()).collect()
     }
-}
-
-/// Asks for the object itself, by a list, which is allowed anyway: what is known here may be old. Where there is no definition
-/// the list fails, and nothing is known of objects.
-async fn is_gone(key: &ClaimKey, context: &Context) -> Result<bool> {
-    let api: Api<PostgresqlDatabase> = Api::namespaced(context.client.clone(), key.namespace());
-    let named = ListParams::default().fields(&format!("metadata.name={}", key.name()));
-    Ok(ask(api.list_metadata(&named)).await?.items.is_empty())
 }
 
 /// False where somebody else was faster.

@@ -2,14 +2,14 @@
 
 use kube::{Resource as _, ResourceExt as _};
 use pgtenant_ledger::{self as ledger, Actor, Claim, LedgerError, Refused, Written, within_deadline};
-use pgtenant_model::{ClaimKey, Source};
+use pgtenant_model::Source;
 
 use super::FINALIZER;
-use super::decide::{Refusal, Step, Wished};
+use super::decide::{Refusal, Step, Wished, is_of};
 use crate::context::Context;
 use crate::crd::PostgresqlDatabase;
 use crate::error::{OperatorError, Result};
-use crate::object::add_finalizer;
+use crate::object::{add_finalizer, live_uid};
 
 const DOOR: Source = Source::Kubernetes;
 
@@ -24,7 +24,7 @@ pub(super) async fn apply(
         Step::Keep => return Ok((found, None)),
         Step::Refuse(refusal) => return Ok((found, Some(refusal))),
         Step::Create(wished) => create(&wished, object, context).await,
-        Step::Update(wished) => write(&wished, object, context, false).await,
+        Step::Update(wished) => update(&wished, object, found.as_ref(), context).await,
     };
     match written {
         Ok(claim) => Ok((Some(claim), None)),
@@ -73,6 +73,26 @@ async fn create(wished: &Wished, object: &PostgresqlDatabase, context: &Context)
     write(wished, object, context, true).await
 }
 
+/// Another object of this name was written down. Whoever has known only an old one for long, cut off from the API server, must not
+/// write over what a later one wishes.
+async fn update(
+    wished: &Wished,
+    object: &PostgresqlDatabase,
+    found: Option<&Claim>,
+    context: &Context,
+) -> Result<Claim, Failed> {
+    if !found.is_some_and(|claim| is_of(claim, object)) {
+        require_live(object, context).await?;
+    }
+    write(wished, object, context, false).await
+}
+
+/// Asks the API server whether this very object is there.
+async fn require_live(object: &PostgresqlDatabase, context: &Context) -> Result<()> {
+    let live = live_uid(&object.namespace().unwrap_or_default(), &object.name_any(), context).await?;
+    if live == object.uid() { Ok(()) } else { Err(OperatorError::Stale) }
+}
+
 async fn write(
     Wished { key, spec }: &Wished,
     object: &PostgresqlDatabase,
@@ -104,11 +124,17 @@ async fn write(
 }
 
 /// The object is being deleted: a standard claim is removed, a protected one is kept. None where somebody else was faster.
-pub(super) async fn withdraw(key: &ClaimKey, object: &PostgresqlDatabase, context: &Context) -> Result<Option<Claim>> {
+pub(super) async fn withdraw(found: &Claim, object: &PostgresqlDatabase, context: &Context) -> Result<Option<Claim>> {
+    // One that was restored from a backup and is deleted before it was written down has a UID that the ledger does not know.
+    if !is_of(found, object) {
+        require_live(object, context).await?;
+    }
     let written = async {
         let mut tx = context.ledger.begin().await?;
-        let wish = ledger::withdraw(&mut tx, key, DOOR, &actor(object)).await;
+        let wish = ledger::withdraw(&mut tx, &found.key, DOOR, &actor(object)).await;
         match wish {
+            // It was written down for another object since it was read.
+            Ok(Written { claim, .. }) if claim.source_ref != found.source_ref => Ok(Err(Refused::Retained(claim.key))),
             Ok(Written { claim, .. }) => {
                 tx.commit().await.map_err(LedgerError::from)?;
                 Ok(Ok(Some(claim)))

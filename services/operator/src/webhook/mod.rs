@@ -31,12 +31,13 @@ pub(crate) use certificate::Certificates;
 pub(crate) use target::tell;
 pub use target::{Target, install};
 
-/// Some thousands of objects in one review.
-const LARGEST_REVIEW: usize = 16 * 1024 * 1024;
-/// Reviews that are read and answered at once. Whoever reaches the port may ask, so this and their size bound the memory.
-const AT_ONCE: usize = 8;
-/// For one review, with the wait for its turn: the API server waits no longer than 30 s either.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Two thousand objects in one review; kubectl and controllers ask for 500 at a time.
+const LARGEST_REVIEW: usize = 4 * 1024 * 1024;
+/// Reviews that are read and answered at once. Whoever reaches the port may ask, so this and their size bound the memory: JSON of
+/// small values takes 16 times its size.
+const AT_ONCE: usize = 4;
+/// For one review, with the wait for its turn.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// For requests under way when the process is asked to stop.
 const GRACE: Duration = Duration::from_secs(5);
 

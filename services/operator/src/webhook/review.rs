@@ -8,15 +8,15 @@ use crate::convert;
 
 /// Converts all of a review's objects, or says which one can not be.
 pub(super) async fn convert(Json(review): Json<ConversionReview>) -> Json<ConversionReview> {
-    let request = match ConversionRequest::from_review(review) {
+    let mut request = match ConversionRequest::from_review(review) {
         Ok(request) => request,
         Err(error) => {
             return Json(ConversionResponse::invalid(Status::failure(&error.to_string(), "BadRequest")).into_review());
         }
     };
     let desired = request.desired_api_version.clone();
-    let converted: Result<Vec<_>, _> =
-        request.objects.iter().map(|object| convert::convert(object.clone(), &desired)).collect();
+    let objects = std::mem::take(&mut request.objects);
+    let converted: Result<Vec<_>, _> = objects.into_iter().map(|object| convert::convert(object, &desired)).collect();
     let response = ConversionResponse::for_request(request);
     Json(match converted {
         Ok(objects) => response.success(objects).into_review(),
