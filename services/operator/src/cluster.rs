@@ -7,7 +7,6 @@ use chrono::{DateTime, Utc};
 use futures::{Stream, StreamExt as _};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::controller::Action;
-use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{Controller, watcher};
 use kube::{Api, Resource as _, ResourceExt as _};
 use pgtenant_ledger::{ClusterSource, LedgerError, PutCluster, cluster, put_cluster, remove_cluster, within_deadline};
@@ -142,12 +141,5 @@ fn status(
 }
 
 fn retry(object: Arc<PostgresqlCluster>, error: &OperatorError, context: Arc<Context>) -> Action {
-    count(KIND, "failed");
-    let wait = context.retries.failed(&object.uid().unwrap_or_default());
-    let name = ObjectRef::from_obj(&*object);
-    match error {
-        OperatorError::Stale => tracing::debug!(object = %name, "has changed meanwhile"),
-        error => tracing::warn!(object = %name, error = error as &dyn std::error::Error, ?wait, "trying again"),
-    }
-    Action::requeue(wait)
+    context.retry(KIND, &*object, error)
 }

@@ -4,10 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use kube::Client;
 use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Client, Resource, ResourceExt as _};
 use pgtenant_ledger::Ledger;
 use rand::RngExt as _;
+
+use crate::error::OperatorError;
 
 /// Who writes, in `metadata.managedFields`.
 pub(crate) const MANAGER: &str = "pgtenant-operator";
@@ -24,6 +27,25 @@ pub(crate) struct Context {
     /// This replica.
     pub(crate) identity: String,
     pub(crate) retries: Retries,
+}
+
+impl Context {
+    /// A try came to no end: tells of it, and says when the next one is.
+    pub(crate) fn retry<K: Resource<DynamicType = ()>>(
+        &self,
+        kind: &'static str,
+        object: &K,
+        error: &OperatorError,
+    ) -> Action {
+        count(kind, "failed");
+        let wait = self.retries.failed(&object.uid().unwrap_or_default());
+        let name = ObjectRef::from_obj(object);
+        match error {
+            OperatorError::Stale => tracing::debug!(object = %name, "has changed meanwhile"),
+            error => tracing::warn!(object = %name, error = error as &dyn std::error::Error, ?wait, "trying again"),
+        }
+        Action::requeue(wait)
+    }
 }
 
 /// How often each object was tried in vain, for the wait before the next try. Holds only objects that fail.

@@ -1,8 +1,7 @@
 //! Whether somebody else has changed what we wrote, told from `metadata.managedFields` alone: Secrets are watched without
 //! their data.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde_json::Value;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 
 /// Who writes Secrets, as the store `kubernetes` does.
 const WRITER: &str = "pgtenant";
@@ -22,24 +21,19 @@ pub(crate) fn tampered(metadata: &ObjectMeta) -> bool {
         return true;
     }
     let entries = metadata.managed_fields.as_deref().unwrap_or_default();
-    let data = |entry: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry| {
-        entry.fields_v1.as_ref().map_or(Value::Null, |fields| fields.0["f:data"].clone())
+    let has = |entry: &ManagedFieldsEntry, key: &str| {
+        entry.fields_v1.as_ref().is_some_and(|fields| fields.0["f:data"].get(format!("f:{key}")).is_some())
     };
-    let has = |entry, key: &str| data(entry).get(format!("f:{key}")).is_some();
-    let ours = |entry: &&_| entry_is_ours(entry);
+    let ours = |entry: &&ManagedFieldsEntry| entry.manager.as_deref() == Some(WRITER);
     let missing = |key: &str| !entries.iter().filter(ours).any(|entry| has(entry, key));
     let taken = |key: &str| entries.iter().filter(|entry| !ours(entry)).any(|entry| has(entry, key));
     KEYS.iter().any(|key| missing(key) || taken(key))
 }
 
-fn entry_is_ours(entry: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry) -> bool {
-    entry.manager.as_deref() == Some(WRITER)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1;
     use serde_json::json;
 
     fn entry(manager: &str, keys: &[&str]) -> ManagedFieldsEntry {

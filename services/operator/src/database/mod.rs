@@ -177,14 +177,7 @@ fn settled(claim: &Claim) -> bool {
 }
 
 fn retry(object: Arc<PostgresqlDatabase>, error: &OperatorError, context: Arc<Context>) -> Action {
-    count(KIND, "failed");
-    let wait = context.retries.failed(&object.uid().unwrap_or_default());
-    let name = ObjectRef::from_obj(&*object);
-    match error {
-        OperatorError::Stale => tracing::debug!(object = %name, "has changed meanwhile"),
-        error => tracing::warn!(object = %name, error = error as &dyn std::error::Error, ?wait, "trying again"),
-    }
-    Action::requeue(wait)
+    context.retry(KIND, &*object, error)
 }
 
 /// Wakes a claim when somebody else has changed or removed one of its Secrets.
