@@ -3,8 +3,8 @@
 use pgtenant_model::{ClaimKey, ClaimSpec, ClusterSpec, Source};
 use sqlx::PgConnection;
 
-use crate::wish::{check_cluster, check_immutable, other_door};
-use crate::{Refused, Wish, claim, count_of, owner_of};
+use crate::wish::{check_cluster, check_immutable, check_new_cluster, other_door};
+use crate::{Refused, Wish, claim};
 
 /// Reads what [`crate::create`] and [`crate::update`] would say of a wish now. Nothing is written, nothing is locked, and a
 /// moment later it may be otherwise.
@@ -24,13 +24,21 @@ pub async fn check(db: &mut PgConnection, key: &ClaimKey, spec: &ClaimSpec, sour
 }
 
 async fn check_new(db: &mut PgConnection, key: &ClaimKey, spec: &ClaimSpec) -> Result<(), Refused> {
-    let ClusterSpec { limits, .. } = check_cluster(db, key, spec).await?;
-    if let Some(owner) = owner_of(db, &spec.cluster, &key.database()).await? {
-        let (database, cluster, owner) = (key.database(), spec.cluster.clone(), owner.to_string());
-        return Err(Refused::NameTaken { database, cluster, owner });
+    let ClusterSpec { limits, .. } = check_new_cluster(db, key, spec).await?;
+    let (owner, count): (Option<String>, i64) = sqlx::query_as(
+        "select (select namespace || '/' || name from claims where cluster = $1 and database = $2),
+                (select count(*) from claims where cluster = $1 and namespace = $3)",
+    )
+    .bind(&spec.cluster)
+    .bind(key.database())
+    .bind(key.namespace())
+    .fetch_one(db)
+    .await?;
+    if let Some(owner) = owner {
+        return Err(Refused::NameTaken { database: key.database(), cluster: spec.cluster.clone(), owner });
     }
     let limit = limits.databases_per_namespace;
-    if count_of(db, key.namespace(), &spec.cluster).await? >= i64::from(limit) {
+    if count >= i64::from(limit) {
         return Err(Refused::Quota { namespace: key.namespace().to_owned(), cluster: spec.cluster.clone(), limit });
     }
     Ok(())

@@ -53,6 +53,15 @@ pub struct Cluster {
     pub status: Json<ClusterStatus>,
     /// When the spec last changed.
     pub updated_at: DateTime<Utc>,
+    /// Nobody describes it any more, and it has claims left: it takes no new ones.
+    pub removing: bool,
+}
+
+/// [`Cluster`]'s columns.
+macro_rules! columns {
+    () => {
+        "select name, source, spec, status, updated_at, removing from clusters "
+    };
 }
 
 /// One cluster.
@@ -60,10 +69,7 @@ pub struct Cluster {
 /// # Errors
 /// The ledger did not answer.
 pub async fn cluster(db: &mut PgConnection, name: &str) -> Result<Option<Cluster>> {
-    Ok(sqlx::query_as("select name, source, spec, status, updated_at from clusters where name = $1")
-        .bind(name)
-        .fetch_optional(db)
-        .await?)
+    Ok(sqlx::query_as(concat!(columns!(), "where name = $1")).bind(name).fetch_optional(db).await?)
 }
 
 /// Every cluster, by name.
@@ -71,9 +77,7 @@ pub async fn cluster(db: &mut PgConnection, name: &str) -> Result<Option<Cluster
 /// # Errors
 /// The ledger did not answer.
 pub async fn clusters(db: &mut PgConnection) -> Result<Vec<Cluster>> {
-    Ok(sqlx::query_as("select name, source, spec, status, updated_at from clusters order by name")
-        .fetch_all(db)
-        .await?)
+    Ok(sqlx::query_as(concat!(columns!(), "order by name")).fetch_all(db).await?)
 }
 
 /// Makes the clusters of the settings these. One that is no longer there is forgotten unless it has claims; the names of
@@ -128,8 +132,8 @@ pub async fn put_cluster(
 ) -> Result<PutCluster> {
     let done = sqlx::query(
         "insert into clusters (name, spec, source) values ($1, $2, $3)
-         on conflict (name) do update set spec = excluded.spec, updated_at = now()
-         where clusters.spec <> excluded.spec and clusters.source = excluded.source",
+         on conflict (name) do update set spec = excluded.spec, updated_at = now(), removing = false
+         where (clusters.spec <> excluded.spec or clusters.removing) and clusters.source = excluded.source",
     )
     .bind(name)
     .bind(Json(spec))
@@ -145,7 +149,7 @@ pub async fn put_cluster(
     Ok(if owner == source.as_str() { PutCluster::Same } else { PutCluster::OtherSource })
 }
 
-/// Forgets a cluster of `source`, unless it has claims; returns how many it has.
+/// Forgets a cluster of `source`, unless it has claims; returns how many it has. It takes no new ones from then on.
 ///
 /// # Errors
 /// The ledger did not answer.
@@ -162,6 +166,11 @@ pub async fn remove_cluster(db: &mut PgConnection, name: &str, source: ClusterSo
         announce_clusters(db).await?;
         return Ok(0);
     }
+    sqlx::query("update clusters set removing = true where name = $1 and source = $2 and not removing")
+        .bind(name)
+        .bind(source.as_str())
+        .execute(&mut *db)
+        .await?;
     Ok(sqlx::query_scalar(
         "select count(*) from claims join clusters on clusters.name = claims.cluster
          where clusters.name = $1 and clusters.source = $2",

@@ -138,19 +138,21 @@ pub async fn note_definition(db: &mut PgConnection, claim: Uuid, source_ref: &st
     Ok(done.rows_affected() == 1)
 }
 
-/// A claim is looked at now: what its stores hold was changed by somebody else. Nothing is done for one that is under work,
-/// or that is due soon anyway.
+/// A claim is looked at: what its stores hold was changed by somebody else. At once, but no more often than every two seconds;
+/// one that is under work again when that is done. False where it is due anyway.
 ///
 /// # Errors
 /// The ledger did not answer.
 pub async fn look_now(db: &mut PgConnection, key: &ClaimKey) -> Result<bool> {
     let done = sqlx::query(
-        "update claims set urgent = true, due_at = now()
-         where namespace = $1 and name = $2 and wish = 'present' and not urgent
-           and (lease_until is null or lease_until < now())",
+        "update claims set woken = lease_until is not null and lease_until >= now(), urgent = true,
+                due_at = greatest(now(), looked_at + $3 * interval '1 second')
+         where namespace = $1 and name = $2 and wish = 'present' and not woken
+           and (not urgent or lease_until >= now())",
     )
     .bind(key.namespace())
     .bind(key.name())
+    .bind(crate::work::BREATHER.as_secs_f64())
     .execute(&mut *db)
     .await?;
     let looks = done.rows_affected() == 1;

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::claim::{ClaimRow, claim_columns};
 use crate::event::json_name;
 use crate::operation::{begin_operation, give_up_before};
-use crate::{Actor, Claim, LedgerError, NewEvent, Wish, announce_to_all, append_event, write_audit};
+use crate::{Actor, Claim, Cluster, LedgerError, NewEvent, Wish, announce_to_all, append_event, write_audit};
 
 /// A wish that was written down, and the claim as it is now.
 #[derive(Debug, Clone)]
@@ -309,15 +309,24 @@ pub(crate) fn check_immutable(claim: &Claim, spec: &ClaimSpec) -> Result<()> {
 }
 
 /// Checks what the cluster has to say; returns its spec.
-pub(crate) async fn check_cluster(db: &mut PgConnection, key: &ClaimKey, spec: &ClaimSpec) -> Result<ClusterSpec> {
+pub(crate) async fn check_cluster(db: &mut PgConnection, key: &ClaimKey, spec: &ClaimSpec) -> Result<Cluster> {
     let mut problems = spec.problems();
     let Some(cluster) = crate::cluster(db, &spec.cluster).await? else {
         problems.push(ClusterSpec::unknown(&spec.cluster, key.namespace()));
         return Err(Refused::Invalid(problems));
     };
-    let cluster = cluster.spec.0;
-    problems.extend(cluster.refuses(key.namespace(), spec));
+    problems.extend(cluster.spec.refuses(key.namespace(), spec));
     if problems.is_empty() { Ok(cluster) } else { Err(Refused::Invalid(problems)) }
+}
+
+/// As [`check_cluster`], for a claim that is new.
+pub(crate) async fn check_new_cluster(db: &mut PgConnection, key: &ClaimKey, spec: &ClaimSpec) -> Result<ClusterSpec> {
+    let cluster = check_cluster(db, key, spec).await?;
+    if cluster.removing {
+        let message = format!("{:?} is being removed, and takes no new databases", spec.cluster);
+        return Err(Refused::Invalid(vec![InvalidField::new("cluster", message)]));
+    }
+    Ok(cluster.spec.0)
 }
 
 async fn insert(
@@ -328,7 +337,7 @@ async fn insert(
     adopt: bool,
     actor: &Actor,
 ) -> Result<Written> {
-    let cluster = check_cluster(db, key, spec).await?;
+    let cluster = check_new_cluster(db, key, spec).await?;
     check_quota(db, key, spec, &cluster).await?;
     let row: Option<ClaimRow> = sqlx::query_as(concat!(
         "insert into claims (id, namespace, name, cluster, database, source, source_ref, mode, schemas, extensions,

@@ -51,7 +51,7 @@ pub async fn take(db: &mut PgConnection, cluster: &str, take: Take) -> Result<Ve
              where cluster = $1 and wish <> 'retained' and urgent = $2 and due_at <= now()
                and (lease_until is null or lease_until < now())
              order by attempts > 0, due_at limit $3 for update skip locked)
-         update claims set lease_holder = $4, lease_until = now() + $5 * interval '1 second', fence = fence + 1,
+         update claims set lease_holder = $4, lease_until = now() + $5 * interval '1 second', fence = fence + 1, woken = false,
                 state = case state when 'Pending' then 'Provisioning' else state end
          from due where id = due_id returning fence, urgent, ",
         claim_columns!()
@@ -154,7 +154,11 @@ pub struct Finished {
     pub events: Vec<(EventKind, String, Value)>,
 }
 
-/// Writes down what came of a look and gives the claim back. A wish that changed in the meantime is due at once.
+/// Between two looks that are asked for because somebody meddles: who does so in a loop is not served in a loop.
+pub(crate) const BREATHER: Duration = Duration::from_secs(2);
+
+/// Writes down what came of a look and gives the claim back. A wish that changed in the meantime is due at once, a look that
+/// was asked for in the meantime soon.
 ///
 /// # Errors
 /// [`LedgerError::Fenced`] when another replica has taken the claim: nothing is written.
@@ -169,9 +173,12 @@ pub async fn finish(db: &mut PgConnection, work: &Work, finished: &Finished) -> 
                        where generation <> $3 or tier <> all($11)),
              state = case when generation = $3 then $9 else state end,
              adopt = case when $8 and generation = $3 then false else adopt end,
-             urgent = case when generation = $3 then not $8 else true end,
+             looked_at = now(), woken = false,
+             urgent = case when generation = $3 and not woken then not $8 else true end,
              attempts = case when $8 then 0 else attempts + 1 end,
-             due_at = case when generation = $3 then now() + $10 * interval '1 second' else now() end
+             due_at = case when generation <> $3 then now()
+                           when woken then now() + least($10, $13) * interval '1 second'
+                           else now() + $10 * interval '1 second' end
          where id = $1 and fence = $2
          returning case when source = 'kubernetes' then pg_notify($12, namespace || '/' || name) end",
     )
@@ -187,6 +194,7 @@ pub async fn finish(db: &mut PgConnection, work: &Work, finished: &Finished) -> 
     .bind(finished.next.as_secs_f64())
     .bind(finished.rotated.iter().map(|tier| tier.as_str()).collect::<Vec<_>>())
     .bind(crate::CLAIMS_CHANNEL)
+    .bind(BREATHER.as_secs_f64())
     .execute(&mut *db)
     .await?;
     fenced_unless(done.rows_affected(), work)?;

@@ -60,7 +60,7 @@ pub(crate) struct ClusterView {
 
 impl ClusterView {
     fn of(cluster: Cluster, caller: &Caller) -> Self {
-        let Cluster { name, source, spec, status, updated_at } = cluster;
+        let Cluster { name, source, spec, status, updated_at, .. } = cluster;
         let (spec, status) = (spec.0, status.0);
         let ClusterStatus { primary, version, problem, observed_at, .. } = status;
         Self {

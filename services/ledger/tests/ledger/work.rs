@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::future::join_all;
-use pgtenant_ledger::{LedgerError, Refused, Wish, Work, create, finish, forget, next_due, remove, renew, rotate};
+use pgtenant_ledger::{
+    LedgerError, Refused, Wish, Work, check, create, finish, forget, look_now, next_due, put_clusters, remove, renew,
+    rotate,
+};
 use pgtenant_model::{ClaimKey, ClaimSpec, DatabaseState, Source, Tier};
 use uuid::Uuid;
 
@@ -63,6 +66,54 @@ async fn a_wish_that_changes_under_work_is_due_at_once_and_not_called_true() {
     assert_eq!(next_due(&mut db, "default").await.unwrap().0, Some(Duration::ZERO));
     let operation = pgtenant_ledger::operation(&mut db, asked.id).await.unwrap().unwrap();
     assert!(operation.finished_at.is_none(), "{operation:?}");
+}
+
+#[tokio::test]
+async fn a_look_that_is_asked_for_under_work_comes_after_it_and_not_in_a_loop() {
+    let world = World::new().await;
+    let key = world.create("db").await.claim.key;
+    let [work] = <[Work; 1]>::try_from(world.take(Uuid::new_v4(), 1, LEASE).await).unwrap();
+    let mut db = world.ledger.acquire().await.unwrap();
+    assert!(look_now(&mut db, &key).await.unwrap());
+    assert!(!look_now(&mut db, &key).await.unwrap(), "it was asked for already");
+    let mut tx = world.begin().await;
+    finish(&mut tx, &work, &ready()).await.unwrap();
+    tx.commit().await.unwrap();
+
+    let soon = |wait: Option<Duration>| wait.is_some_and(|wait| wait <= Duration::from_secs(2));
+    assert!(soon(next_due(&mut db, "default").await.unwrap().0));
+    assert!(!look_now(&mut db, &key).await.unwrap(), "it is due anyway");
+    assert!(world.take(Uuid::new_v4(), 1, LEASE).await.is_empty(), "it was looked at a moment ago");
+    let [again] = loop {
+        if let Ok(work) = <[Work; 1]>::try_from(world.take(Uuid::new_v4(), 1, LEASE).await) {
+            break work;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let mut tx = world.begin().await;
+    finish(&mut tx, &again, &ready()).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(next_due(&mut db, "default").await.unwrap().0, None, "once was enough");
+}
+
+#[tokio::test]
+async fn a_cluster_that_nobody_describes_any_more_takes_no_new_claims() {
+    let world = World::new().await;
+    let claim = world.create("db").await.claim;
+    let mut db = world.ledger.acquire().await.unwrap();
+    let described = pgtenant_ledger::cluster(&mut db, "default").await.unwrap().unwrap();
+    assert_eq!(put_clusters(&mut db, &[]).await.unwrap(), ["default"], "it has a claim");
+
+    let (other, spec) = (ClaimKey::new("team", "other").unwrap(), ClaimSpec::default());
+    let refused = |result: &Refused| result.to_string().contains("is being removed");
+    assert!(refused(&check(&mut db, &other, &spec, Source::Api).await.unwrap_err()));
+    assert!(refused(&create(&mut db, &other, &spec, (Source::Api, None), &actor()).await.unwrap_err()));
+    // The claims that it has go on.
+    let changed = ClaimSpec { schemas: vec!["more".to_owned()], ..spec.clone() };
+    check(&mut db, &claim.key, &changed, claim.source).await.unwrap();
+
+    put_clusters(&mut db, &[("default".to_owned(), described.spec.0)]).await.unwrap();
+    create(&mut db, &other, &spec, (Source::Api, None), &actor()).await.unwrap();
 }
 
 #[tokio::test]
