@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use chrono::Utc;
 use pgtenant_ledger::{
     ClaimFilter, Ledger, LedgerError, NewEvent, append_event, claims, look_soon, set_cluster_status,
 };
@@ -19,6 +20,8 @@ use crate::failure::{Cause, Failure};
 const SPREAD_AFTER_FAILOVER: Duration = Duration::from_secs(10);
 /// An unchanged status is written again after this time, so that `observedAt` is never older.
 const STATUS_AGE: Duration = Duration::from_secs(60);
+/// How often a cluster is looked at that can not be used: somebody waits for it, and may have just mended it.
+const TROUBLE: Duration = Duration::from_secs(2);
 /// How often the provisioner's login and the CA are read again.
 const LOGIN_AGE: Duration = Duration::from_secs(60);
 /// How often the cluster is checked for what would bite later, and for what is left on it.
@@ -45,29 +48,31 @@ struct Memory {
     orphans: Vec<String>,
 }
 
+impl Memory {
+    fn is_in_trouble(&self) -> bool {
+        self.written.as_ref().is_some_and(|(status, _)| status.primary.is_none())
+    }
+}
+
 impl Watch<'_> {
     /// Watches until `stop`.
     pub(crate) async fn run(&self, stop: &CancellationToken) {
         let mut memory = Memory::default();
-        let mut ticks = tokio::time::interval(self.settings.watch_interval);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = ticks.tick() => {}
+        let looks = async {
+            loop {
+                self.look(&mut memory).await;
+                let usual = self.settings.watch_interval;
+                tokio::time::sleep(if memory.is_in_trouble() { usual.min(TROUBLE) } else { usual }).await;
             }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = self.look(&mut memory) => {}
-            }
-        }
+        };
+        stop.run_until_cancelled(looks).await;
     }
 
     async fn look(&self, memory: &mut Memory) {
         self.read_login(memory).await;
         let mut status = match self.cluster.observe().await {
             Ok(observation) => observation.status(),
-            Err(cause) => ClusterStatus { problem: Some(cause.to_string()), ..ClusterStatus::default() },
+            Err(cause) => unusable(cause.to_string()),
         };
         let due = memory.inspected.is_none_or(|at| at.elapsed() > INSPECTION);
         if status.primary.is_some() && due {
@@ -96,9 +101,8 @@ impl Watch<'_> {
 
     /// Reads the login again when it is old, when it was refused, and at each look while the cluster can not be used.
     async fn read_login(&self, memory: &mut Memory) {
-        let in_trouble = memory.written.as_ref().is_some_and(|(status, _)| status.primary.is_none());
         let old = memory.login_read.is_none_or(|at| at.elapsed() > LOGIN_AGE);
-        if !self.cluster.take_login_refused() && !in_trouble && !old {
+        if !self.cluster.take_login_refused() && !memory.is_in_trouble() && !old {
             return;
         }
         memory.login_read = Some(Instant::now());
@@ -237,6 +241,11 @@ impl Watch<'_> {
             .await
             .map(|owner: Option<ClaimKey>| owner.is_some())
     }
+}
+
+/// Seen now, and of no use.
+pub(crate) fn unusable(problem: String) -> ClusterStatus {
+    ClusterStatus { problem: Some(problem), observed_at: Some(Utc::now()), ..ClusterStatus::default() }
 }
 
 /// Whether two looks saw the same, apart from the time and how far standbys are behind.
