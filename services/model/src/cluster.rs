@@ -74,9 +74,12 @@ pub enum Topology {
 pub struct StreamingTopology {
     /// `host:port` of every member, primary and standbys in any order.
     #[schema(value_type = Vec<String>)]
-    #[schemars(with = "Vec<String>")]
+    #[schemars(with = "Vec<String>", length(min = 1, max = 32), inner(length(max = 261), regex(pattern = HOST_PORT)))]
     pub hosts: Vec<HostPort>,
 }
+
+/// What [`HostPort`] reads, but for the range of ports.
+const HOST_PORT: &str = r"^([A-Za-z0-9._-]+|\[[A-Za-z0-9._:%-]+\])(:[0-9]{1,5})?$";
 
 /// `host:port`; an IPv6 address stands in brackets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -303,9 +306,11 @@ fn credential_name() -> String {
 pub struct Limits {
     /// Claims that a namespace may have.
     #[serde(default = "default_databases_per_namespace")]
+    #[schemars(range(max = 1_000_000))]
     pub databases_per_namespace: u32,
     /// Connections that the claims' `connectionLimit` may add up to; no value: not checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1_000_000))]
     pub connections: Option<u32>,
 }
 
@@ -378,11 +383,15 @@ impl ClusterSpec {
         if self.stores.is_empty() || self.stores.len() > 8 {
             problems.push(InvalidField::new("stores", "name 1 to 8 stores"));
         }
-        if self.stores.iter().all(|store| matches!(store, StoreSpec::ExternalSecret(_))) && !self.stores.is_empty() {
-            problems.push(InvalidField::new(
-                "stores",
-                "externalSecret holds no credential: name the store that it reads from as well",
-            ));
+        let has = |kind: fn(&StoreSpec) -> bool| self.stores.iter().any(kind);
+        let external = has(|store| matches!(store, StoreSpec::ExternalSecret(_)));
+        if external && !has(|store| !matches!(store, StoreSpec::ExternalSecret(_))) {
+            let message = "externalSecret holds no credential: name the store that it reads from as well";
+            problems.push(InvalidField::new("stores", message));
+        }
+        if external && has(|store| matches!(store, StoreSpec::Kubernetes(_))) {
+            let message = "kubernetes and externalSecret would write the same Secrets: name one of them";
+            problems.push(InvalidField::new("stores", message));
         }
         for (index, store) in self.stores.iter().enumerate() {
             problems.extend(store.problems().into_iter().map(|InvalidField { field, message }| InvalidField {

@@ -21,6 +21,11 @@ impl CredentialTarget {
     }
 }
 
+/// The keys that every secret document has.
+pub const CREDENTIAL_KEYS: [&str; 7] = ["username", "password", "endpoint", "port", "database", "sslmode", "uri"];
+/// The key that one has where the cluster's authority is known.
+pub const CA_KEY: &str = "ca.crt";
+
 /// The secret document of one role. `Debug` shows no password.
 #[derive(Debug, Clone)]
 pub struct Credential {

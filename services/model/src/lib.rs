@@ -6,6 +6,7 @@ mod claim;
 mod cluster;
 mod credential;
 mod event;
+mod marks;
 mod name;
 mod plan;
 mod status;
@@ -15,8 +16,9 @@ pub use cluster::{
     ClusterSpec, Endpoint, Environment, ExternalSecretStore, FileStore, HostPort, KubernetesStore, Limits, Provisioner,
     SecretRef, SslMode, StoreSpec, StreamingTopology, TlsSpec, Topology,
 };
-pub use credential::{Credential, CredentialTarget};
+pub use credential::{CA_KEY, CREDENTIAL_KEYS, Credential, CredentialTarget};
 pub use event::{Event, EventKind, Operation, OperationKind, OperationState};
+pub use marks::{CLAIM_LABEL, MANAGED_BY, RELOADER, STORE_MANAGER, TIER_LABEL};
 pub use name::{ClaimKey, InvalidName, MAX_DATABASE_BYTES, MAX_IDENTIFIER_BYTES, NameRule, Tier, check_label};
 pub use plan::{ChangeReport, ClaimPlan, PlanAction, PlanReport, PlanRequest, PlannedClaim};
 pub use status::{

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use pgtenant_model::{Credential, SslMode};
+use pgtenant_model::{CA_KEY, CREDENTIAL_KEYS, Credential, SslMode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -111,17 +111,17 @@ fn sslmode(text: &str) -> Result<SslMode, &'static str> {
 /// The document as keys and values.
 pub(crate) fn fields(credential: &Credential) -> Vec<(&'static str, SecretString)> {
     let Credential { username, password, endpoint, port, database, sslmode, uri, ca_crt } = credential;
-    let mut fields = vec![
-        ("username", SecretString::from(username.as_str())),
-        ("password", password.clone()),
-        ("endpoint", SecretString::from(endpoint.as_str())),
-        ("port", SecretString::from(port.to_string())),
-        ("database", SecretString::from(database.as_str())),
-        ("sslmode", SecretString::from(sslmode.as_str())),
-        ("uri", uri.clone()),
+    let values = [
+        SecretString::from(username.as_str()),
+        password.clone(),
+        SecretString::from(endpoint.as_str()),
+        SecretString::from(port.to_string()),
+        SecretString::from(database.as_str()),
+        SecretString::from(sslmode.as_str()),
+        uri.clone(),
     ];
-    fields.extend(ca_crt.as_deref().map(|pem| ("ca.crt", SecretString::from(pem))));
-    fields
+    let ca = ca_crt.as_deref().map(|pem| (CA_KEY, SecretString::from(pem)));
+    CREDENTIAL_KEYS.into_iter().zip(values).chain(ca).collect()
 }
 
 /// Reads keys and values; the fault quotes no value.
@@ -130,7 +130,7 @@ pub(crate) fn from_fields(mut fields: BTreeMap<String, Vec<u8>>) -> Result<Crede
         let bytes = Zeroizing::new(fields.remove(key)?);
         Some(std::str::from_utf8(&bytes).map(str::to_owned).map_err(|_| format!("`{key}` is not text")))
     };
-    let ca_crt = take("ca.crt").transpose()?;
+    let ca_crt = take(CA_KEY).transpose()?;
     let mut text = |key: &str| take(key).unwrap_or_else(|| Err(format!("key `{key}` is missing")));
     Ok(Credential {
         username: text("username")?,

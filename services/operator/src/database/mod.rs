@@ -4,6 +4,7 @@
 //! validates, so that a bad spec does not stand in the way of its own deletion.
 
 mod decide;
+mod secrets;
 mod status;
 mod sweep;
 #[cfg(test)]
@@ -16,8 +17,6 @@ use std::time::Duration;
 
 use chrono::Utc;
 use futures::{Stream, StreamExt as _};
-use k8s_openapi::api::core::v1::Secret;
-use kube::core::PartialObjectMeta;
 use kube::runtime::controller::{Action, Config};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{Controller, Predicate as _, WatchStreamExt as _, predicates, reflector, watcher};
@@ -26,15 +25,17 @@ use pgtenant_ledger::{Claim, Wish, claim, within_deadline};
 use pgtenant_model::ClaimKey;
 use tokio_util::sync::CancellationToken;
 
-use crate::context::{Context, again, count};
+use crate::context::{Context, count, drive};
 use crate::crd::PostgresqlDatabase;
 use crate::error::{OperatorError, Result};
 use crate::events;
 use crate::heard::Heard;
 use crate::object::{add_finalizer, put_status, remove_finalizer};
+use crate::retry::again;
 use decide::{Ending, Refusal, Step, decide, ending};
 use status::{nothing_to_tell, status};
 
+pub(crate) use secrets::watch_secrets;
 pub(crate) use sweep::sweep;
 
 /// What holds an object until its database is gone, or kept without it.
@@ -67,18 +68,12 @@ pub(crate) async fn run(
     let claims = heard.claims.map(|key| ObjectRef::new(key.name()).within(key.namespace()));
     let objects = store.clone();
     let held_up = heard.ended.flat_map(move |key| futures::stream::iter(held_up(&objects, &key)));
-    Controller::for_stream(watched(&context, writer, listed), store)
+    let controller = Controller::for_stream(watched(&context, writer, listed), store)
         .with_config(Config::default().concurrency(AT_ONCE))
         .reconcile_on(claims)
         .reconcile_on(held_up)
-        .reconcile_all_on(heard.all)
-        .run(reconcile, retry, context)
-        .for_each(|result| async {
-            if let Err(error) = result {
-                tracing::debug!(error = &error as &dyn std::error::Error, "a database was not reconciled");
-            }
-        })
-        .await;
+        .reconcile_all_on(heard.all);
+    drive(KIND, controller.run(reconcile, retry, context)).await;
 }
 
 /// Objects whose wish or status has changed: a status that somebody else writes is put right. What is kept in memory is small:
@@ -121,15 +116,15 @@ async fn reconcile(object: Arc<PostgresqlDatabase>, context: Arc<Context>) -> Re
     let step = decide(&object, found.as_ref());
     let new = matches!(step, Step::Create(_));
     let (claim, refusal) = wish::apply(step, &object, found, &context).await?;
-    let held = |claim: &Claim| claim.wish == Wish::Present && claim.source_ref == object.uid();
-    // Somebody took it away.
-    if !new && refusal.is_none() && claim.as_ref().is_some_and(held) {
-        add_finalizer(&*object, FINALIZER, &context).await?;
-    }
     if let (Some(claim), None) = (&claim, &refusal)
         && let Some(wait) = nothing_to_tell(&object, claim, Utc::now())
     {
         return Ok(Action::requeue(wait));
+    }
+    let held = |claim: &Claim| claim.wish == Wish::Present && claim.source_ref == object.uid();
+    // Somebody took it away.
+    if !new && refusal.is_none() && claim.as_ref().is_some_and(held) {
+        add_finalizer(&*object, FINALIZER, &context).await?;
     }
     let status = status(&object, claim.as_ref(), refusal.as_ref(), Utc::now());
     if put_status(&*object, object.status.as_ref(), &status, &context).await?
@@ -178,36 +173,6 @@ fn settled(claim: &Claim) -> bool {
 
 fn retry(object: Arc<PostgresqlDatabase>, error: &OperatorError, context: Arc<Context>) -> Action {
     context.retry(KIND, &*object, error)
-}
-
-/// Wakes a claim when somebody else has changed or removed one of its Secrets.
-pub(crate) async fn watch_secrets(context: Arc<Context>, secrets: Api<PartialObjectMeta<Secret>>) {
-    let config = watcher::Config::default().labels("app.kubernetes.io/managed-by=pgtenant,pgtenant.io/claim");
-    let mut events = std::pin::pin!(watcher(secrets, config).default_backoff());
-    while let Some(event) = events.next().await {
-        let secret = match event {
-            Ok(watcher::Event::Apply(secret) | watcher::Event::InitApply(secret))
-                if crate::tamper::tampered(&secret.metadata) =>
-            {
-                secret
-            }
-            Ok(watcher::Event::Delete(secret)) => secret,
-            // What was deleted while nobody watched is found by the periodic look.
-            Ok(_) => continue,
-            Err(error) => {
-                tracing::debug!(%error, "Secrets are not watched");
-                continue;
-            }
-        };
-        let claim = secret.labels().get("pgtenant.io/claim").cloned().unwrap_or_default();
-        let Ok(key) = ClaimKey::new(secret.namespace().unwrap_or_default(), claim) else { continue };
-        let look = async { pgtenant_ledger::look_now(&mut *context.ledger.acquire().await?, &key).await };
-        match within_deadline(look).await {
-            Ok(true) => tracing::info!(claim = %key, secret = secret.name_any(), "was changed by somebody else"),
-            Ok(false) => {}
-            Err(error) => tracing::warn!(claim = %key, error = &error as &dyn std::error::Error, "not looked at now"),
-        }
-    }
 }
 
 /// Objects without a claim that were perhaps refused since `ended` had their name, or filled their namespace's quota.

@@ -2,17 +2,15 @@
 //!
 //! The resource is `external-secrets.io/v1` `ExternalSecret`, as of External Secrets Operator 0.16.
 
-use futures::future::join_all;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client};
-use pgtenant_model::{Credential, CredentialTarget, ExternalSecretStore};
+use pgtenant_model::{Credential, CredentialTarget, ExternalSecretStore, RELOADER, STORE_MANAGER};
 use serde_json::{Value, json};
 
-use super::{KubernetesFault, MANAGER, RELOADER, ask, check_ours, is_marked, labels, location};
-use crate::{Action, BoxFuture, Fault, Held, SecretStore, StoreError};
+use super::{KubernetesFault, Objects, ask, check_ours, is_marked, labels};
+use crate::{Fault, Held};
 
-const KIND: &str = "externalSecret";
 /// Tries at a manifest that somebody else changes between reading and writing it.
 const TRIES: usize = 4;
 
@@ -66,21 +64,29 @@ impl ExternalSecrets {
             "dataFrom": [{"extract": {"key": key}}],
         })
     }
+}
 
-    async fn write(&self, target: &CredentialTarget) -> Result<(), Fault> {
+impl Objects for ExternalSecrets {
+    const KIND: &str = "externalSecret";
+
+    fn client(&self) -> &Client {
+        &self.client
+    }
+
+    async fn write(&self, target: &CredentialTarget, _: &Credential) -> Result<(), Fault> {
         let api = self.api(target);
         let mut object = DynamicObject::new(&target.role(), &self.resource).data(json!({"spec": self.wanted(target)}));
         object.metadata.labels = Some(labels(target));
         for _ in 0..TRIES {
             let written = match self.find(target).await? {
                 None => {
-                    let by_us = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+                    let by_us = PostParams { field_manager: Some(STORE_MANAGER.to_owned()), ..PostParams::default() };
                     ask(api.create(&by_us, &object)).await
                 }
                 Some(found) => {
                     object.metadata.uid = found.metadata.uid;
                     object.metadata.resource_version = found.metadata.resource_version;
-                    let apply = PatchParams::apply(MANAGER).force();
+                    let apply = PatchParams::apply(STORE_MANAGER).force();
                     ask(api.patch(&target.role(), &apply, &Patch::Apply(&object))).await
                 }
             };
@@ -91,6 +97,13 @@ impl ExternalSecrets {
             }
         }
         Err(Fault::Kubernetes(KubernetesFault::Contended))
+    }
+
+    async fn read(&self, target: &CredentialTarget) -> Result<Held, Fault> {
+        let right = |object: &DynamicObject| {
+            is_marked(&object.metadata, target) && contains(&object.data["spec"], &self.wanted(target))
+        };
+        Ok(if self.find(target).await?.as_ref().is_some_and(right) { Held::Reference } else { Held::Missing })
     }
 
     async fn remove(&self, target: &CredentialTarget) -> Result<(), Fault> {
@@ -108,52 +121,6 @@ impl ExternalSecrets {
             Err(Fault::Kubernetes(fault)) if fault.code() != Some(404) => Err(Fault::Kubernetes(fault)),
             _ => Ok(()),
         }
-    }
-}
-
-impl SecretStore for ExternalSecrets {
-    fn kind(&self) -> &'static str {
-        KIND
-    }
-
-    fn location(&self, target: &CredentialTarget) -> String {
-        location(target)
-    }
-
-    fn put_many<'a>(&'a self, entries: &'a [(CredentialTarget, Credential)]) -> BoxFuture<'a, Result<(), StoreError>> {
-        Box::pin(async move {
-            let writes = entries.iter().map(|(target, _)| async move {
-                self.write(target).await.map_err(|fault| fault.at(KIND, Action::Write, location(target)))
-            });
-            join_all(writes).await.into_iter().collect()
-        })
-    }
-
-    fn get<'a>(&'a self, target: &'a CredentialTarget) -> BoxFuture<'a, Result<Held, StoreError>> {
-        Box::pin(async move {
-            let at = |fault: Fault| fault.at(KIND, Action::Read, location(target));
-            let found = self.find(target).await.map_err(at)?;
-            let right = |object: &DynamicObject| {
-                is_marked(&object.metadata, target) && contains(&object.data["spec"], &self.wanted(target))
-            };
-            Ok(if found.as_ref().is_some_and(right) { Held::Reference } else { Held::Missing })
-        })
-    }
-
-    fn reach(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async move {
-            let answer = ask(self.client.apiserver_version()).await;
-            answer.map(drop).map_err(|fault| fault.at(KIND, Action::Read, "the API server".to_owned()))
-        })
-    }
-
-    fn delete_many<'a>(&'a self, targets: &'a [CredentialTarget]) -> BoxFuture<'a, Result<(), StoreError>> {
-        Box::pin(async move {
-            let removals = targets.iter().map(|target| async move {
-                self.remove(target).await.map_err(|fault| fault.at(KIND, Action::Delete, location(target)))
-            });
-            join_all(removals).await.into_iter().collect()
-        })
     }
 }
 

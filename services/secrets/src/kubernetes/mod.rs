@@ -8,29 +8,19 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use futures::future::join_all;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use kube::{Api, Client};
-use pgtenant_model::{CredentialTarget, SecretRef};
+use pgtenant_model::{Credential, CredentialTarget, STORE_MANAGER, SecretRef};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
-use crate::{Action, Fault, StoreError};
+use crate::{Action, BoxFuture, Fault, Held, SecretStore, StoreError};
 
 pub use external::ExternalSecrets;
 pub use fault::KubernetesFault;
 pub use secret::KubernetesSecrets;
-
-/// Who writes what the stores keep, in `metadata.managedFields`.
-const MANAGER: &str = "pgtenant";
-/// Of every object that a store has made; its value is [`MANAGER`].
-const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-/// The claim's name, on every object that a store has made.
-const CLAIM: &str = "pgtenant.io/claim";
-/// The tier, on every object that a store has made.
-const TIER: &str = "pgtenant.io/tier";
-/// With this annotation Stakater's Reloader starts a workload anew that mounts the Secret and asks for it.
-const RELOADER: &str = "reloader.stakater.com/match";
 
 /// An API server that has not answered by then is away: the engine's lease is 15 s.
 const DEADLINE: Duration = Duration::from_secs(8);
@@ -84,34 +74,77 @@ async fn ask<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Fault>
     }
 }
 
-/// `{namespace}/{role}`.
-fn location(target: &CredentialTarget) -> String {
-    format!("{}/{}", target.key.namespace(), target.role())
+/// A store that has one object for each role, named as the role, in the claim's namespace.
+trait Objects: fmt::Debug + Send + Sync {
+    const KIND: &str;
+
+    fn client(&self) -> &Client;
+
+    /// Makes the object, or puts it right.
+    fn write(
+        &self,
+        target: &CredentialTarget,
+        credential: &Credential,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    fn read(&self, target: &CredentialTarget) -> impl Future<Output = Result<Held, Fault>> + Send;
+
+    /// Never touches one that is not ours, nor minds it.
+    fn remove(&self, target: &CredentialTarget) -> impl Future<Output = Result<(), Fault>> + Send;
 }
 
-fn labels(target: &CredentialTarget) -> BTreeMap<String, String> {
-    let Claim { name, tier } = Claim::of(target);
-    [(MANAGED_BY, MANAGER.to_owned()), (CLAIM, name), (TIER, tier)].map(|(key, value)| (key.to_owned(), value)).into()
-}
+/// Writes and removals go to their end, all of them, so that a fault of one leaves no other at work behind the caller's back.
+impl<T: Objects> SecretStore for T {
+    fn kind(&self) -> &'static str {
+        T::KIND
+    }
 
-/// What the labels of an object say of whose it is.
-struct Claim {
-    name: String,
-    tier: String,
-}
+    fn location(&self, target: &CredentialTarget) -> String {
+        format!("{}/{}", target.key.namespace(), target.role())
+    }
 
-impl Claim {
-    fn of(target: &CredentialTarget) -> Self {
-        Self { name: target.key.name().to_owned(), tier: target.tier.as_str().to_owned() }
+    fn put_many<'a>(&'a self, entries: &'a [(CredentialTarget, Credential)]) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let writes = entries.iter().map(|(target, credential)| async move {
+                self.write(target, credential)
+                    .await
+                    .map_err(|fault| fault.at(T::KIND, Action::Write, self.location(target)))
+            });
+            join_all(writes).await.into_iter().collect()
+        })
+    }
+
+    fn get<'a>(&'a self, target: &'a CredentialTarget) -> BoxFuture<'a, Result<Held, StoreError>> {
+        Box::pin(async move {
+            self.read(target).await.map_err(|fault| fault.at(T::KIND, Action::Read, self.location(target)))
+        })
+    }
+
+    fn reach(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            let answer = ask(self.client().apiserver_version()).await;
+            answer.map(drop).map_err(|fault| fault.at(T::KIND, Action::Read, "the API server".to_owned()))
+        })
+    }
+
+    fn delete_many<'a>(&'a self, targets: &'a [CredentialTarget]) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let removals = targets.iter().map(|target| async move {
+                self.remove(target).await.map_err(|fault| fault.at(T::KIND, Action::Delete, self.location(target)))
+            });
+            join_all(removals).await.into_iter().collect()
+        })
     }
 }
 
-/// Whether labels and annotation are as they were written.
+fn labels(target: &CredentialTarget) -> BTreeMap<String, String> {
+    target.labels().map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+}
+
+/// Whether the labels are as they were written.
 fn is_marked(meta: &ObjectMeta, target: &CredentialTarget) -> bool {
-    let has = |found: &Option<BTreeMap<String, String>>, key: &str, value: &str| {
-        found.as_ref().and_then(|all| all.get(key)).is_some_and(|text| text == value)
-    };
-    labels(target).iter().all(|(key, value)| has(&meta.labels, key, value))
+    let label = |key: &str| meta.labels.as_ref().and_then(|all| all.get(key));
+    target.labels().iter().all(|(key, value)| label(key).is_some_and(|found| found == value))
 }
 
 /// Nothing that somebody else has made is ever read, overwritten or deleted. Ours is what has our labels; where those were
@@ -119,14 +152,12 @@ fn is_marked(meta: &ObjectMeta, target: &CredentialTarget) -> bool {
 fn check_ours(meta: &ObjectMeta, kind: &str, field: &str, target: &CredentialTarget) -> Result<(), Fault> {
     let wrote = |entry: &ManagedFieldsEntry| {
         let pointer = format!("/f:{}", field.replace('/', "/f:"));
-        entry.manager.as_deref() == Some(MANAGER)
+        entry.manager.as_deref() == Some(STORE_MANAGER)
             && entry.fields_v1.as_ref().is_some_and(|fields| fields.0.pointer(&pointer).is_some())
     };
     if is_marked(meta, target) || meta.managed_fields.iter().flatten().any(wrote) {
         return Ok(());
     }
-    let Claim { name, tier } = Claim::of(target);
-    Err(Fault::Foreign(format!(
-        "a {kind} of this name is there, without the labels {MANAGED_BY}={MANAGER}, {CLAIM}={name} and {TIER}={tier}"
-    )))
+    let labels = target.labels().map(|(key, value)| format!("{key}={value}")).join(", ");
+    Err(Fault::Foreign(format!("a {kind} of this name is there, without the labels {labels}")))
 }

@@ -2,18 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use futures::future::join_all;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
-use pgtenant_model::{Credential, CredentialTarget, SslMode};
+use pgtenant_model::{Credential, CredentialTarget, RELOADER, STORE_MANAGER, SslMode};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{KubernetesFault, MANAGER, RELOADER, ask, check_ours, is_marked, labels, location};
-use crate::{Action, BoxFuture, Fault, Held, SecretStore, StoreError, document};
+use super::{KubernetesFault, Objects, ask, check_ours, is_marked, labels};
+use crate::{Fault, Held, document};
 
-const KIND: &str = "kubernetes";
 const TYPE: &str = "Opaque";
 /// Tries at a Secret that somebody else changes between reading and writing it.
 const TRIES: usize = 4;
@@ -49,11 +47,28 @@ impl KubernetesSecrets {
         Ok(found)
     }
 
+    /// Takes all of our fields, whoever has them now, and only if nothing has changed since `found` was read.
+    async fn replace(&self, api: &Api<Secret>, secret: &Secret, found: Secret) -> Result<(), Fault> {
+        let mut secret = secret.clone();
+        secret.metadata.uid = found.metadata.uid;
+        secret.metadata.resource_version = found.metadata.resource_version;
+        let name = secret.metadata.name.clone().unwrap_or_default();
+        ask(api.patch(&name, &PatchParams::apply(STORE_MANAGER).force(), &Patch::Apply(&secret))).await.map(drop)
+    }
+}
+
+impl Objects for KubernetesSecrets {
+    const KIND: &str = "kubernetes";
+
+    fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Creates first: most often there is none yet, and then that is all.
     async fn write(&self, target: &CredentialTarget, credential: &Credential) -> Result<(), Fault> {
         let api = self.api(target);
         let secret = manifest(target, credential);
-        let by_us = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+        let by_us = PostParams { field_manager: Some(STORE_MANAGER.to_owned()), ..PostParams::default() };
         for _ in 0..TRIES {
             match ask(api.create(&by_us, &secret)).await {
                 Ok(_) => return Ok(()),
@@ -73,13 +88,8 @@ impl KubernetesSecrets {
         Err(Fault::Kubernetes(KubernetesFault::Contended))
     }
 
-    /// Takes all of our fields, whoever has them now, and only if nothing has changed since `found` was read.
-    async fn replace(&self, api: &Api<Secret>, secret: &Secret, found: Secret) -> Result<(), Fault> {
-        let mut secret = secret.clone();
-        secret.metadata.uid = found.metadata.uid;
-        secret.metadata.resource_version = found.metadata.resource_version;
-        let name = secret.metadata.name.clone().unwrap_or_default();
-        ask(api.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&secret))).await.map(drop)
+    async fn read(&self, target: &CredentialTarget) -> Result<Held, Fault> {
+        Ok(self.find(target).await?.map_or(Held::Missing, |secret| held(secret, target)))
     }
 
     async fn remove(&self, target: &CredentialTarget) -> Result<(), Fault> {
@@ -104,52 +114,6 @@ impl KubernetesSecrets {
             }
         }
         Err(Fault::Kubernetes(KubernetesFault::Contended))
-    }
-}
-
-impl SecretStore for KubernetesSecrets {
-    fn kind(&self) -> &'static str {
-        KIND
-    }
-
-    fn location(&self, target: &CredentialTarget) -> String {
-        location(target)
-    }
-
-    fn put_many<'a>(&'a self, entries: &'a [(CredentialTarget, Credential)]) -> BoxFuture<'a, Result<(), StoreError>> {
-        Box::pin(async move {
-            let writes = entries.iter().map(|(target, credential)| async move {
-                self.write(target, credential).await.map_err(|fault| fault.at(KIND, Action::Write, location(target)))
-            });
-            // All of them to their end, so that a fault of one leaves no other at work behind the caller's back.
-            join_all(writes).await.into_iter().collect()
-        })
-    }
-
-    fn get<'a>(&'a self, target: &'a CredentialTarget) -> BoxFuture<'a, Result<Held, StoreError>> {
-        Box::pin(async move {
-            let at = |fault: Fault| fault.at(KIND, Action::Read, location(target));
-            Ok(match self.find(target).await.map_err(at)? {
-                None => Held::Missing,
-                Some(secret) => read(secret, target),
-            })
-        })
-    }
-
-    fn reach(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async move {
-            let answer = ask(self.client.apiserver_version()).await;
-            answer.map(drop).map_err(|fault| fault.at(KIND, Action::Read, "the API server".to_owned()))
-        })
-    }
-
-    fn delete_many<'a>(&'a self, targets: &'a [CredentialTarget]) -> BoxFuture<'a, Result<(), StoreError>> {
-        Box::pin(async move {
-            let removals = targets.iter().map(|target| async move {
-                self.remove(target).await.map_err(|fault| fault.at(KIND, Action::Delete, location(target)))
-            });
-            join_all(removals).await.into_iter().collect()
-        })
     }
 }
 
@@ -182,7 +146,7 @@ fn is_as_written(secret: &Secret, target: &CredentialTarget) -> bool {
     is_marked(&secret.metadata, target) && reloaded && can_be_changed(secret)
 }
 
-fn read(secret: Secret, target: &CredentialTarget) -> Held {
+fn held(secret: Secret, target: &CredentialTarget) -> Held {
     let whole = is_as_written(&secret, target);
     let data: BTreeMap<String, Vec<u8>> =
         secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect();
