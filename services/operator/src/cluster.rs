@@ -1,21 +1,26 @@
 //! Clusters: what a `PostgresqlCluster` describes goes into the ledger, and what is seen of it goes into its status.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use futures::{Stream, StreamExt as _};
+use futures::Stream;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::ListParams;
 use kube::runtime::controller::Action;
 use kube::runtime::{Controller, watcher};
 use kube::{Api, Resource as _, ResourceExt as _};
-use pgtenant_ledger::{ClusterSource, LedgerError, PutCluster, cluster, put_cluster, remove_cluster, within_deadline};
+use pgtenant_ledger::{
+    Cluster, ClusterSource, LedgerError, PutCluster, cluster, clusters, put_cluster, remove_cluster, within_deadline,
+};
 use pgtenant_model::{ClusterStatus, InvalidField, check_label};
 
-use crate::context::{Context, again, count};
+use crate::context::{Context, count, drive};
 use crate::crd::{ClusterResourceStatus, MemberStatus, PostgresqlCluster};
 use crate::error::{OperatorError, Result};
-use crate::object::{add_finalizer, put_status, remove_finalizer};
+use crate::object::{add_finalizer, ask, put_status, remove_finalizer};
+use crate::retry::again;
 use crate::time::time;
 
 /// What holds an object for as long as its cluster has claims.
@@ -26,20 +31,46 @@ const KIND: &str = "PostgresqlCluster";
 const LOOK: Duration = Duration::from_secs(10);
 /// While it is not Ready, which somebody waits for.
 const SECOND_LOOK: Duration = Duration::from_secs(2);
+/// How often clusters are compared with objects.
+const SWEEP: Duration = Duration::from_secs(30);
 const DOOR: ClusterSource = ClusterSource::Kubernetes;
 
 /// Runs for ever.
 pub(crate) async fn run(context: Arc<Context>, changed: impl Stream<Item = ()> + Send + 'static) {
     let api: Api<PostgresqlCluster> = Api::all(context.client.clone());
-    Controller::new(api, watcher::Config::default())
-        .reconcile_all_on(changed)
-        .run(reconcile, retry, context)
-        .for_each(|result| async {
-            if let Err(error) = result {
-                tracing::debug!(error = &error as &dyn std::error::Error, "a cluster was not reconciled");
-            }
-        })
-        .await;
+    let controller = Controller::new(api, watcher::Config::default()).reconcile_all_on(changed);
+    drive(KIND, controller.run(reconcile, retry, context)).await;
+}
+
+/// Clusters whose object vanished: somebody took its finalizer away, so that nobody was told of its end. They are removed as if it
+/// had been waited for, for as long as this replica leads.
+pub(crate) async fn sweep(context: Arc<Context>) {
+    loop {
+        if let Err(error) = forget_vanished(&context).await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "clusters were not compared with objects");
+        }
+        tokio::time::sleep(SWEEP).await;
+    }
+}
+
+async fn forget_vanished(context: &Context) -> Result<()> {
+    let known = within_deadline(async { clusters(&mut *context.ledger.acquire().await?).await }).await?;
+    let api: Api<PostgresqlCluster> = Api::all(context.client.clone());
+    // Listed after they were read: what is made meanwhile is not among them.
+    let there = ask(api.list_metadata(&ListParams::default())).await?.items;
+    let there: BTreeSet<_> = there.iter().map(|object| object.name_any()).collect();
+    for Cluster { name, removing, .. } in known.iter().filter(|one| one.source == DOOR && !there.contains(&one.name)) {
+        let claims = remove(name, context).await?;
+        if !removing {
+            tracing::warn!(cluster = name, claims, "its object has vanished: it takes no new databases");
+        }
+    }
+    Ok(())
+}
+
+/// How many claims it has; it is forgotten when there are none.
+async fn remove(name: &str, context: &Context) -> Result<i64> {
+    Ok(within_deadline(async { remove_cluster(&mut *context.ledger.acquire().await?, name, DOOR).await }).await?)
 }
 
 /// Why a description is not used: a reason and a message.
@@ -51,8 +82,7 @@ async fn reconcile(object: Arc<PostgresqlCluster>, context: Arc<Context>) -> Res
         if !object.finalizers().iter().any(|one| one == FINALIZER) {
             return Ok(Action::await_change());
         }
-        let claims =
-            within_deadline(async { remove_cluster(&mut *context.ledger.acquire().await?, &name, DOOR).await }).await?;
+        let claims = remove(&name, &context).await?;
         if claims == 0 {
             remove_finalizer(&*object, FINALIZER, &context).await?;
             return Ok(Action::await_change());
@@ -62,7 +92,9 @@ async fn reconcile(object: Arc<PostgresqlCluster>, context: Arc<Context>) -> Res
         describe(&object, &context).await?
     };
     let seen = within_deadline(async { cluster(&mut *context.ledger.acquire().await?, &name).await }).await?;
-    let seen = seen.filter(|one| one.source == DOOR).map(|one| one.status.0);
+    // What was seen before it was described as it is now says nothing.
+    let seen = seen.filter(|one| one.source == DOOR && one.status.observed_at >= Some(one.updated_at));
+    let seen = seen.map(|one| one.status.0);
     let refused = refusal.is_some();
     let status = status(&object, seen, refusal, Utc::now());
     put_status(&*object, object.status.as_ref(), &status, &context).await?;
@@ -73,17 +105,19 @@ async fn reconcile(object: Arc<PostgresqlCluster>, context: Arc<Context>) -> Res
 }
 
 async fn describe(object: &PostgresqlCluster, context: &Context) -> Result<Option<Refusal>> {
-    let (name, spec) = (object.name_any(), &object.spec.cluster);
-    let mut problems = spec.problems();
-    problems
-        .extend(check_label("metadata.name", &name).err().map(|e| InvalidField::new("metadata.name", e.to_string())));
-    if !problems.is_empty() {
-        return Ok(Some(("Invalid", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))));
-    }
+    let name = object.name_any();
+    let named = check_label("metadata.name", &name);
+    let named = named.map_err(|error| vec![InvalidField::new("metadata.name", error.to_string())]);
+    let spec = match named.and_then(|()| object.spec.cluster()) {
+        Ok(spec) => spec,
+        Err(problems) => {
+            return Ok(Some(("Invalid", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))));
+        }
+    };
     add_finalizer(object, FINALIZER, context).await?;
     let put = within_deadline(async {
         let mut tx = context.ledger.begin().await?;
-        let put = put_cluster(&mut tx, &name, spec, DOOR).await?;
+        let put = put_cluster(&mut tx, &name, &spec, DOOR).await?;
         tx.commit().await.map_err(LedgerError::from)?;
         Ok(put)
     });

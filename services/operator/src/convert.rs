@@ -145,7 +145,9 @@ fn write(to: Version, spec: &mut Map<String, Value>, policies: Policies) {
 fn annotate(metadata: &mut Value, from: Version, to: Version, policies: Policies) {
     let canonical = policies == Policies::of_mode(policies.is_protected());
     let Some(metadata) = metadata.as_object_mut() else { return };
-    if from == Version::V1alpha1 && !canonical {
+    let is_annotated = metadata.get("annotations").is_some_and(|all| all.get(POLICIES).is_some());
+    // One that is left over would speak for what it says no more.
+    if from == Version::V1alpha1 && (!canonical || is_annotated) {
         let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
         if let Some(annotations) = annotations.as_object_mut() {
             annotations.insert(POLICIES.to_owned(), Value::from(policies.to_text()));

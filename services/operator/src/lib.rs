@@ -15,6 +15,7 @@ mod events;
 mod heard;
 mod lead;
 mod object;
+mod retry;
 mod tamper;
 mod time;
 mod webhook;

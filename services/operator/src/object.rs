@@ -25,9 +25,7 @@ pub(crate) async fn ask<T>(call: impl Future<Output = kube::Result<T>>) -> Resul
 }
 
 /// An object that can be applied to: cluster-scoped or in a namespace.
-pub(crate) trait Target:
-    Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + std::fmt::Debug
-{
+pub(crate) trait Target: Resource<DynamicType = ()> + DeserializeOwned + Clone + std::fmt::Debug {
     fn api(&self, client: Client) -> Api<Self>;
 }
 

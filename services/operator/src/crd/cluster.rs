@@ -2,9 +2,10 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
-use pgtenant_model::ClusterSpec;
+use pgtenant_model::{ClusterSpec, InvalidField, StoreSpec};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// A shared PostgreSQL cluster. The fields are those of a table in the settings file.
 ///
@@ -39,12 +40,41 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("!has(self.tls) || !has(self.tls.caFile)").message("tls.caFile is for the settings file; use caSecretRef"),
     validation = Rule::new("self.stores.all(s, !has(s.file))").message("store file is for the settings file; use kubernetes or another"),
     validation = Rule::new("self.stores.size() == 0 || self.stores.exists(s, !has(s.externalSecret))")
-        .message("externalSecret holds no credential: name the store that it reads from as well")
+        .message("externalSecret holds no credential: name the store that it reads from as well"),
+    validation = Rule::new("!(self.stores.exists(s, has(s.kubernetes)) && self.stores.exists(s, has(s.externalSecret)))")
+        .message("kubernetes and externalSecret would write the same Secrets: name one of them")
 )]
 pub struct PostgresqlClusterSpec {
-    /// As in the settings file.
+    /// As in the settings file. What the schema lets pass and [`ClusterSpec`] does not is told in the status of that cluster; it
+    /// must not keep the list of all from being read.
     #[serde(flatten)]
-    pub cluster: ClusterSpec,
+    #[schemars(with = "ClusterSpec")]
+    pub fields: Map<String, Value>,
+}
+
+impl PostgresqlClusterSpec {
+    /// The cluster that is described.
+    ///
+    /// # Errors
+    /// Fields that can not be used. Files of the control plane's own machine are among them.
+    pub fn cluster(&self) -> Result<ClusterSpec, Vec<InvalidField>> {
+        let spec: ClusterSpec = serde_json::from_value(Value::Object(self.fields.clone()))
+            .map_err(|error| vec![InvalidField::new("spec", error.to_string())])?;
+        let mut problems = spec.problems();
+        let mut refuse = |field: String, instead: &str| {
+            problems.push(InvalidField::new(field, format!("is for the settings file; use {instead}")));
+        };
+        if spec.provisioner.password_file.is_some() {
+            refuse("provisioner.passwordFile".to_owned(), "secretRef");
+        }
+        if spec.tls.ca_file.is_some() {
+            refuse("tls.caFile".to_owned(), "caSecretRef");
+        }
+        for (index, _) in spec.stores.iter().enumerate().filter(|(_, store)| matches!(store, StoreSpec::File(_))) {
+            refuse(format!("stores[{index}].file"), "kubernetes or another");
+        }
+        if problems.is_empty() { Ok(spec) } else { Err(problems) }
+    }
 }
 
 /// What was last seen of a cluster.
@@ -76,4 +106,38 @@ pub struct MemberStatus {
     pub host: String,
     /// primary, standby or unreachable.
     pub role: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn spec(change: Value) -> Value {
+        let mut spec = json!({
+            "topology": {"streaming": {"hosts": ["db1:5432"]}}, "stores": [{"kubernetes": {}}],
+            "provisioner": {"secretRef": {"name": "a", "namespace": "b"}},
+        });
+        spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        spec
+    }
+
+    #[test]
+    fn what_can_not_be_used_is_named_and_still_an_object() {
+        let cases = [
+            (json!({}), None),
+            (json!({"topology": {"streaming": {"hosts": ["https://db1"]}}}), Some("HOST:PORT")),
+            (json!({"limits": {"connections": 1e12}}), Some("spec")),
+            (json!({"provisioner": {"username": "u", "passwordFile": "/token"}}), Some("provisioner.passwordFile")),
+            (json!({"tls": {"caFile": "/ca"}}), Some("tls.caFile")),
+            (json!({"stores": [{"kubernetes": {}}, {"file": {"directory": "/d"}}]}), Some("stores[1].file")),
+            (json!({"stores": [{"kubernetes": {}}, {"externalSecret": {}}]}), Some("the same Secrets")),
+        ];
+        for (change, wanted) in cases {
+            let spec: PostgresqlClusterSpec = serde_json::from_value(spec(change)).unwrap();
+            let text = spec.cluster().err().map(|all| all.iter().map(ToString::to_string).collect::<String>());
+            assert_eq!(text.is_some(), wanted.is_some(), "{text:?}");
+            assert!(text.unwrap_or_default().contains(wanted.unwrap_or_default()), "{wanted:?}");
+        }
+    }
 }

@@ -23,20 +23,35 @@ pub(super) async fn validate(
 ) -> Json<AdmissionReview<DynamicObject>> {
     let request: AdmissionRequest<PostgresqlDatabase> = match review.try_into() {
         Ok(request) => request,
-        Err(error) => return Json(AdmissionResponse::invalid(format!("{error:?}")).into_review()),
+        Err(error) => return Json(AdmissionResponse::invalid(error.to_string()).into_review()),
     };
     let response = AdmissionResponse::from(&request);
     let answer = tokio::time::timeout(PATIENCE, refusal(&request, &asked)).await;
     Json(
         match answer.ok().flatten() {
-            Some(message) => response.deny(message),
+            Some(refusal) => denied(response, refusal),
             None => response,
         }
         .into_review(),
     )
 }
 
-async fn refusal(request: &AdmissionRequest<PostgresqlDatabase>, asked: &Asked) -> Option<String> {
+/// Says no as the API server itself does.
+fn denied(response: AdmissionResponse, Refusal { is_invalid, message }: Refusal) -> AdmissionResponse {
+    let mut response = response.deny(message);
+    let (code, reason) = if is_invalid { (422, "Invalid") } else { (403, "Forbidden") };
+    (response.result.code, response.result.reason) = (code, reason.to_owned());
+    response
+}
+
+struct Refusal {
+    /// Another spec would be taken; otherwise something else stands in the way.
+    is_invalid: bool,
+    message: String,
+}
+
+async fn refusal(request: &AdmissionRequest<PostgresqlDatabase>, asked: &Asked) -> Option<Refusal> {
+    let invalid = |message: String| Some(Refusal { is_invalid: true, message });
     let object = request.object.as_ref()?;
     if object.metadata.deletion_timestamp.is_some() {
         return None;
@@ -48,12 +63,12 @@ async fn refusal(request: &AdmissionRequest<PostgresqlDatabase>, asked: &Asked) 
     let name = object.metadata.name.clone().unwrap_or_default();
     let key = match ClaimKey::new(request.namespace.clone().unwrap_or_default(), name) {
         Ok(key) => key,
-        Err(error) => return Some(format!("metadata.name: {error}")),
+        Err(error) => return invalid(format!("metadata.name: {error}")),
     };
     let spec = ClaimSpec::from(&object.spec);
     let problems = spec.problems();
     if !problems.is_empty() {
-        return Some(problems.iter().map(InvalidField::to_string).collect::<Vec<_>>().join("; "));
+        return invalid(problems.iter().map(InvalidField::to_string).collect::<Vec<_>>().join("; "));
     }
     let mut db = asked.ledger.acquire().await.ok()?;
     match check(&mut db, &key, &spec, Source::Kubernetes).await {
@@ -61,6 +76,7 @@ async fn refusal(request: &AdmissionRequest<PostgresqlDatabase>, asked: &Asked) 
         Ok(()) | Err(Refused::Ledger(_) | Refused::Deleting(_)) => None,
         // A Helm release may bring the database's cluster along, in whatever order.
         Err(Refused::Invalid(problems)) if problems.iter().all(|problem| problem.field == "cluster") => None,
-        Err(refused) => Some(refused.to_string()),
+        Err(refused @ Refused::Invalid(_)) => invalid(refused.to_string()),
+        Err(refused) => Some(Refusal { is_invalid: false, message: refused.to_string() }),
     }
 }

@@ -1,10 +1,11 @@
-//! The webhooks' certificate: made by pgtenant, kept in a Secret that all replicas read, and made anew in time.
+//! The webhooks' certificate: made by pgtenant, and kept in a Secret that all replicas read.
 //!
 //! Each certificate has an authority of its own. What the API server is told to trust holds the present authority and the one
 //! before, so that a replica that still serves the former certificate is trusted.
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -15,6 +16,12 @@ use kube::{Api, Client};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier as _;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{RootCertStore, ServerConfig};
 use secrecy::{ExposeSecret as _, SecretString};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
@@ -26,12 +33,8 @@ use crate::object::ask;
 
 /// How long a certificate is good for.
 const VALIDITY: Duration = Duration::from_secs(90 * 86400);
-/// It is made anew when less than this is left.
-const RENEWAL: Duration = Duration::from_secs(30 * 86400);
 /// For clocks that are a little behind.
 const BACKDATED: Duration = Duration::from_secs(3600);
-/// When the certificate ends, RFC 3339: nobody has to parse it for that.
-const NOT_AFTER: &str = "pgtenant.io/not-after";
 
 /// A certificate, its key and what to trust, all PEM.
 #[derive(Debug, Clone)]
@@ -63,58 +66,76 @@ impl Certificates {
         Ok(Self { certificate: text("tls.crt")?, key, trusted: String::new() })
     }
 
-    /// The Secret's, or new ones where there is none that can be used. With `renew`, also new ones in time before the present
-    /// ones end; only one replica is to do that. Where the Secret is lost, the authority of `former` stays trusted.
-    pub(crate) async fn of_secret(
-        client: &Client,
-        namespace: &str,
-        names: &[String],
-        now: DateTime<Utc>,
-        renew: bool,
-        former: Option<&Self>,
-    ) -> Result<Self> {
+    /// The Secret that all replicas read.
+    pub(crate) async fn find(client: &Client, namespace: &str) -> Result<Option<Secret>> {
         let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
-        let found = ask(api.get_opt(SECRET)).await?;
-        let known = found.as_ref().and_then(Self::of);
-        let ends = found.as_ref().and_then(ends).filter(|_| known.is_some());
-        let limit = if renew { RENEWAL } else { Duration::ZERO };
-        if let (Some(known), Some(ends)) = (&known, ends)
-            && ends > now + limit
-        {
-            return Ok(known.clone());
-        }
-        let made = Self::make(names, now, known.as_ref().or(former))?;
-        let secret = made.secret(namespace, now + VALIDITY);
-        let written = match &found {
+        ask(api.get_opt(SECRET)).await
+    }
+
+    /// Writes the Secret, unless somebody else has since `found` was read.
+    pub(crate) async fn put(&self, client: &Client, namespace: &str, found: Option<&Secret>) -> Result<()> {
+        let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+        let mut secret = self.secret(namespace);
+        let written = match found {
             None => ask(api.create(&PostParams::default(), &secret)).await,
             Some(found) => {
-                let mut secret = secret;
                 secret.metadata.resource_version.clone_from(&found.metadata.resource_version);
                 ask(api.patch(SECRET, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&secret))).await
             }
         };
         match written {
-            Ok(_) => {
-                tracing::info!(ends = %(now + VALIDITY), "the webhooks have a new certificate");
-                Ok(made)
-            }
-            // Another replica was faster.
-            Err(error) if error.code() == Some(409) => {
-                let found = ask(api.get(SECRET)).await?;
-                Self::of(&found).ok_or(OperatorError::Stale)
-            }
-            Err(error) => Err(error),
+            Err(error) if error.code() == Some(409) => Err(OperatorError::Stale),
+            other => other.map(drop),
         }
     }
 
-    fn of(secret: &Secret) -> Option<Self> {
+    /// What a server needs.
+    ///
+    /// # Errors
+    /// One of them is no PEM, or the key is another certificate's.
+    pub(crate) fn config(&self) -> Result<ServerConfig> {
+        let fault = |what: &dyn std::fmt::Display| OperatorError::Certificate(what.to_string());
+        let key = PrivateKeyDer::from_pem_slice(self.key.expose_secret().as_bytes())
+            .map_err(|error| fault(&format!("tls.key: {error}")))?;
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .and_then(|builder| builder.with_no_client_auth().with_single_cert(blocks(&self.certificate)?, key))
+            .map_err(|error| fault(&format!("tls.crt: {error}")))?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(config)
+    }
+
+    /// Whether whoever trusts [`Self::trusted`] will take the certificate for each of `names`, at that time.
+    pub(crate) fn holds(&self, names: &[String], at: DateTime<Utc>) -> bool {
+        let verify = || {
+            let chain = blocks(&self.certificate)?;
+            let (own, others) = chain.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
+            let mut roots = RootCertStore::empty();
+            for authority in blocks(&self.trusted)? {
+                roots.add(authority)?;
+            }
+            let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+                .build()
+                .map_err(|error| rustls::Error::General(error.to_string()))?;
+            let at = Duration::from_secs(u64::try_from(at.timestamp()).unwrap_or_default());
+            for name in names {
+                let name = ServerName::try_from(name.as_str()).map_err(|e| rustls::Error::General(e.to_string()))?;
+                verifier.verify_server_cert(own, others, &name, &[], UnixTime::since_unix_epoch(at))?;
+            }
+            Ok::<_, rustls::Error>(())
+        };
+        verify().is_ok()
+    }
+
+    /// What is in the Secret; none where a key is missing.
+    pub(crate) fn of(secret: &Secret) -> Option<Self> {
         let data = secret.data.as_ref()?;
         let text = |key: &str| Some(std::str::from_utf8(&data.get(key)?.0).ok()?.to_owned());
         let key = SecretString::from(Zeroizing::new(text("tls.key")?).as_str());
         Some(Self { certificate: text("tls.crt")?, key, trusted: text("ca.crt")? })
     }
 
-    fn secret(&self, namespace: &str, ends: DateTime<Utc>) -> Secret {
+    fn secret(&self, namespace: &str) -> Secret {
         let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
         let data = [
             ("tls.crt", bytes(&self.certificate)),
@@ -125,7 +146,6 @@ impl Certificates {
             metadata: ObjectMeta {
                 name: Some(SECRET.to_owned()),
                 namespace: Some(namespace.to_owned()),
-                annotations: Some([(NOT_AFTER.to_owned(), ends.to_rfc3339())].into()),
                 ..ObjectMeta::default()
             },
             type_: Some("kubernetes.io/tls".to_owned()),
@@ -135,7 +155,7 @@ impl Certificates {
     }
 
     /// For `names`, with a new authority; that of `before` stays trusted.
-    fn make(names: &[String], now: DateTime<Utc>, before: Option<&Self>) -> Result<Self> {
+    pub(crate) fn make(names: &[String], now: DateTime<Utc>, before: Option<&Self>) -> Result<Self> {
         let fault = |error: rcgen::Error| OperatorError::Certificate(error.to_string());
         let at = |at: DateTime<Utc>| OffsetDateTime::from_unix_timestamp(at.timestamp());
         let (from, until) = match (at(now - BACKDATED), at(now + VALIDITY)) {
@@ -168,9 +188,14 @@ impl Certificates {
     }
 }
 
-fn ends(secret: &Secret) -> Option<DateTime<Utc>> {
-    let text = secret.metadata.annotations.as_ref()?.get(NOT_AFTER)?;
-    DateTime::parse_from_rfc3339(text).ok().map(|at| at.to_utc())
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// The certificates of a PEM file.
+fn blocks(pem: &str) -> Result<Vec<CertificateDer<'static>>, rustls::Error> {
+    let fault = |error: pem::Error| rustls::Error::General(error.to_string());
+    CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(fault)
 }
 
 /// The first certificate of a PEM file.
@@ -183,17 +208,43 @@ fn first_block(pem: &str) -> &str {
 mod tests {
     use super::*;
 
+    fn names() -> [String; 2] {
+        ["a.b.svc".to_owned(), "127.0.0.1".to_owned()]
+    }
+
     #[test]
     fn the_former_authority_stays_trusted_for_one_renewal() {
-        let names = ["a.b.svc".to_owned()];
-        let first = Certificates::make(&names, Utc::now(), None).unwrap();
-        let second = Certificates::make(&names, Utc::now(), Some(&first)).unwrap();
-        let third = Certificates::make(&names, Utc::now(), Some(&second)).unwrap();
+        let first = Certificates::make(&names(), Utc::now(), None).unwrap();
+        let second = Certificates::make(&names(), Utc::now(), Some(&first)).unwrap();
+        let third = Certificates::make(&names(), Utc::now(), Some(&second)).unwrap();
         assert!(second.trusted.ends_with(&first.trusted));
         assert!(third.trusted.contains(first_block(&second.trusted)));
         assert!(!third.trusted.contains(&first.trusted));
-        let secret = third.secret("here", Utc::now());
-        assert!(Certificates::of(&secret).unwrap().same(&third));
-        assert!(ends(&secret).is_some());
+        let former = Certificates { trusted: second.trusted.clone(), ..first };
+        assert!(former.holds(&names(), Utc::now()), "a replica that has not read the new one is trusted");
+    }
+
+    #[test]
+    fn it_holds_for_its_names_and_its_time() {
+        let now = Utc::now();
+        let made = Certificates::make(&names(), now, None).unwrap();
+        assert!(made.config().is_ok());
+        assert!(made.holds(&names(), now) && made.holds(&names(), now + VALIDITY - BACKDATED));
+        assert!(!made.holds(&names(), now + VALIDITY + BACKDATED));
+        assert!(!made.holds(&names(), now - BACKDATED * 2));
+        assert!(!made.holds(&["other.b.svc".to_owned()], now));
+        let other = Certificates::make(&names(), now, None).unwrap();
+        assert!(!Certificates { trusted: other.trusted.clone(), ..made.clone() }.holds(&names(), now));
+        assert!(Certificates { key: other.key, ..made.clone() }.config().is_err());
+        assert!(Certificates { certificate: "garbage".to_owned(), ..made }.config().is_err());
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let made = Certificates::make(&names(), Utc::now(), None).unwrap();
+        let mut secret = made.secret("here");
+        assert!(Certificates::of(&secret).unwrap().same(&made));
+        secret.data.as_mut().unwrap().remove("tls.key");
+        assert!(Certificates::of(&secret).is_none());
     }
 }

@@ -5,6 +5,7 @@
 
 mod admit;
 mod certificate;
+mod keep;
 mod review;
 mod target;
 
@@ -27,8 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{OperatorError, Result};
 
-pub(crate) use certificate::Certificates;
-pub(crate) use target::tell;
+pub(crate) use keep::{answer, keep_certificate};
 pub use target::{Target, install};
 
 /// Two thousand objects in one review; kubectl and controllers ask for 500 at a time.
@@ -54,18 +54,13 @@ pub struct WebhookSettings {
 }
 
 /// Where the certificate lies.
-pub(crate) const SECRET: &str = "pgtenant-webhook-tls";
+const SECRET: &str = "pgtenant-webhook-tls";
 
 /// Serves until `stop`.
 ///
 /// # Errors
 /// The socket is taken.
-pub(crate) async fn serve(
-    listen: SocketAddr,
-    tls: RustlsConfig,
-    ledger: Ledger,
-    stop: CancellationToken,
-) -> Result<()> {
+async fn serve(listen: SocketAddr, tls: RustlsConfig, ledger: Ledger, stop: CancellationToken) -> Result<()> {
     let fault = |source| OperatorError::Listen { address: listen, source };
     let socket = TcpListener::bind(listen).map_err(fault)?;
     socket.set_nonblocking(true).map_err(fault)?;

@@ -78,7 +78,7 @@ impl Target {
 ///
 /// # Errors
 /// The API server refused, or did not answer.
-pub(crate) async fn tell(client: &Client, target: &Target, trusted: &str) -> Result<()> {
+pub(super) async fn tell(client: &Client, target: &Target, trusted: &str) -> Result<()> {
     let apply = PatchParams::apply(MANAGER).force();
     let definition = json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
@@ -86,15 +86,15 @@ pub(crate) async fn tell(client: &Client, target: &Target, trusted: &str) -> Res
     });
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     ask(api.patch(DATABASES, &apply, &Patch::Apply(&definition))).await?;
-    let configuration = json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
-        "metadata": {"name": CONFIGURATION},
+    // Not applied: that would make one where there is none.
+    let by_us = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    let mut configuration = json!({
         "webhooks": [{"name": WEBHOOK, "clientConfig": target.client_config("/validate", trusted)}],
     });
+    configuration["webhooks"][0]["clientConfig"]["$patch"] = json!("replace");
     let api: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
-    match ask(api.patch(CONFIGURATION, &apply, &Patch::Apply(&configuration))).await {
-        // Not there, and not to be made of this little.
-        Err(error) if matches!(error.code(), Some(403 | 404 | 422)) => Ok(()),
+    match ask(api.patch(CONFIGURATION, &by_us, &Patch::Strategic(&configuration))).await {
+        Err(error) if error.code() == Some(404) => Ok(()),
         other => other.map(drop),
     }
 }
