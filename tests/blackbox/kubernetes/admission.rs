@@ -50,7 +50,7 @@ async fn a_database_that_can_not_be_is_refused_with_what_to_do() {
     let webhook = "admission webhook \"postgresqldatabases.pgtenant.io\" denied the request: ";
     let reserved = "Invalid value: public is always there; information_schema and pg_… are PostgreSQL's own";
     are_refused(&kube, &databases(&namespace), &[
-        (named(&long), 400, &format!(
+        (named(&long), 422, &format!(
             "{webhook}metadata.name: database \"{namespace}-{long}\" has {} bytes; at most 55 are allowed",
             namespace.len() + 54,
         )),
@@ -74,7 +74,7 @@ async fn a_database_that_can_not_be_is_refused_with_what_to_do() {
             "spec.schemas[0]: Invalid value: \"9a\": spec.schemas[0] in body should match '^[a-z_][a-z0-9_]*$'"),
         (with(json!({"schemas": ["a", "a"]})), 422, "spec.schemas[1]: Duplicate value: \"a\""),
         (with(json!({"extensions": ["x", "x"]})), 422, "spec.extensions[1]: Duplicate value: \"x\""),
-        (with(json!({"extensions": ["plpython3u"]})), 400,
+        (with(json!({"extensions": ["plpython3u"]})), 422,
             &format!("{webhook}extensions[0]: \"plpython3u\" is not allowed; allowed: pgcrypto, pg_trgm")),
         (with(json!({"connectionLimit": 0})), 422,
             "spec.connectionLimit: Invalid value: 0: spec.connectionLimit in body should be greater than or equal to 1"),
@@ -112,7 +112,7 @@ async fn former_versions_have_the_same_rules() {
             (of("db", json!({"schemas": ["public"]})), 422,
                 "spec.schemas: Invalid value: public is always there; information_schema and pg_… are PostgreSQL's \
                  own"),
-            (of("db", json!({"extensions": ["nope"]})), 400,
+            (of("db", json!({"extensions": ["nope"]})), 422,
                 "admission webhook \"postgresqldatabases.pgtenant.io\" denied the request: extensions[0]: \"nope\" is not \
                  allowed; allowed: pgcrypto, pg_trgm"),
             (of("db", json!({"mode": "standard"})), 400, &strict("mode")),
@@ -129,7 +129,7 @@ async fn a_name_that_another_namespace_has_is_refused_without_saying_whose_it_is
     kube.api().post("/api/v1/namespaces", json!({"metadata": {"name": inner}})).await.expect(201);
     kube.ready(&inner, "c", json!({})).await;
 
-    let answer = dry_run(&kube, &databases(&outer), database(&outer, "b-c", json!({}))).await.expect(400);
+    let answer = dry_run(&kube, &databases(&outer), database(&outer, "b-c", json!({}))).await.expect(403);
     assert_eq!(
         answer.json["message"],
         format!(
@@ -148,7 +148,7 @@ async fn a_namespace_gets_no_more_databases_than_its_cluster_allows() {
     plane.describe(&cluster, json!({"limits": {"databasesPerNamespace": 1}})).await;
     kube.ready(&namespace, "one", json!({"cluster": cluster})).await;
     let two = database(&namespace, "two", json!({"cluster": cluster}));
-    let answer = dry_run(&kube, &databases(&namespace), two).await.expect(400);
+    let answer = dry_run(&kube, &databases(&namespace), two).await.expect(403);
     assert_eq!(
         answer.json["message"],
         format!(
@@ -220,8 +220,11 @@ async fn a_cluster_names_no_files_and_one_topology() {
         (with(json!({"tls": {"caFile": "/etc/ca.crt"}})), 422, "spec: Invalid value: tls.caFile is for the settings file; use caSecretRef"),
         (with(json!({"stores": [{"file": {"directory": "/tmp"}}]})), 422, "spec: Invalid value: store file is for the settings file; use kubernetes or another"),
         (with(json!({"stores": [{"externalSecret": {}}]})), 422, "spec: Invalid value: externalSecret holds no credential: name the store that it reads from as well"),
+        (with(json!({"stores": [{"kubernetes": {}}, {"externalSecret": {}}]})), 422, "spec: Invalid value: kubernetes and externalSecret would write the same Secrets: name one of them"),
+        (with(json!({"topology": {"streaming": {"hosts": ["https://db1"]}}})), 422, "spec.topology.streaming.hosts[0]: Invalid value: \"https://db1\": spec.topology.streaming.hosts[0] in body should match '^([A-Za-z0-9._-]+|\\[[A-Za-z0-9._:%-]+\\])(:[0-9]{1,5})?$'"),
+        (with(json!({"limits": {"connections": 4294967296_i64}})), 422, "spec.limits.connections: Invalid value: 4294967296: spec.limits.connections in body should be less than or equal to 1000000"),
         (with(json!({"stores": []})), 422, "spec.stores: Invalid value: 0: spec.stores in body should have at least 1 items"),
-        (with(json!({"stores": [{"kubernetes": {}, "externalSecret": {}}]})), 422, "<nil>: Invalid value: \"\": \"spec.stores[0]\" must validate one and only one schema (oneOf). Found 2 valid alternatives, spec: Invalid value: externalSecret holds no credential: name the store that it reads from as well"),
+        (with(json!({"stores": [{"kubernetes": {}, "externalSecret": {}}]})), 422, "<nil>: Invalid value: \"\": \"spec.stores[0]\" must validate one and only one schema (oneOf). Found 2 valid alternatives, spec: Invalid value: externalSecret holds no credential: name the store that it reads from as well, spec: Invalid value: kubernetes and externalSecret would write the same Secrets: name one of them"),
         (with(json!({"topology": {}})), 422, "<nil>: Invalid value: \"\": \"spec.topology\" must validate one and only one schema (oneOf). Found none valid, spec.topology.streaming: Required value"),
         (with(json!({"topology": null})), 422, "spec.topology: Required value"),
         (with(json!({"topology": {"streaming": {"hosts": ["db1:5432"]}, "patroni": {"urls": []}}})), 400, "PostgresqlCluster in version \"v1\" cannot be handled as a PostgresqlCluster: strict decoding error: unknown field \"spec.topology.patroni\""),

@@ -94,9 +94,9 @@ async fn a_cluster_that_is_applied_serves_until_it_is_deleted() {
     assert_eq!(try_sql(&admin, "select 1").await, Ok(()));
     let elsewhere = kube.namespace("elsewhere").await;
     let object = database(&elsewhere, "db", json!({"cluster": name}));
-    if kube.api().post(&databases(&elsewhere), object).await.status == 201 {
-        kube.is_because(&elsewhere, "db", "Invalid").await;
-    }
+    // Let in, since a release may bring its cluster along.
+    kube.api().post(&databases(&elsewhere), object).await.expect(201);
+    kube.is_because(&elsewhere, "db", "Invalid").await;
     let secrets = kube.api().get(&format!("/api/v1/namespaces/{elsewhere}/secrets")).await.expect(200).json;
     assert_eq!(secrets["items"].as_array().unwrap().len(), 0, "{secrets}");
 
@@ -131,7 +131,10 @@ async fn a_cluster_that_is_applied_serves_until_it_is_deleted() {
     kube.api().delete(&path(&name)).await.expect(200);
     let object = comes_to(&kube, &name, "in use", |object| ready_is(object, "InUse")).await;
     assert!(condition(&object, "Ready")["message"].as_str().unwrap().contains("2 databases"), "{object}");
-    for claim in ["db", "later"] {
+    kube.create(&namespace, "latest", json!({"cluster": name})).await;
+    let object = kube.is_because(&namespace, "latest", "Invalid").await;
+    assert!(condition(&object, "Ready")["message"].as_str().unwrap().contains("is being removed"), "{object}");
+    for claim in ["latest", "db", "later"] {
         kube.delete(&namespace, claim).await;
         kube.is_gone(&namespace, claim).await;
     }
@@ -166,4 +169,61 @@ async fn a_cluster_of_the_settings_is_not_taken_from_a_resource() {
     })
     .await;
     api.get("/v1/clusters/default").await.expect(200);
+}
+
+/// The schema can not say all that a cluster has to be.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_can_not_be_read_says_so_and_harms_no_other() {
+    let plane = shared::kubernetes().await;
+    let kube = plane.kube();
+    let (broken, whole) = (unique("broken"), unique("whole"));
+    let spec = json!({
+        "topology": {"streaming": {"hosts": ["db1:70000"]}}, "stores": [{"kubernetes": {}}],
+        "provisioner": {"secretRef": {"name": "x", "namespace": "default"}},
+    });
+    let object = json!({
+        "apiVersion": "pgtenant.io/v1", "kind": "PostgresqlCluster", "metadata": {"name": broken}, "spec": spec,
+    });
+    kube.apply(&[object]).await.expect(0);
+    let object = comes_to(&kube, &broken, "Invalid", |object| ready_is(object, "Invalid")).await;
+    let message = condition(&object, "Ready")["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("\"db1:70000\" is not HOST:PORT"), "{message}");
+    plane.describe(&whole, json!({})).await;
+    for name in [broken, whole] {
+        kube.api().delete(&path(&name)).await.expect(200);
+        soon("it is gone", || async { kube.find(&path(&name)).await.map_or(Ok(()), |object| Err(object.to_string())) })
+            .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_whose_finalizer_is_taken_away_takes_no_new_databases_and_is_forgotten_without_any() {
+    let plane = shared::kubernetes().await;
+    let (kube, api) = (plane.kube(), plane.plane.api());
+    let (namespace, name) = (kube.namespace("stripped").await, unique("stripped"));
+    plane.describe(&name, json!({})).await;
+    kube.ready(&namespace, "db", json!({"cluster": name})).await;
+    // All at once: the control plane puts it back where it can.
+    eventually("the object is gone", Duration::from_secs(30), || async {
+        kube.api().delete(&path(&name)).await;
+        kube.api().patch(&path(&name), json!({"metadata": {"finalizers": null}})).await;
+        kube.find(&path(&name)).await.map_or(Ok(()), |object| Err(object.to_string()))
+    })
+    .await;
+    eventually("it takes no new databases", Duration::from_secs(60), || async {
+        let other = unique("other");
+        kube.create(&namespace, &other, json!({"cluster": name})).await;
+        let object = kube.comes_to(&namespace, &other, "decided", |object| !object["status"].is_null()).await;
+        let refused = condition(&object, "Ready")["reason"] == "Invalid";
+        kube.delete(&namespace, &other).await;
+        if refused { Ok(()) } else { Err(object.to_string()) }
+    })
+    .await;
+    kube.delete(&namespace, "db").await;
+    kube.is_gone(&namespace, "db").await;
+    eventually("the cluster is forgotten", Duration::from_secs(90), || async {
+        let answer = api.get(&format!("/v1/clusters/{name}")).await;
+        if answer.status == 404 { Ok(()) } else { Err(answer.text) }
+    })
+    .await;
 }

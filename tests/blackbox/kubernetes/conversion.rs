@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use pgtenant_tests::{Answer, Kube, SiteOptions, databases, soon, unique};
+use pgtenant_lab::CertificateAuthority;
+use pgtenant_tests::{Answer, Folder, Kube, SiteOptions, databases, soon, unique};
 use rand::RngExt as _;
 use reqwest::{Certificate, Client};
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 use crate::shared::{self, KubePlane};
@@ -216,7 +218,7 @@ impl Reader {
 }
 
 #[tokio::test]
-async fn a_certificate_that_ends_or_is_lost_is_replaced_while_objects_are_read() {
+async fn a_certificate_that_is_spoilt_or_lost_is_replaced_while_objects_are_read() {
     let lab = pgtenant_testkit::own_kubernetes().await;
     let plane = KubePlane::start(&lab, SiteOptions { look: "10m".to_owned(), ..SiteOptions::shared().await }).await;
     let kube = plane.kube();
@@ -227,13 +229,18 @@ async fn a_certificate_that_ends_or_is_lost_is_replaced_while_objects_are_read()
 
     let reader = Reader::start(&kube, &namespace);
     let mut trusted = before;
-    for loss in ["it has ended", "it is deleted"] {
-        if loss == "it is deleted" {
-            kube.api().delete(SECRET).await.expect(200);
-        } else {
-            let ended = json!({"metadata": {"annotations": {"pgtenant.io/not-after": "2020-01-01T00:00:00Z"}}});
-            kube.api().patch(SECRET, ended).await.expect(200);
-        }
+    let place = Folder::new("authority");
+    let strange = CertificateAuthority::open_or_create(place.path()).unwrap().issue(&["127.0.0.1"]).unwrap();
+    let with = |certificate: &str, key: &str| json!({"data": {"tls.crt": STANDARD.encode(certificate), "tls.key": STANDARD.encode(key)}});
+    for (loss, data) in [
+        ("it is garbage", Some(with("garbage", "garbage"))),
+        ("it is another authority's", Some(with(&strange.certificate, strange.key.expose_secret()))),
+        ("it is deleted", None),
+    ] {
+        match data {
+            Some(data) => kube.api().patch(SECRET, data).await.expect(200),
+            None => kube.api().delete(SECRET).await.expect(200),
+        };
         let now = soon(&format!("{loss}: another authority is told, and the former stays"), || async {
             let (now, _) = told(&kube).await;
             let both = newest(&now) != newest(&trusted) && now.contains(&newest(&trusted));

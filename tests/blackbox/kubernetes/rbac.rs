@@ -118,8 +118,7 @@ async fn everything(plane: &KubePlane) {
 async fn everything_external(plane: &KubePlane) {
     let kube = plane.kube();
     let namespace = kube.namespace("eso").await;
-    plane.describe("external", json!({"stores": [{"kubernetes": {}}, {"externalSecret": {}}]})).await;
-    kube.ready(&namespace, "db", json!({"cluster": "external"})).await;
+    kube.ready(&namespace, "db", json!({"cluster": "default"})).await;
     let manifest = format!("/apis/external-secrets.io/v1/namespaces/{namespace}/externalsecrets/{namespace}-db-write");
     let right = kube.api().get(&manifest).await.expect(200).json["spec"].clone();
     kube.api().patch(&manifest, json!({"spec": {"refreshInterval": "9h"}})).await.expect(200);
@@ -135,8 +134,10 @@ async fn everything_external(plane: &KubePlane) {
 #[tokio::test]
 async fn the_charts_role_has_each_verb_that_is_used_and_no_other() {
     let lab = pgtenant_testkit::audited_kubernetes().await;
-    let options = SiteOptions { look: "2s".to_owned(), ..SiteOptions::shared().await };
-    let plane = KubePlane::start(&lab, options).await;
+    let external = "[{ file = { directory = \"DIR\" } }, { externalSecret = {} }]".to_owned();
+    let stores = vec![("default".to_owned(), external)];
+    let plane =
+        KubePlane::start(&lab, SiteOptions { look: "2s".to_owned(), stores, ..SiteOptions::shared().await }).await;
     let kube = plane.kube();
     kube.apply(&[external_secrets()]).await.expect(0);
     let roles = kube.rendered("pgtenant-system", &["--set", "externalSecrets.enabled=true"]).await;
