@@ -60,7 +60,7 @@ async fn write(ledger: &Ledger, step: Step<'_>) -> Result<Ran, Refused> {
         Step::Move(Definition { key, file, .. }) => ledger::move_claim(&mut db, key, Source::Apps, file).await?,
         Step::Withdraw(claim) => {
             let actor = actor(claim.source_ref.as_deref().unwrap_or_default());
-            ledger::withdraw(&mut db, &claim.key, Source::Apps, &actor).await?.operation.is_some()
+            ledger::withdraw(&mut db, &claim.key, Source::Apps, None, &actor).await?.operation.is_some()
         }
         Step::Forget(claim) => ledger::forget_release(&mut db, &claim.key, Source::Apps).await?,
     };

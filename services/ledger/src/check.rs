@@ -1,17 +1,17 @@
-//! Whether a wish would be written down: for doors that are asked before somebody wishes.
+//! What has to be true of a wish that is written down; and the same for doors that are asked before somebody wishes.
 
-use pgtenant_model::{ClaimKey, ClaimSpec, ClusterSpec, Source};
+use pgtenant_model::{ClaimKey, ClaimSpec, ClusterSpec, InvalidField, Source};
 use sqlx::PgConnection;
 
-use crate::wish::{check_cluster, check_immutable, check_new_cluster, other_door};
-use crate::{Refused, Wish, claim};
+use crate::refused::Result;
+use crate::{Claim, Cluster, Refused, Wish, claim, owner_of};
 
 /// Reads what [`crate::create`] and [`crate::update`] would say of a wish now. Nothing is written, nothing is locked, and a
 /// moment later it may be otherwise.
 ///
 /// # Errors
 /// Why it would be refused.
-pub async fn check(db: &mut PgConnection, key: &ClaimKey, spec: &ClaimSpec, source: Source) -> Result<(), Refused> {
+pub async fn check(db: &mut PgConnection, key: &ClaimKey, spec: &ClaimSpec, source: Source) -> Result<()> {
     match claim(db, key).await? {
         Some(claim) if claim.wish == Wish::Absent => Err(Refused::Deleting(claim.key)),
         Some(claim) if claim.wish == Wish::Present && claim.source != source => other_door(claim),
@@ -19,12 +19,26 @@ pub async fn check(db: &mut PgConnection, key: &ClaimKey, spec: &ClaimSpec, sour
             check_cluster(db, key, spec).await?;
             check_immutable(&claim, spec)
         }
-        None => check_new(db, key, spec).await,
+        None => check_new(db, key, spec, false).await,
     }
 }
 
-async fn check_new(db: &mut PgConnection, key: &ClaimKey, spec: &ClaimSpec) -> Result<(), Refused> {
-    let ClusterSpec { limits, .. } = check_new_cluster(db, key, spec).await?;
+/// Whether there is room for a claim that is new. With `counted` claims of one namespace are counted one insert after another, so
+/// that two at once do not both take the last place.
+pub(crate) async fn check_new(db: &mut PgConnection, key: &ClaimKey, spec: &ClaimSpec, counted: bool) -> Result<()> {
+    let cluster = check_cluster(db, key, spec).await?;
+    if cluster.removing {
+        let message = format!("{:?} is being removed, and takes no new databases", spec.cluster);
+        return Err(Refused::Invalid(vec![InvalidField::new("cluster", message)]));
+    }
+    if counted {
+        // A statement of its own: the count must not use a snapshot from before the wait.
+        sqlx::query("select pg_advisory_xact_lock(hashtextextended($1 || '/' || $2, 7))")
+            .bind(key.namespace())
+            .bind(&spec.cluster)
+            .execute(&mut *db)
+            .await?;
+    }
     let (owner, count): (Option<String>, i64) = sqlx::query_as(
         "select (select namespace || '/' || name from claims where cluster = $1 and database = $2),
                 (select count(*) from claims where cluster = $1 and namespace = $3)",
@@ -34,32 +48,98 @@ async fn check_new(db: &mut PgConnection, key: &ClaimKey, spec: &ClaimSpec) -> R
     .bind(key.namespace())
     .fetch_one(db)
     .await?;
-    if let Some(owner) = owner {
-        return Err(Refused::NameTaken { database: key.database(), cluster: spec.cluster.clone(), owner });
+    match owner {
+        Some(owner) if owner != key.to_string() => {
+            return Err(Refused::NameTaken { database: key.database(), cluster: spec.cluster.clone(), owner });
+        }
+        Some(_) => return Err(Refused::Exists(key.clone())),
+        None => {}
     }
-    let limit = limits.databases_per_namespace;
+    let limit = cluster.spec.limits.databases_per_namespace;
     if count >= i64::from(limit) {
         return Err(Refused::Quota { namespace: key.namespace().to_owned(), cluster: spec.cluster.clone(), limit });
     }
     Ok(())
 }
 
-impl Refused {
-    /// One word for a condition's reason.
-    #[must_use]
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::NotFound(_) => "NotFound",
-            Self::Exists(_) => "Exists",
-            Self::NameTaken { .. } => "NameTaken",
-            Self::OtherDoor { .. } => "OtherDoor",
-            Self::Deleting(_) => "Deleting",
-            Self::Retained(_) => "Released",
-            Self::Protected(_) => "Protected",
-            Self::Changed { .. } => "Changed",
-            Self::Invalid(_) => "Invalid",
-            Self::Quota { .. } => "QuotaExceeded",
-            Self::Ledger(_) => "LedgerUnavailable",
+pub(crate) fn other_door<T>(claim: Claim) -> Result<T> {
+    Err(Refused::OtherDoor { key: claim.key, source_door: claim.source })
+}
+
+pub(crate) fn check_generation(claim: &Claim, expected: Option<i64>) -> Result<()> {
+    match expected {
+        Some(generation) if generation != claim.generation => {
+            Err(Refused::Changed { key: claim.key.clone(), found: claim.generation })
         }
+        _ => Ok(()),
     }
+}
+
+pub(crate) fn check_immutable(claim: &Claim, spec: &ClaimSpec) -> Result<()> {
+    if claim.spec.cluster == spec.cluster {
+        return Ok(());
+    }
+    Err(Refused::Invalid(vec![InvalidField::new(
+        "cluster",
+        format!("can not be changed from {:?} to {:?}", claim.spec.cluster, spec.cluster),
+    )]))
+}
+
+/// Checks what the claim's cluster allows.
+pub(crate) async fn check_cluster(db: &mut PgConnection, key: &ClaimKey, spec: &ClaimSpec) -> Result<Cluster> {
+    let mut problems = spec.problems();
+    let Some(cluster) = crate::cluster(db, &spec.cluster).await? else {
+        problems.push(ClusterSpec::unknown(&spec.cluster, key.namespace()));
+        return Err(Refused::Invalid(problems));
+    };
+    problems.extend(cluster.spec.refuses(key.namespace(), spec));
+    problems.extend(too_many_connections(db, key, spec, &cluster).await?);
+    if problems.is_empty() { Ok(cluster) } else { Err(Refused::Invalid(problems)) }
+}
+
+/// Connections are added up for one claim after another, in a transaction.
+async fn too_many_connections(
+    db: &mut PgConnection,
+    key: &ClaimKey,
+    spec: &ClaimSpec,
+    cluster: &Cluster,
+) -> Result<Option<InvalidField>> {
+    let (Some(limit), Some(asked)) = (cluster.spec.limits.connections, spec.connection_limit) else { return Ok(None) };
+    sqlx::query("select pg_advisory_xact_lock(hashtextextended($1, 8))").bind(&spec.cluster).execute(&mut *db).await?;
+    let others: i64 = sqlx::query_scalar(
+        "select coalesce(sum(connection_limit), 0) from claims where cluster = $1 and (namespace, name) <> ($2, $3)",
+    )
+    .bind(&spec.cluster)
+    .bind(key.namespace())
+    .bind(key.name())
+    .fetch_one(db)
+    .await?;
+    let left = (i64::from(limit) - others).max(0);
+    Ok((i64::from(asked) > left).then(|| {
+        let message = format!("{asked} are more than the {left} that cluster {:?} has left of {limit}", spec.cluster);
+        InvalidField::new("connectionLimit", message)
+    }))
+}
+
+/// Who holds the name that could not be inserted: this claim, made at the same moment, or another.
+pub(crate) async fn taken(db: &mut PgConnection, key: &ClaimKey, spec: &ClaimSpec) -> Result<Refused> {
+    let owner = owner_of(db, &spec.cluster, &key.database()).await?;
+    Ok(match owner {
+        Some(owner) if owner != *key => {
+            Refused::NameTaken { database: key.database(), cluster: spec.cluster.clone(), owner: owner.to_string() }
+        }
+        _ => Refused::Exists(key.clone()),
+    })
+}
+
+/// Claims that `namespace` has on `cluster`, whatever became of them.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn count_of(db: &mut PgConnection, namespace: &str, cluster: &str) -> crate::Result<i64> {
+    Ok(sqlx::query_scalar("select count(*) from claims where namespace = $1 and cluster = $2")
+        .bind(namespace)
+        .bind(cluster)
+        .fetch_one(db)
+        .await?)
 }

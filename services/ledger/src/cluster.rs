@@ -132,7 +132,8 @@ pub async fn put_cluster(
 ) -> Result<PutCluster> {
     let done = sqlx::query(
         "insert into clusters (name, spec, source) values ($1, $2, $3)
-         on conflict (name) do update set spec = excluded.spec, updated_at = now(), removing = false
+         on conflict (name) do update set spec = excluded.spec, removing = false,
+                updated_at = case when clusters.spec = excluded.spec then clusters.updated_at else now() end
          where (clusters.spec <> excluded.spec or clusters.removing) and clusters.source = excluded.source",
     )
     .bind(name)
@@ -186,7 +187,7 @@ async fn announce_clusters(db: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
-/// Writes down what was seen of a cluster; returns what was there before. Of several replicas that see the same change
+/// Writes down what was seen of a cluster, and when, by the ledger's clock; returns what was there before. Of several replicas that see the same change
 /// one gets the earlier status, the others the new one.
 ///
 /// # Errors
@@ -196,6 +197,10 @@ pub async fn set_cluster_status(db: &mut PgConnection, name: &str, status: &Clus
         .bind(name)
         .fetch_one(&mut *db)
         .await?;
-    sqlx::query("update clusters set status = $2 where name = $1").bind(name).bind(Json(status)).execute(db).await?;
+    sqlx::query("update clusters set status = $2 || jsonb_build_object('observedAt', now()) where name = $1")
+        .bind(name)
+        .bind(Json(status))
+        .execute(db)
+        .await?;
     Ok(before.0)
 }

@@ -13,6 +13,7 @@ mod idempotency;
 mod listener;
 mod operation;
 mod problem;
+mod refused;
 mod token;
 mod wish;
 mod work;
@@ -25,7 +26,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Postgres, Transaction};
 pub use sqlx::PgConnection;
 
 pub use audit::{Actor, AuditEntry, audit_page, write_audit};
-pub use check::check;
+pub use check::{check, count_of};
 pub use claim::{Claim, ClaimFilter, CredentialState, Wish, claim, claims, count_by_state, owner_of};
 pub use cluster::{
     Cluster, ClusterSource, PutCluster, cluster, clusters, put_cluster, put_clusters, remove_cluster,
@@ -37,8 +38,9 @@ pub use idempotency::{Idempotency, begin_idempotent, finish_idempotent};
 pub use listener::{Announcement, Listener};
 pub use operation::{operation, operations_of};
 pub use problem::{AppsProblem, apps_problems, replace_apps_problems};
+pub use refused::Refused;
 pub use token::{NewToken, Token, TokenRole, create_token, find_token, revoke_token, tokens};
-pub use wish::{Refused, Written, adopt, count_of, create, release, remove, rotate, update, withdraw};
+pub use wish::{Written, adopt, create, release, remove, rotate, update, withdraw};
 pub use work::{Finished, Take, Work, finish, forget, look_soon, next_due, queue_length, renew, take};
 
 /// The channel on which new work is announced.

@@ -1,17 +1,16 @@
 //! Wishes: what doors write down. Each is checked, stored, audited and announced in the caller's transaction.
 
-use pgtenant_model::{
-    ClaimKey, ClaimSpec, ClusterSpec, DatabaseState, EventKind, InvalidField, Mode, Operation, OperationKind, Source,
-    Tier,
-};
+use pgtenant_model::{ClaimKey, ClaimSpec, DatabaseState, EventKind, Mode, Operation, OperationKind, Source, Tier};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use crate::check::{check_cluster, check_generation, check_immutable, check_new, other_door, taken};
 use crate::claim::{ClaimRow, claim_columns};
 use crate::event::json_name;
 use crate::operation::{begin_operation, give_up_before};
-use crate::{Actor, Claim, Cluster, LedgerError, NewEvent, Wish, announce_to_all, append_event, write_audit};
+use crate::refused::Result;
+use crate::{Actor, Claim, NewEvent, Refused, Wish, announce_to_all, append_event, write_audit};
 
 /// A wish that was written down, and the claim as it is now.
 #[derive(Debug, Clone)]
@@ -21,76 +20,6 @@ pub struct Written {
     /// The request; none where the claim was like that already.
     pub operation: Option<Operation>,
 }
-
-/// Why a wish was not written down. Nothing has changed.
-#[derive(Debug, thiserror::Error)]
-pub enum Refused {
-    /// There is no such claim.
-    #[error("there is no database {0}")]
-    NotFound(ClaimKey),
-    /// It is there with another spec.
-    #[error("database {0} exists with another spec; change it with PATCH")]
-    Exists(ClaimKey),
-    /// `{namespace}-{name}` means a database that another claim owns.
-    #[error("the name {database:?} on cluster {cluster:?} belongs to another claim; choose another name")]
-    NameTaken {
-        /// The database.
-        database: String,
-        /// The cluster.
-        cluster: String,
-        /// Its owner: for the log and the platform team, not for other tenants.
-        owner: String,
-    },
-    /// Another door made the claim.
-    #[error("database {key} is managed by {}; release it there first", .source_door.as_str())]
-    OtherDoor {
-        /// The claim.
-        key: ClaimKey,
-        /// The door that made it.
-        source_door: Source,
-    },
-    /// It is being removed.
-    #[error("database {0} is being removed; try again when it is gone")]
-    Deleting(ClaimKey),
-    /// It is kept without a claim.
-    #[error("database {0} is Retained; define it again or adopt it first")]
-    Retained(ClaimKey),
-    /// Protected databases are not removed.
-    #[error("database {0} is protected; switch its mode to standard first, or release it to keep the database")]
-    Protected(ClaimKey),
-    /// The claim has changed since it was read.
-    #[error("database {key} is at generation {found}; read it again")]
-    Changed {
-        /// The claim.
-        key: ClaimKey,
-        /// Its generation now.
-        found: i64,
-    },
-    /// A field that can not be used.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-    Invalid(Vec<InvalidField>),
-    /// The namespace has as many as it may have.
-    #[error("namespace {namespace:?} has {limit} databases on cluster {cluster:?}, which is its limit")]
-    Quota {
-        /// The tenant.
-        namespace: String,
-        /// The cluster.
-        cluster: String,
-        /// `limits.databasesPerNamespace`.
-        limit: u32,
-    },
-    /// The ledger did not answer.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-}
-
-impl From<sqlx::Error> for Refused {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Ledger(error.into())
-    }
-}
-
-type Result<T, E = Refused> = std::result::Result<T, E>;
 
 /// Asks for a database. The same wish again changes nothing; a Retained one is taken back with its passwords.
 ///
@@ -201,20 +130,28 @@ pub async fn remove(
     record(db, &before, claim, OperationKind::Delete, actor).await
 }
 
-/// The definition is gone: a standard claim is removed, a protected one becomes Retained.
+/// The definition is gone: a standard claim is removed, a protected one becomes Retained. So does one whose definition said
+/// protected at last, as `last` has it, even if that was never written down.
 ///
 /// # Errors
 /// See [`Refused`].
-pub async fn withdraw(db: &mut PgConnection, key: &ClaimKey, source: Source, actor: &Actor) -> Result<Written> {
-    match remove(db, key, source, None, actor).await {
-        Err(Refused::Protected(_)) => {
-            let claim = managed(db, key, source, None).await?;
-            let before = claim.clone();
-            let claim = set_wish(db, claim, Wish::Retained, false).await?;
-            record(db, &before, claim, OperationKind::Release, actor).await
+pub async fn withdraw(
+    db: &mut PgConnection,
+    key: &ClaimKey,
+    source: Source,
+    last: Option<Mode>,
+    actor: &Actor,
+) -> Result<Written> {
+    if last != Some(Mode::Protected) {
+        match remove(db, key, source, None, actor).await {
+            Err(Refused::Protected(_)) => {}
+            other => return other,
         }
-        other => other,
     }
+    let claim = managed(db, key, source, None).await?;
+    let before = claim.clone();
+    let claim = set_wish(db, claim, Wish::Retained, false).await?;
+    record(db, &before, claim, OperationKind::Release, actor).await
 }
 
 /// Keeps the database, its roles and credentials, and stops managing them. Any door may ask for it.
@@ -285,50 +222,6 @@ async fn managed(db: &mut PgConnection, key: &ClaimKey, source: Source, expected
     }
 }
 
-pub(crate) fn other_door<T>(claim: Claim) -> Result<T> {
-    Err(Refused::OtherDoor { key: claim.key, source_door: claim.source })
-}
-
-fn check_generation(claim: &Claim, expected: Option<i64>) -> Result<()> {
-    match expected {
-        Some(generation) if generation != claim.generation => {
-            Err(Refused::Changed { key: claim.key.clone(), found: claim.generation })
-        }
-        _ => Ok(()),
-    }
-}
-
-pub(crate) fn check_immutable(claim: &Claim, spec: &ClaimSpec) -> Result<()> {
-    if claim.spec.cluster == spec.cluster {
-        return Ok(());
-    }
-    Err(Refused::Invalid(vec![InvalidField::new(
-        "cluster",
-        format!("can not be changed from {:?} to {:?}", claim.spec.cluster, spec.cluster),
-    )]))
-}
-
-/// Checks what the cluster has to say; returns its spec.
-pub(crate) async fn check_cluster(db: &mut PgConnection, key: &ClaimKey, spec: &ClaimSpec) -> Result<Cluster> {
-    let mut problems = spec.problems();
-    let Some(cluster) = crate::cluster(db, &spec.cluster).await? else {
-        problems.push(ClusterSpec::unknown(&spec.cluster, key.namespace()));
-        return Err(Refused::Invalid(problems));
-    };
-    problems.extend(cluster.spec.refuses(key.namespace(), spec));
-    if problems.is_empty() { Ok(cluster) } else { Err(Refused::Invalid(problems)) }
-}
-
-/// As [`check_cluster`], for a claim that is new.
-pub(crate) async fn check_new_cluster(db: &mut PgConnection, key: &ClaimKey, spec: &ClaimSpec) -> Result<ClusterSpec> {
-    let cluster = check_cluster(db, key, spec).await?;
-    if cluster.removing {
-        let message = format!("{:?} is being removed, and takes no new databases", spec.cluster);
-        return Err(Refused::Invalid(vec![InvalidField::new("cluster", message)]));
-    }
-    Ok(cluster.spec.0)
-}
-
 async fn insert(
     db: &mut PgConnection,
     key: &ClaimKey,
@@ -337,8 +230,7 @@ async fn insert(
     adopt: bool,
     actor: &Actor,
 ) -> Result<Written> {
-    let cluster = check_new_cluster(db, key, spec).await?;
-    check_quota(db, key, spec, &cluster).await?;
+    check_new(db, key, spec, true).await?;
     let row: Option<ClaimRow> = sqlx::query_as(concat!(
         "insert into claims (id, namespace, name, cluster, database, source, source_ref, mode, schemas, extensions,
                              connection_limit, adopt)
@@ -366,44 +258,6 @@ async fn insert(
     record_new(db, Value::Null, claim, kind, actor).await
 }
 
-/// Who holds the name that could not be inserted: this claim, made at the same moment, or another.
-async fn taken(db: &mut PgConnection, key: &ClaimKey, spec: &ClaimSpec) -> Result<Refused> {
-    let owner = crate::owner_of(db, &spec.cluster, &key.database()).await?;
-    Ok(match owner {
-        Some(owner) if owner != *key => {
-            Refused::NameTaken { database: key.database(), cluster: spec.cluster.clone(), owner: owner.to_string() }
-        }
-        _ => Refused::Exists(key.clone()),
-    })
-}
-
-/// Claims of one namespace are counted one insert after another, so that two at once do not both take the last place.
-async fn check_quota(db: &mut PgConnection, key: &ClaimKey, spec: &ClaimSpec, cluster: &ClusterSpec) -> Result<()> {
-    let limit = cluster.limits.databases_per_namespace;
-    // A statement of its own: the count must not use a snapshot from before the wait.
-    sqlx::query("select pg_advisory_xact_lock(hashtextextended($1 || '/' || $2, 7))")
-        .bind(key.namespace())
-        .bind(&spec.cluster)
-        .execute(&mut *db)
-        .await?;
-    if count_of(db, key.namespace(), &spec.cluster).await? < i64::from(limit) {
-        return Ok(());
-    }
-    Err(Refused::Quota { namespace: key.namespace().to_owned(), cluster: spec.cluster.clone(), limit })
-}
-
-/// Claims that `namespace` has on `cluster`, whatever became of them.
-///
-/// # Errors
-/// The ledger did not answer.
-pub async fn count_of(db: &mut PgConnection, namespace: &str, cluster: &str) -> crate::Result<i64> {
-    Ok(sqlx::query_scalar("select count(*) from claims where namespace = $1 and cluster = $2")
-        .bind(namespace)
-        .bind(cluster)
-        .fetch_one(db)
-        .await?)
-}
-
 async fn take_back(
     db: &mut PgConnection,
     claim: Claim,
@@ -416,7 +270,8 @@ async fn take_back(
     check_immutable(&claim, spec)?;
     let before = claim.clone();
     sqlx::query(
-        "update claims set source = $2, source_ref = $3, wish = 'present', released = false, state = 'Pending'
+        "update claims set source = $2, source_ref = $3, source_generation = null, wish = 'present', released = false,
+                state = 'Pending'
          where id = $1",
     )
     .bind(claim.id)

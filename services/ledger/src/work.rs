@@ -215,7 +215,7 @@ pub async fn forget(db: &mut PgConnection, work: &Work, message: &str) -> Result
         .execute(&mut *db)
         .await?;
     fenced_unless(done.rows_affected(), work)?;
-    crate::announce(db, false, Some(&work.claim)).await?;
+    crate::announce_to_all(db, false, Some(&work.claim)).await?;
     finish_operations(db, work, true, None, Some(message)).await?;
     let event = (EventKind::Deleted, message.to_owned(), Value::Object(serde_json::Map::new()));
     append_all(db, &work.claim, &[event]).await

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use pgtenant_ledger::{
-    LedgerError, Refused, Wish, Work, check, create, finish, forget, look_now, next_due, put_clusters, remove, renew,
-    rotate,
+    LedgerError, Refused, Wish, Work, check, create, finish, forget, look_now, next_due, note_definition, put_clusters,
+    remove, renew, rotate, update, withdraw,
 };
-use pgtenant_model::{ClaimKey, ClaimSpec, DatabaseState, Source, Tier};
+use pgtenant_model::{ClaimKey, ClaimSpec, DatabaseState, Mode, Source, Tier};
 use uuid::Uuid;
 
 use crate::world::{LEASE, World, actor, ready};
@@ -114,6 +114,47 @@ async fn a_cluster_that_nobody_describes_any_more_takes_no_new_claims() {
 
     put_clusters(&mut db, &[("default".to_owned(), described.spec.0)]).await.unwrap();
     create(&mut db, &other, &spec, (Source::Api, None), &actor()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_taken_back_counts_its_definitions_anew() {
+    let world = World::new().await;
+    let (key, spec, actor) = (ClaimKey::new("team", "kept").unwrap(), ClaimSpec::default(), actor());
+    let mut db = world.ledger.acquire().await.unwrap();
+    let claim = create(&mut db, &key, &spec, (Source::Kubernetes, Some("first")), &actor).await.unwrap().claim;
+    assert!(note_definition(&mut db, claim.id, "first", 7).await.unwrap());
+    assert!(!note_definition(&mut db, claim.id, "first", 6).await.unwrap(), "an old one");
+    // It said protected at last, which nobody had written down.
+    let kept = withdraw(&mut db, &key, Source::Kubernetes, Some(Mode::Protected), &actor).await.unwrap().claim;
+    assert_eq!(kept.wish, Wish::Retained);
+    let back = create(&mut db, &key, &spec, (Source::Kubernetes, Some("second")), &actor).await.unwrap().claim;
+    assert_eq!(back.wish, Wish::Present);
+    assert!(note_definition(&mut db, back.id, "second", 1).await.unwrap());
+    let gone = withdraw(&mut db, &key, Source::Kubernetes, Some(Mode::Standard), &actor).await.unwrap().claim;
+    assert_eq!(gone.wish, Wish::Absent);
+}
+
+#[tokio::test]
+async fn claims_ask_for_no_more_connections_than_their_cluster_has() {
+    let world = World::new().await;
+    let mut db = world.ledger.acquire().await.unwrap();
+    let mut described = pgtenant_ledger::cluster(&mut db, "default").await.unwrap().unwrap().spec.0;
+    described.limits.connections = Some(100);
+    put_clusters(&mut db, &[("default".to_owned(), described)]).await.unwrap();
+    let of = |connections| ClaimSpec { connection_limit: connections, ..ClaimSpec::default() };
+    let key = |name: &str| ClaimKey::new("team", name).unwrap();
+    let actor = actor();
+    create(&mut db, &key("most"), &of(Some(80)), (Source::Api, None), &actor).await.unwrap();
+    let refused = create(&mut db, &key("more"), &of(Some(21)), (Source::Api, None), &actor).await.unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "connectionLimit: 21 are more than the 20 that cluster \"default\" has left of 100"
+    );
+    create(&mut db, &key("rest"), &of(Some(20)), (Source::Api, None), &actor).await.unwrap();
+    create(&mut db, &key("unlimited"), &of(None), (Source::Api, None), &actor).await.unwrap();
+    // What it has itself does not count against it.
+    update(&mut db, &key("most"), |_| of(Some(79)), Source::Api, None, &actor).await.unwrap();
+    assert!(update(&mut db, &key("most"), |_| of(Some(81)), Source::Api, None, &actor).await.is_err());
 }
 
 #[tokio::test]

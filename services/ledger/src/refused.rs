@@ -1,0 +1,95 @@
+//! Why a wish is not written down.
+
+use pgtenant_model::{ClaimKey, InvalidField, Source};
+
+use crate::LedgerError;
+
+/// Why a wish was not written down. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// There is no such claim.
+    #[error("there is no database {0}")]
+    NotFound(ClaimKey),
+    /// It is there with another spec.
+    #[error("database {0} exists with another spec; change it with PATCH")]
+    Exists(ClaimKey),
+    /// `{namespace}-{name}` means a database that another claim owns.
+    #[error("the name {database:?} on cluster {cluster:?} belongs to another claim; choose another name")]
+    NameTaken {
+        /// The database.
+        database: String,
+        /// The cluster.
+        cluster: String,
+        /// Its owner: for the log and the platform team, not for other tenants.
+        owner: String,
+    },
+    /// Another door made the claim.
+    #[error("database {key} is managed by {}; release it there first", .source_door.as_str())]
+    OtherDoor {
+        /// The claim.
+        key: ClaimKey,
+        /// The door that made it.
+        source_door: Source,
+    },
+    /// It is being removed.
+    #[error("database {0} is being removed; try again when it is gone")]
+    Deleting(ClaimKey),
+    /// It is kept without a claim.
+    #[error("database {0} is Retained; define it again or adopt it first")]
+    Retained(ClaimKey),
+    /// Protected databases are not removed.
+    #[error("database {0} is protected; switch its mode to standard first, or release it to keep the database")]
+    Protected(ClaimKey),
+    /// The claim has changed since it was read.
+    #[error("database {key} is at generation {found}; read it again")]
+    Changed {
+        /// The claim.
+        key: ClaimKey,
+        /// Its generation now.
+        found: i64,
+    },
+    /// A field that can not be used.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Invalid(Vec<InvalidField>),
+    /// The namespace has as many as it may have.
+    #[error("namespace {namespace:?} has {limit} databases on cluster {cluster:?}, which is its limit")]
+    Quota {
+        /// The tenant.
+        namespace: String,
+        /// The cluster.
+        cluster: String,
+        /// `limits.databasesPerNamespace`.
+        limit: u32,
+    },
+    /// The ledger did not answer.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl From<sqlx::Error> for Refused {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Ledger(error.into())
+    }
+}
+
+impl Refused {
+    /// One word for a condition's reason.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NotFound(_) => "NotFound",
+            Self::Exists(_) => "Exists",
+            Self::NameTaken { .. } => "NameTaken",
+            Self::OtherDoor { .. } => "OtherDoor",
+            Self::Deleting(_) => "Deleting",
+            Self::Retained(_) => "Released",
+            Self::Protected(_) => "Protected",
+            Self::Changed { .. } => "Changed",
+            Self::Invalid(_) => "Invalid",
+            Self::Quota { .. } => "QuotaExceeded",
+            Self::Ledger(_) => "LedgerUnavailable",
+        }
+    }
+}
+
+pub(crate) type Result<T, E = Refused> = std::result::Result<T, E>;
