@@ -9,6 +9,7 @@ use pgtenant_ledger::{
 };
 use pgtenant_model::{ClaimKey, ClusterStatus, EventKind, InvalidField};
 use pgtenant_postgres::{Session, claims_on_cluster, drop_half_made, drop_roles_put_aside, half_made, preflight};
+use rand::RngExt as _;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -20,8 +21,9 @@ use crate::failure::{Cause, Failure};
 const SPREAD_AFTER_FAILOVER: Duration = Duration::from_secs(10);
 /// An unchanged status is written again after this time, so that `observedAt` is never older.
 const STATUS_AGE: Duration = Duration::from_secs(60);
-/// How often a cluster is looked at that can not be used: somebody waits for it, and may have just mended it.
-const TROUBLE: Duration = Duration::from_secs(2);
+/// How often a cluster is looked at that can not be used, at first: somebody waits for it, and may have just mended it. For how
+/// long.
+const TROUBLE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 /// How often the provisioner's login and the CA are read again.
 const LOGIN_AGE: Duration = Duration::from_secs(60);
 /// How often the cluster is checked for what would bite later, and for what is left on it.
@@ -43,14 +45,22 @@ struct Memory {
     written: Option<(ClusterStatus, Instant)>,
     inspected: Option<Instant>,
     login_read: Option<Instant>,
+    /// Since when it can not be used.
+    trouble: Option<Instant>,
     preflight: Vec<InvalidField>,
     /// Half-made databases that nobody claimed at the last inspection.
     orphans: Vec<String>,
 }
 
 impl Memory {
-    fn is_in_trouble(&self) -> bool {
-        self.written.as_ref().is_some_and(|(status, _)| status.primary.is_none())
+    /// Until the next look, which is after about `usual`, or sooner. With jitter, so that replicas do not look together.
+    fn wait(&mut self, usual: Duration) -> Duration {
+        let in_trouble = self.written.as_ref().is_some_and(|(status, _)| status.primary.is_none());
+        let since = in_trouble.then(|| *self.trouble.get_or_insert_with(Instant::now));
+        self.trouble = since;
+        let fresh = since.is_some_and(|since| since.elapsed() < TROUBLE.1);
+        let wait = if fresh { usual.min(TROUBLE.0) } else { usual };
+        wait.mul_f64(rand::rng().random_range(0.9..=1.1))
     }
 }
 
@@ -61,8 +71,7 @@ impl Watch<'_> {
         let looks = async {
             loop {
                 self.look(&mut memory).await;
-                let usual = self.settings.watch_interval;
-                tokio::time::sleep(if memory.is_in_trouble() { usual.min(TROUBLE) } else { usual }).await;
+                tokio::time::sleep(memory.wait(self.settings.watch_interval)).await;
             }
         };
         stop.run_until_cancelled(looks).await;
@@ -102,7 +111,7 @@ impl Watch<'_> {
     /// Reads the login again when it is old, when it was refused, and at each look while the cluster can not be used.
     async fn read_login(&self, memory: &mut Memory) {
         let old = memory.login_read.is_none_or(|at| at.elapsed() > LOGIN_AGE);
-        if !self.cluster.take_login_refused() && !memory.is_in_trouble() && !old {
+        if !self.cluster.take_login_refused() && memory.trouble.is_none() && !old {
             return;
         }
         memory.login_read = Some(Instant::now());
