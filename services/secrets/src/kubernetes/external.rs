@@ -2,17 +2,16 @@
 //!
 //! The resource is `external-secrets.io/v1` `ExternalSecret`, as of External Secrets Operator 0.16.
 
-use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client};
 use pgtenant_model::{Credential, CredentialTarget, ExternalSecretStore, RELOADER, STORE_MANAGER};
 use serde_json::{Value, json};
 
-use super::{KubernetesFault, Objects, ask, check_ours, is_marked, labels};
+use super::{KubernetesFault, Objects, TRIES, ask, is_marked, labels};
 use crate::{Fault, Held};
-
-/// Tries at a manifest that somebody else changes between reading and writing it.
-const TRIES: usize = 4;
 
 /// The store `externalSecret`. It holds no credential: it says where another store has it.
 #[derive(Clone)]
@@ -36,16 +35,15 @@ impl ExternalSecrets {
         Self { client, resource, spec }
     }
 
-    fn api(&self, target: &CredentialTarget) -> Api<DynamicObject> {
-        Api::namespaced_with(self.client.clone(), target.key.namespace(), &self.resource)
-    }
-
-    async fn find(&self, target: &CredentialTarget) -> Result<Option<DynamicObject>, Fault> {
-        let found = ask(self.api(target).get_opt(&target.role())).await?;
-        if let Some(object) = &found {
-            check_ours(&object.metadata, "ExternalSecret", "spec/dataFrom", target)?;
+    /// The External Secrets Operator takes a Secret of this name over, whoever has made it, unless something else owns it.
+    async fn check_no_secret(&self, target: &CredentialTarget) -> Result<(), Fault> {
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), target.key.namespace());
+        let Some(secret) = ask(api.get_metadata_opt(&target.role())).await? else { return Ok(()) };
+        let made_by_it = |owner: &OwnerReference| owner.kind == "ExternalSecret" && owner.name == target.role();
+        if secret.metadata.owner_references.iter().flatten().any(made_by_it) {
+            return Ok(());
         }
-        Ok(found)
+        Err(Fault::Foreign("a Secret of this name is there, which no ExternalSecret has made".to_owned()))
     }
 
     /// What this store wishes to be in the manifest; the operator adds defaults to it.
@@ -68,9 +66,16 @@ impl ExternalSecrets {
 
 impl Objects for ExternalSecrets {
     const KIND: &str = "externalSecret";
+    const FIELD: &str = "spec/dataFrom";
+
+    type Object = DynamicObject;
 
     fn client(&self) -> &Client {
         &self.client
+    }
+
+    fn api(&self, target: &CredentialTarget) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), target.key.namespace(), &self.resource)
     }
 
     async fn write(&self, target: &CredentialTarget, _: &Credential) -> Result<(), Fault> {
@@ -80,6 +85,7 @@ impl Objects for ExternalSecrets {
         for _ in 0..TRIES {
             let written = match self.find(target).await? {
                 None => {
+                    self.check_no_secret(target).await?;
                     let by_us = PostParams { field_manager: Some(STORE_MANAGER.to_owned()), ..PostParams::default() };
                     ask(api.create(&by_us, &object)).await
                 }
@@ -104,23 +110,6 @@ impl Objects for ExternalSecrets {
             is_marked(&object.metadata, target) && contains(&object.data["spec"], &self.wanted(target))
         };
         Ok(if self.find(target).await?.as_ref().is_some_and(right) { Held::Reference } else { Held::Missing })
-    }
-
-    async fn remove(&self, target: &CredentialTarget) -> Result<(), Fault> {
-        let found = match self.find(target).await {
-            // Never ours to remove, and not in the way.
-            Ok(None) | Err(Fault::Foreign(_)) => return Ok(()),
-            // Where the operator is not installed there is no manifest.
-            Err(Fault::Kubernetes(fault)) if fault.code() == Some(404) => return Ok(()),
-            other => other?,
-        };
-        let uid = found.and_then(|object| object.metadata.uid);
-        let preconditions = Some(Preconditions { uid, resource_version: None });
-        let exactly = DeleteParams { preconditions, ..DeleteParams::default() };
-        match ask(self.api(target).delete(&target.role(), &exactly)).await {
-            Err(Fault::Kubernetes(fault)) if fault.code() != Some(404) => Err(Fault::Kubernetes(fault)),
-            _ => Ok(()),
-        }
     }
 }
 

@@ -11,9 +11,11 @@ use std::time::Duration;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
-use kube::{Api, Client};
+use kube::api::{DeleteParams, Preconditions};
+use kube::{Api, Client, Resource};
 use pgtenant_model::{Credential, CredentialTarget, STORE_MANAGER, SecretRef};
 use secrecy::SecretString;
+use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use crate::{Action, BoxFuture, Fault, Held, SecretStore, StoreError};
@@ -74,11 +76,21 @@ async fn ask<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Fault>
     }
 }
 
+/// Tries at an object that somebody else changes between reading and writing it.
+const TRIES: usize = 4;
+
 /// A store that has one object for each role, named as the role, in the claim's namespace.
 trait Objects: fmt::Debug + Send + Sync {
+    /// The store's name.
     const KIND: &str;
+    /// A field that is written into every object.
+    const FIELD: &str;
+
+    type Object: Resource + DeserializeOwned + Clone + fmt::Debug + Send + Sync;
 
     fn client(&self) -> &Client;
+
+    fn api(&self, target: &CredentialTarget) -> Api<Self::Object>;
 
     /// Makes the object, or puts it right.
     fn write(
@@ -89,8 +101,40 @@ trait Objects: fmt::Debug + Send + Sync {
 
     fn read(&self, target: &CredentialTarget) -> impl Future<Output = Result<Held, Fault>> + Send;
 
+    /// The object, if it is ours.
+    fn find(&self, target: &CredentialTarget) -> impl Future<Output = Result<Option<Self::Object>, Fault>> + Send {
+        async move {
+            let found = ask(self.api(target).get_opt(&target.role())).await?;
+            if let Some(object) = &found {
+                check_ours(object.meta(), Self::FIELD, target)?;
+            }
+            Ok(found)
+        }
+    }
+
     /// Never touches one that is not ours, nor minds it.
-    fn remove(&self, target: &CredentialTarget) -> impl Future<Output = Result<(), Fault>> + Send;
+    fn remove(&self, target: &CredentialTarget) -> impl Future<Output = Result<(), Fault>> + Send {
+        async move {
+            for _ in 0..TRIES {
+                let found = match self.find(target).await {
+                    Ok(Some(found)) => found.meta().clone(),
+                    Ok(None) | Err(Fault::Foreign(_)) => return Ok(()),
+                    // The kind of object is not installed: there is none.
+                    Err(Fault::Kubernetes(fault)) if fault.code() == Some(404) => return Ok(()),
+                    Err(fault) => return Err(fault),
+                };
+                let ObjectMeta { uid, resource_version, .. } = found;
+                let preconditions = Some(Preconditions { uid, resource_version });
+                let exactly = DeleteParams { preconditions, ..DeleteParams::default() };
+                match ask(self.api(target).delete(&target.role(), &exactly)).await {
+                    Err(Fault::Kubernetes(fault)) if fault.code() == Some(404) => return Ok(()),
+                    Err(Fault::Kubernetes(fault)) if fault.code() == Some(409) => {}
+                    other => return other.map(drop),
+                }
+            }
+            Err(Fault::Kubernetes(KubernetesFault::Contended))
+        }
+    }
 }
 
 /// Writes and removals go to their end, all of them, so that a fault of one leaves no other at work behind the caller's back.
@@ -149,7 +193,7 @@ fn is_marked(meta: &ObjectMeta, target: &CredentialTarget) -> bool {
 
 /// Nothing that somebody else has made is ever read, overwritten or deleted. Ours is what has our labels; where those were
 /// taken away, what we have written `field` of, as the API server notes.
-fn check_ours(meta: &ObjectMeta, kind: &str, field: &str, target: &CredentialTarget) -> Result<(), Fault> {
+fn check_ours(meta: &ObjectMeta, field: &str, target: &CredentialTarget) -> Result<(), Fault> {
     let wrote = |entry: &ManagedFieldsEntry| {
         let pointer = format!("/f:{}", field.replace('/', "/f:"));
         entry.manager.as_deref() == Some(STORE_MANAGER)
@@ -159,5 +203,5 @@ fn check_ours(meta: &ObjectMeta, kind: &str, field: &str, target: &CredentialTar
         return Ok(());
     }
     let labels = target.labels().map(|(key, value)| format!("{key}={value}")).join(", ");
-    Err(Fault::Foreign(format!("a {kind} of this name is there, without the labels {labels}")))
+    Err(Fault::Foreign(format!("one of this name is there, without the labels {labels}")))
 }

@@ -4,17 +4,15 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use pgtenant_model::{Credential, CredentialTarget, RELOADER, STORE_MANAGER, SslMode};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{KubernetesFault, Objects, ask, check_ours, is_marked, labels};
+use super::{KubernetesFault, Objects, TRIES, ask, is_marked, labels};
 use crate::{Fault, Held, document};
 
 const TYPE: &str = "Opaque";
-/// Tries at a Secret that somebody else changes between reading and writing it.
-const TRIES: usize = 4;
 
 /// The store `kubernetes`. Any number of processes may write to it: each write names the version that it was made from.
 #[derive(Clone)]
@@ -35,18 +33,6 @@ impl KubernetesSecrets {
         Self { client }
     }
 
-    fn api(&self, target: &CredentialTarget) -> Api<Secret> {
-        Api::namespaced(self.client.clone(), target.key.namespace())
-    }
-
-    async fn find(&self, target: &CredentialTarget) -> Result<Option<Secret>, Fault> {
-        let found = ask(self.api(target).get_opt(&target.role())).await?;
-        if let Some(secret) = &found {
-            check_ours(&secret.metadata, "Secret", "data/username", target)?;
-        }
-        Ok(found)
-    }
-
     /// Takes all of our fields, whoever has them now, and only if nothing has changed since `found` was read.
     async fn replace(&self, api: &Api<Secret>, secret: &Secret, found: Secret) -> Result<(), Fault> {
         let mut secret = secret.clone();
@@ -59,9 +45,16 @@ impl KubernetesSecrets {
 
 impl Objects for KubernetesSecrets {
     const KIND: &str = "kubernetes";
+    const FIELD: &str = "data/username";
+
+    type Object = Secret;
 
     fn client(&self) -> &Client {
         &self.client
+    }
+
+    fn api(&self, target: &CredentialTarget) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), target.key.namespace())
     }
 
     /// Creates first: most often there is none yet, and then that is all.
@@ -90,30 +83,6 @@ impl Objects for KubernetesSecrets {
 
     async fn read(&self, target: &CredentialTarget) -> Result<Held, Fault> {
         Ok(self.find(target).await?.map_or(Held::Missing, |secret| held(secret, target)))
-    }
-
-    async fn remove(&self, target: &CredentialTarget) -> Result<(), Fault> {
-        for _ in 0..TRIES {
-            let found = match self.find(target).await {
-                // Never ours to remove, and not in the way.
-                Ok(None) | Err(Fault::Foreign(_)) => return Ok(()),
-                other => other?,
-            };
-            let Some(ObjectMeta { uid, resource_version, .. }) = found.map(|secret| secret.metadata) else {
-                return Ok(());
-            };
-            let exactly = DeleteParams {
-                preconditions: Some(Preconditions { uid, resource_version }),
-                ..DeleteParams::default()
-            };
-            match ask(self.api(target).delete(&target.role(), &exactly)).await {
-                Ok(_) => return Ok(()),
-                Err(Fault::Kubernetes(fault)) if matches!(fault.code(), Some(404)) => return Ok(()),
-                Err(Fault::Kubernetes(fault)) if matches!(fault.code(), Some(409)) => {}
-                Err(fault) => return Err(fault),
-            }
-        }
-        Err(Fault::Kubernetes(KubernetesFault::Contended))
     }
 }
 
