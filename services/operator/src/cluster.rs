@@ -19,7 +19,7 @@ use pgtenant_model::{ClusterStatus, InvalidField, check_label};
 use crate::context::{Context, count, drive};
 use crate::crd::{ClusterResourceStatus, MemberStatus, PostgresqlCluster};
 use crate::error::{OperatorError, Result};
-use crate::object::{add_finalizer, ask, put_status, remove_finalizer};
+use crate::object::{add_finalizer, ask, put_status, remove_finalizer, require_live};
 use crate::retry::again;
 use crate::time::time;
 
@@ -45,27 +45,38 @@ pub(crate) async fn run(context: Arc<Context>, changed: impl Stream<Item = ()> +
 /// Clusters whose object vanished: somebody took its finalizer away, so that nobody was told of its end. They are removed as if it
 /// had been waited for, for as long as this replica leads.
 pub(crate) async fn sweep(context: Arc<Context>) {
+    let mut vanished = BTreeSet::new();
     loop {
-        if let Err(error) = forget_vanished(&context).await {
-            tracing::debug!(error = &error as &dyn std::error::Error, "clusters were not compared with objects");
+        match forget_vanished(&vanished, &context).await {
+            Ok(now) => vanished = now,
+            Err(error) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "clusters were not compared with objects");
+            }
         }
         tokio::time::sleep(SWEEP).await;
     }
 }
 
-async fn forget_vanished(context: &Context) -> Result<()> {
+/// Those whose object is away now; the ones that were so `before` are removed. That all have gone, of several, is taken for a
+/// mistake, such as the API server of another cluster.
+async fn forget_vanished(before: &BTreeSet<String>, context: &Context) -> Result<BTreeSet<String>> {
     let known = within_deadline(async { clusters(&mut *context.ledger.acquire().await?).await }).await?;
     let api: Api<PostgresqlCluster> = Api::all(context.client.clone());
     // Listed after they were read: what is made meanwhile is not among them.
     let there = ask(api.list_metadata(&ListParams::default())).await?.items;
     let there: BTreeSet<_> = there.iter().map(|object| object.name_any()).collect();
-    for Cluster { name, removing, .. } in known.iter().filter(|one| one.source == DOOR && !there.contains(&one.name)) {
+    let ours: Vec<_> = known.into_iter().filter(|one| one.source == DOOR).collect();
+    if ours.len() > 1 && ours.iter().all(|one| !there.contains(&one.name)) {
+        return Ok(BTreeSet::new());
+    }
+    let away: Vec<Cluster> = ours.into_iter().filter(|one| !there.contains(&one.name)).collect();
+    for Cluster { name, removing, .. } in away.iter().filter(|one| before.contains(&one.name)) {
         let claims = remove(name, context).await?;
         if !removing {
             tracing::warn!(cluster = name, claims, "its object has vanished: it takes no new databases");
         }
     }
-    Ok(())
+    Ok(away.into_iter().map(|one| one.name).collect())
 }
 
 /// How many claims it has; it is forgotten when there are none.
@@ -82,6 +93,7 @@ async fn reconcile(object: Arc<PostgresqlCluster>, context: Arc<Context>) -> Res
         if !object.finalizers().iter().any(|one| one == FINALIZER) {
             return Ok(Action::await_change());
         }
+        require_live(&*object, &context).await?;
         let claims = remove(&name, &context).await?;
         if claims == 0 {
             remove_finalizer(&*object, FINALIZER, &context).await?;
@@ -115,6 +127,11 @@ async fn describe(object: &PostgresqlCluster, context: &Context) -> Result<Optio
         }
     };
     add_finalizer(object, FINALIZER, context).await?;
+    let known = within_deadline(async { cluster(&mut *context.ledger.acquire().await?, &name).await }).await?;
+    if known.is_some_and(|known| known.source == DOOR && known.spec.0 == spec && !known.removing) {
+        return Ok(None);
+    }
+    require_live(object, context).await?;
     let put = within_deadline(async {
         let mut tx = context.ledger.begin().await?;
         let put = put_cluster(&mut tx, &name, &spec, DOOR).await?;

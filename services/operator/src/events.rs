@@ -70,6 +70,8 @@ async fn tell(
                 ended.send(key).await.ok();
             }
             let object = event.namespace.as_deref().and_then(|namespace| find(store, namespace, &event.name));
+            // The end of a former claim is not told of an object that has its name now.
+            let object = object.filter(|object| !is_end(event.kind) || object.meta().deletion_timestamp.is_some());
             if let (Some(object), Some((kind, reason))) = (object, told(event.kind)) {
                 let id = format!("{:x}", event.id);
                 publish(&object, &id, kind, reason, &event.message, context).await?;
@@ -80,6 +82,10 @@ async fn tell(
             return Ok(());
         }
     }
+}
+
+fn is_end(kind: EventKind) -> bool {
+    matches!(kind, EventKind::Deleting | EventKind::Deleted)
 }
 
 /// What a team wants to be told, and how loud.

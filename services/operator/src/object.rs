@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kube::api::{ListParams, Patch, PatchParams};
-use kube::core::NamespaceResourceScope;
+use kube::core::{NamespaceResourceScope, PartialObjectMeta};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -25,17 +25,17 @@ pub(crate) async fn ask<T>(call: impl Future<Output = kube::Result<T>>) -> Resul
 }
 
 /// An object that can be applied to: cluster-scoped or in a namespace.
-pub(crate) trait Target: Resource<DynamicType = ()> + DeserializeOwned + Clone + std::fmt::Debug {
+pub(crate) trait Applied: Resource<DynamicType = ()> + DeserializeOwned + Clone + std::fmt::Debug {
     fn api(&self, client: Client) -> Api<Self>;
 }
 
-impl Target for PostgresqlDatabase {
+impl Applied for PostgresqlDatabase {
     fn api(&self, client: Client) -> Api<Self> {
         namespaced(self, client)
     }
 }
 
-impl Target for PostgresqlCluster {
+impl Applied for PostgresqlCluster {
     fn api(&self, client: Client) -> Api<Self> {
         Api::all(client)
     }
@@ -49,23 +49,35 @@ where
 }
 
 /// Names the very object, so that none of the same name is touched, nor made.
-fn head<K: Target>(object: &K) -> Value {
+fn head<K: Applied>(object: &K) -> Value {
     json!({
         "apiVersion": K::api_version(&()), "kind": K::kind(&()),
         "metadata": {"name": object.name_any(), "namespace": object.namespace(), "uid": object.uid()},
     })
 }
 
-/// The UID of the `PostgresqlDatabase` of this name that is there now. Asked by a list, which is allowed anyway; where there is no
+/// The object of this name that is there now, without its spec. Asked by a list, which is allowed anyway; where there is no
 /// definition the list fails, and nothing is known of objects.
-pub(crate) async fn live_uid(namespace: &str, name: &str, context: &Context) -> Result<Option<String>> {
-    let api: Api<PostgresqlDatabase> = Api::namespaced(context.client.clone(), namespace);
+pub(crate) async fn live<K>(api: &Api<K>, name: &str) -> Result<Option<PartialObjectMeta<K>>>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + std::fmt::Debug,
+{
     let named = ListParams::default().fields(&format!("metadata.name={name}"));
-    Ok(ask(api.list_metadata(&named)).await?.items.first().and_then(|object| object.uid()))
+    Ok(ask(api.list_metadata(&named)).await?.items.pop())
+}
+
+/// Asks whether this very object is there, as it was read but for its status. Whoever has known only an old one for long, cut off
+/// from the API server, must not write over what a later one wishes.
+pub(crate) async fn require_live<K: Applied>(object: &K, context: &Context) -> Result<()> {
+    let found = live(&object.api(context.client.clone()), &object.name_any()).await?;
+    let same = |found: &PartialObjectMeta<K>| {
+        found.metadata.uid == object.uid() && found.metadata.generation == object.meta().generation
+    };
+    if found.as_ref().is_some_and(same) { Ok(()) } else { Err(OperatorError::Stale) }
 }
 
 /// Adds our finalizer where it is not there.
-pub(crate) async fn add_finalizer<K: Target>(object: &K, name: &str, context: &Context) -> Result<()> {
+pub(crate) async fn add_finalizer<K: Applied>(object: &K, name: &str, context: &Context) -> Result<()> {
     if object.finalizers().iter().any(|one| one == name) {
         return Ok(());
     }
@@ -80,7 +92,7 @@ pub(crate) async fn add_finalizer<K: Target>(object: &K, name: &str, context: &C
 
 /// Takes our finalizer away, whoever has put it there: a tool that restores objects from a backup owns what it writes, and
 /// server-side apply would leave that alone.
-pub(crate) async fn remove_finalizer<K: Target>(object: &K, name: &str, context: &Context) -> Result<()> {
+pub(crate) async fn remove_finalizer<K: Applied>(object: &K, name: &str, context: &Context) -> Result<()> {
     let others: Vec<_> = object.finalizers().iter().filter(|one| *one != name).collect();
     if others.len() == object.finalizers().len() {
         return Ok(());
@@ -95,7 +107,7 @@ pub(crate) async fn remove_finalizer<K: Target>(object: &K, name: &str, context:
 }
 
 /// Writes the status if it is another one; says whether it was.
-pub(crate) async fn put_status<K: Target, S: Serialize>(
+pub(crate) async fn put_status<K: Applied, S: Serialize>(
     object: &K,
     before: Option<&S>,
     status: &S,

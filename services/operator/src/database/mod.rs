@@ -123,7 +123,7 @@ async fn reconcile(object: Arc<PostgresqlDatabase>, context: Arc<Context>) -> Re
     }
     let held = |claim: &Claim| claim.wish == Wish::Present && claim.source_ref == object.uid();
     // Somebody took it away.
-    if !new && refusal.is_none() && claim.as_ref().is_some_and(held) {
+    if !new && claim.as_ref().is_some_and(held) {
         add_finalizer(&*object, FINALIZER, &context).await?;
     }
     let status = status(&object, claim.as_ref(), refusal.as_ref(), Utc::now());

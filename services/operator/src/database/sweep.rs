@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use kube::Api;
 use kube::runtime::reflector::Store;
 use pgtenant_ledger::{self as ledger, Actor, DoorClaim, LedgerError, NewEvent, Refused, Wish, within_deadline};
 use pgtenant_model::{ClaimKey, EventKind, Source};
@@ -15,7 +16,7 @@ use super::{Known, find};
 use crate::context::Context;
 use crate::crd::PostgresqlDatabase;
 use crate::error::Result;
-use crate::object::live_uid;
+use crate::object::live;
 
 /// How often claims are compared with objects.
 const LOOK: Duration = Duration::from_secs(30);
@@ -56,8 +57,8 @@ async fn look(context: &Context, store: &Store<PostgresqlDatabase>, absences: &m
     absences.told = false;
     for claim in claims.iter().filter(|claim| due.contains(&claim.key)) {
         // What is known here may be old.
-        let live = live_uid(claim.key.namespace(), claim.key.name(), context).await?;
-        if live.is_none() && keep(claim, context).await? {
+        let api: Api<PostgresqlDatabase> = Api::namespaced(context.client.clone(), claim.key.namespace());
+        if live(&api, claim.key.name()).await?.is_none() && keep(claim, context).await? {
             tracing::warn!(claim = %claim.key, "its object has vanished: it is kept, and not managed any more");
         }
     }

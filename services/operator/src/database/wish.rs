@@ -9,7 +9,7 @@ use super::decide::{Refusal, Step, Wished, is_of};
 use crate::context::Context;
 use crate::crd::PostgresqlDatabase;
 use crate::error::{OperatorError, Result};
-use crate::object::{add_finalizer, live_uid};
+use crate::object::{add_finalizer, require_live};
 
 const DOOR: Source = Source::Kubernetes;
 
@@ -62,19 +62,20 @@ impl From<LedgerError> for Failed {
 }
 
 /// The finalizer comes first: from the moment the claim is written down there is something to clean up. An object that would
-/// be refused gets none.
+/// be refused gets none. Where the finalizer is there the object may be an old one, whose claim was just removed.
 async fn create(wished: &Wished, object: &PostgresqlDatabase, context: &Context) -> Result<Claim, Failed> {
     if !object.finalizers().iter().any(|one| one == FINALIZER) {
         let Wished { key, spec } = wished;
         let allowed = async { Ok(ledger::check(&mut *context.ledger.acquire().await?, key, spec, DOOR).await) };
         within_deadline(allowed).await??;
         add_finalizer(object, FINALIZER, context).await?;
+    } else {
+        require_live(object, context).await?;
     }
     write(wished, object, context, true).await
 }
 
-/// Another object of this name was written down. Whoever has known only an old one for long, cut off from the API server, must not
-/// write over what a later one wishes.
+/// Where another object of this name was written down, this one has to be there now.
 async fn update(
     wished: &Wished,
     object: &PostgresqlDatabase,
@@ -85,12 +86,6 @@ async fn update(
         require_live(object, context).await?;
     }
     write(wished, object, context, false).await
-}
-
-/// Asks the API server whether this very object is there.
-async fn require_live(object: &PostgresqlDatabase, context: &Context) -> Result<()> {
-    let live = live_uid(&object.namespace().unwrap_or_default(), &object.name_any(), context).await?;
-    if live == object.uid() { Ok(()) } else { Err(OperatorError::Stale) }
 }
 
 async fn write(
@@ -131,24 +126,20 @@ pub(super) async fn withdraw(found: &Claim, object: &PostgresqlDatabase, context
     }
     let written = async {
         let mut tx = context.ledger.begin().await?;
-        let wish = ledger::withdraw(&mut tx, &found.key, DOOR, &actor(object)).await;
+        // What it says last counts, even where nobody was there to write it down, or it was refused.
+        let wish = ledger::withdraw(&mut tx, &found.key, DOOR, Some(object.spec.mode), &actor(object)).await;
         match wish {
-            // It was written down for another object since it was read.
-            Ok(Written { claim, .. }) if claim.source_ref != found.source_ref => Ok(Err(Refused::Retained(claim.key))),
-            Ok(Written { claim, .. }) => {
+            Ok(Written { claim, .. }) if claim.source_ref == found.source_ref => {
                 tx.commit().await.map_err(LedgerError::from)?;
                 Ok(Ok(Some(claim)))
             }
             Err(Refused::Ledger(error)) => Err(error),
-            Err(refused) => Ok(Err(refused)),
+            Err(Refused::NotFound(_)) => Ok(Ok(None)),
+            // Released, taken by another door, or written down for another object since it was read.
+            Ok(_) | Err(_) => Ok(Err(OperatorError::Stale)),
         }
     };
-    match within_deadline(written).await? {
-        Ok(claim) => Ok(claim),
-        Err(Refused::NotFound(_)) => Ok(None),
-        // Released, or taken by another door, since it was read.
-        Err(_) => Err(OperatorError::Stale),
-    }
+    within_deadline(written).await?
 }
 
 fn actor(object: &PostgresqlDatabase) -> Actor {

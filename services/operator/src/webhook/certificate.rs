@@ -11,7 +11,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -83,9 +83,17 @@ impl Certificates {
                 ask(api.patch(SECRET, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&secret))).await
             }
         };
-        match written {
-            Err(error) if error.code() == Some(409) => Err(OperatorError::Stale),
-            other => other.map(drop),
+        match (written, found) {
+            (Err(error), _) if error.code() == Some(409) => Err(OperatorError::Stale),
+            // Of another type, or immutable: the next try finds none.
+            (Err(error), Some(found)) if error.code() == Some(422) => {
+                let ObjectMeta { uid, resource_version, .. } = found.metadata.clone();
+                let exactly = Preconditions { uid, resource_version };
+                let exactly = DeleteParams { preconditions: Some(exactly), ..DeleteParams::default() };
+                ask(api.delete(SECRET, &exactly)).await?;
+                Err(OperatorError::Stale)
+            }
+            (other, _) => other.map(drop),
         }
     }
 
@@ -105,11 +113,12 @@ impl Certificates {
         Ok(config)
     }
 
-    /// Whether whoever trusts [`Self::trusted`] will take the certificate for each of `names`, at that time.
+    /// Whether it can be served, and whoever trusts [`Self::trusted`] will take it for each of `names`, at that time.
     pub(crate) fn holds(&self, names: &[String], at: DateTime<Utc>) -> bool {
         let verify = || {
             let chain = blocks(&self.certificate)?;
             let (own, others) = chain.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
+            self.config().map_err(|error| rustls::Error::General(error.to_string()))?;
             let mut roots = RootCertStore::empty();
             for authority in blocks(&self.trusted)? {
                 roots.add(authority)?;

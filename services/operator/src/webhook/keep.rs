@@ -25,8 +25,10 @@ use crate::retry::patiently;
 const RENEWAL: Duration = Duration::from_secs(30 * 86400);
 /// Until every API server has heard of an authority that one of them was told of.
 const HEARSAY: Duration = Duration::from_secs(3);
-/// How often the certificate is read again, should nothing be heard of it.
+/// How often the Secret is read again, should nothing be heard of it.
 const LOOK: Duration = Duration::from_secs(60);
+/// How often files are read again, of which nothing is heard.
+const FILES: Duration = Duration::from_secs(5);
 
 /// Serves the webhooks with the certificate that is there, and with another one as soon as there is one.
 pub(crate) async fn answer(context: &Context, namespace: &str, webhook: &WebhookSettings, stop: &CancellationToken) {
@@ -36,7 +38,7 @@ pub(crate) async fn answer(context: &Context, namespace: &str, webhook: &Webhook
     let reload = async {
         let mut changes = std::pin::pin!(changes(&context.client, namespace, webhook));
         loop {
-            changed(&mut changes).await;
+            changed(&mut changes, webhook).await;
             let (found, config) = patiently("the webhooks' new certificate can not be used", present).await;
             if !found.same(&known) {
                 tls.reload_from_config(Arc::new(config));
@@ -44,11 +46,9 @@ pub(crate) async fn answer(context: &Context, namespace: &str, webhook: &Webhook
             }
         }
     };
-    let serving = serve(webhook.listen, tls.clone(), context.ledger.clone(), stop.clone());
+    let serve = || serve(webhook.listen, tls.clone(), context.ledger.clone(), stop.clone());
     tokio::select! {
-        served = serving => if let Err(error) = served {
-            tracing::error!(error = &error as &dyn std::error::Error, "the webhooks are not served");
-        },
+        () = patiently("the webhooks are not served", serve) => {}
         () = reload => {}
     }
 }
@@ -76,45 +76,46 @@ pub(crate) async fn keep_certificate(context: Arc<Context>, namespace: String, w
     if webhook.tls_dir.is_some() {
         return std::future::pending().await;
     }
-    let mut changes = std::pin::pin!(changes(&context.client, &namespace, &webhook));
-    let mut known = None;
+    let (client, names) = (&context.client, webhook.target.names());
+    let mut changes = std::pin::pin!(changes(client, &namespace, &webhook));
+    let mut former: Option<Certificates> = None;
     loop {
-        let kept = patiently("the webhooks' certificate is not kept", || {
-            keep(&context.client, &namespace, &webhook.target, known.as_ref())
-        });
-        known = Some(kept.await);
-        changed(&mut changes).await;
+        let read = || Certificates::find(client, &namespace);
+        let secret = patiently("the webhooks' certificate can not be read", read).await;
+        let found = secret.as_ref().and_then(Certificates::of).filter(|found| found.holds(&names, Utc::now()));
+        let kept = match found {
+            Some(found) if found.holds(&names, Utc::now() + RENEWAL) => found,
+            // Where the Secret was spoilt, the former authority stays trusted.
+            found => renew(client, &namespace, &webhook.target, found.or(former)).await,
+        };
+        let tell = || tell(client, &webhook.target, &kept.trusted);
+        patiently("the API server is not told of the webhooks' certificate", tell).await;
+        former = Some(kept);
+        changed(&mut changes, &webhook).await;
     }
 }
 
-/// `former`: what was there before; its authority stays trusted where the Secret was lost.
-async fn keep(
-    client: &Client,
-    namespace: &str,
-    target: &Target,
-    former: Option<&Certificates>,
-) -> Result<Certificates> {
-    let (names, now) = (target.names(), Utc::now());
-    let secret = Certificates::find(client, namespace).await?;
-    let found = secret.as_ref().and_then(Certificates::of).filter(|found| found.config().is_ok());
-    match found {
-        Some(found) if found.holds(&names, now + RENEWAL) => {
-            tell(client, target, &found.trusted).await?;
-            Ok(found)
-        }
-        found => {
-            let before = found.as_ref().or(former);
-            let made = Certificates::make(&names, now, before)?;
-            // Trusted before anybody serves it.
-            tell(client, target, &made.trusted).await?;
-            if before.is_some() {
-                tokio::time::sleep(HEARSAY).await;
-            }
-            made.put(client, namespace, secret.as_ref()).await?;
-            tracing::info!("the webhooks have a new certificate");
-            Ok(made)
-        }
+/// Makes one, which is trusted before anybody serves it. Returns another one where somebody else was faster.
+async fn renew(client: &Client, namespace: &str, target: &Target, former: Option<Certificates>) -> Certificates {
+    let names = target.names();
+    let make = || std::future::ready(Certificates::make(&names, Utc::now(), former.as_ref()));
+    let made = patiently("the webhooks' certificate can not be made", make).await;
+    let tell = || tell(client, target, &made.trusted);
+    patiently("the API server is not told of the webhooks' certificate", tell).await;
+    if former.is_some() {
+        tokio::time::sleep(HEARSAY).await;
     }
+    let write = || async {
+        let secret = Certificates::find(client, namespace).await?;
+        let others = secret.as_ref().and_then(Certificates::of);
+        if let Some(found) = others.filter(|found| found.holds(&names, Utc::now() + RENEWAL)) {
+            return Ok(found);
+        }
+        made.put(client, namespace, secret.as_ref()).await?;
+        tracing::info!("the webhooks have a new certificate");
+        Ok(made.clone())
+    };
+    patiently("the webhooks' certificate can not be written", write).await
 }
 
 /// That somebody has written or removed the Secret with the certificate. Nothing is heard of files.
@@ -131,7 +132,8 @@ fn changes(client: &Client, namespace: &str, webhook: &WebhookSettings) -> impl 
 }
 
 /// Returns when there is something to be read, and now and then.
-async fn changed(changes: &mut (impl Stream<Item = ()> + Unpin)) {
+async fn changed(changes: &mut (impl Stream<Item = ()> + Unpin), webhook: &WebhookSettings) {
+    let look = if webhook.tls_dir.is_some() { FILES } else { LOOK };
     // That nothing was heard is no fault.
-    tokio::time::timeout(LOOK, changes.next()).await.ok();
+    tokio::time::timeout(look, changes.next()).await.ok();
 }

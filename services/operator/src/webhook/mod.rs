@@ -6,6 +6,7 @@
 mod admit;
 mod certificate;
 mod keep;
+mod places;
 mod review;
 mod target;
 
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, to_bytes};
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
@@ -22,20 +24,29 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
+use hyper_util::rt::TokioTimer;
 use pgtenant_ledger::Ledger;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{OperatorError, Result};
 
+use places::Places;
+
 pub(crate) use keep::{answer, keep_certificate};
 pub use target::{Target, install};
 
 /// Two thousand objects in one review; kubectl and controllers ask for 500 at a time.
 const LARGEST_REVIEW: usize = 4 * 1024 * 1024;
-/// Reviews that are read and answered at once. Whoever reaches the port may ask, so this and their size bound the memory: JSON of
-/// small values takes 16 times its size.
+/// Reviews that are answered at once. Whoever reaches the port may ask, so this and their size bound the memory: JSON of small
+/// values takes 16 times its size.
 const AT_ONCE: usize = 4;
+/// Reviews that are read, or wait for their turn.
+const READ: usize = 32;
+/// Connections at once: each API server has one.
+const CONNECTIONS: usize = 256;
+/// Requests at once on one of them.
+const STREAMS: u32 = 32;
 /// For one review, with the wait for its turn.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// For requests under way when the process is asked to stop.
@@ -74,17 +85,39 @@ async fn serve(listen: SocketAddr, tls: RustlsConfig, ledger: Ledger, stop: Canc
         .route("/convert", post(review::convert))
         .route("/validate", post(admit::validate))
         .layer(DefaultBodyLimit::max(LARGEST_REVIEW))
-        .layer(from_fn_with_state(Arc::new(Semaphore::new(AT_ONCE)), in_turn))
+        .layer(from_fn_with_state(
+            Arc::new(Turns { read: Semaphore::new(READ), answer: Semaphore::new(AT_ONCE) }),
+            in_turn,
+        ))
         .with_state(Arc::new(Asked { ledger }));
     let server = axum_server::from_tcp_rustls(socket, tls).map_err(fault)?;
+    let mut server = server.map(|tls| Places::new(tls, CONNECTIONS));
+    server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    server
+        .http_builder()
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PATIENCE)
+        .max_concurrent_streams(STREAMS);
     server.handle(handle).serve(router.into_make_service()).await.map_err(fault)
 }
 
 /// Bounds what strangers can take.
-async fn in_turn(State(turns): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
+struct Turns {
+    read: Semaphore,
+    answer: Semaphore,
+}
+
+/// A few that send their bodies slowly hold nobody up.
+async fn in_turn(State(turns): State<Arc<Turns>>, request: Request, next: Next) -> Response {
     let answer = async {
-        let _turn = turns.acquire().await;
-        next.run(request).await
+        let _read = turns.read.acquire().await;
+        let (parts, body) = request.into_parts();
+        let Ok(body) = to_bytes(body, LARGEST_REVIEW).await else {
+            return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+        };
+        let _turn = turns.answer.acquire().await;
+        next.run(Request::from_parts(parts, Body::from(body))).await
     };
     let answered = tokio::time::timeout(PATIENCE, answer).await;
     answered.unwrap_or_else(|_| StatusCode::SERVICE_UNAVAILABLE.into_response())
