@@ -83,7 +83,8 @@ check(R, "an empty status", object({}), "Progressing")
 for phase, status in pairs(wanted) do
   check(R, phase, object({ phase = phase, observedGeneration = 2 }), status)
 end
-check(R, "its message", object({ phase = "Failed", message = "no such snapshot" }), "Degraded", "no such snapshot")
+local complete = { type = "Complete", status = "False", reason = "NotFound", message = "no such snapshot" }
+check(R, "its message", object({ phase = "Failed", conditions = { complete } }), "Degraded", "no such snapshot")
 check(R, "being removed", object({ phase = "Copying" }, { deletionTimestamp = "2026-11-20T03:00:00Z" }), "Progressing", "Being removed")
 
 print(string.format("health checks: %d passed, %d failed", passed, failed))

@@ -1,5 +1,6 @@
 //! Kubernetes as its users have it: objects over HTTPS, kubectl, Helm.
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -197,6 +198,16 @@ impl Kube {
         let objects = self.rendered(namespace, &[]).await;
         self.apply(&objects).await.expect(0);
         self.account(namespace, "pgtenant").await
+    }
+
+    /// The External Secrets Operator's own definition of `ExternalSecret`; the operator itself does not run.
+    pub async fn install_external_secrets(&self) {
+        let cache = env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
+        let cache = cache.unwrap_or_else(|| PathBuf::from(env::var_os("HOME").expect("HOME")).join(".cache"));
+        let file = cache.join("pgtenant/kubernetes/current/external-secrets.yaml");
+        // Its descriptions do not fit into the annotation of `kubectl apply`.
+        let applied = self.kubectl(&["apply", "--server-side", "-f", &file.to_string_lossy()]).await;
+        assert_eq!(applied.status, 0, "run `make kubernetes`: {}", applied.stderr);
     }
 
     /// The chart's objects of the kinds that are of use without nodes. `args` are further ones of `helm template`.

@@ -10,11 +10,12 @@ mod marks;
 mod name;
 mod plan;
 mod status;
+mod store;
 
 pub use claim::{ClaimPatch, ClaimSpec, InvalidField, Mode, Source};
 pub use cluster::{
-    ClusterSpec, Endpoint, Environment, ExternalSecretStore, FileStore, HostPort, KubernetesStore, Limits, Provisioner,
-    SecretRef, SslMode, StoreSpec, StreamingTopology, TlsSpec, Topology,
+    ClusterSpec, Endpoint, Environment, HostPort, Limits, Provisioner, SecretRef, SslMode, StreamingTopology, TlsSpec,
+    Topology,
 };
 pub use credential::{CA_KEY, CREDENTIAL_KEYS, Credential, CredentialTarget};
 pub use event::{Event, EventKind, Operation, OperationKind, OperationState};
@@ -25,3 +26,4 @@ pub use status::{
     ClusterStatus, Condition, ConditionStatus, Database, DatabaseState, Member, MemberRole, RoleStatus, Roles,
     StoreLocation, set_condition,
 };
+pub use store::{ExternalSecretStore, FileStore, KubernetesStore, StoreSpec};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pgtenant_lab::CertificateAuthority;
-use pgtenant_tests::{Answer, Folder, Kube, SiteOptions, databases, soon, unique};
+use pgtenant_tests::{Answer, Folder, Kube, Site, SiteOptions, databases, soon, unique};
 use rand::RngExt as _;
 use reqwest::{Certificate, Client};
 use secrecy::ExposeSecret as _;
@@ -235,6 +235,8 @@ async fn a_certificate_that_is_spoilt_or_lost_is_replaced_while_objects_are_read
     for (loss, data) in [
         ("it is garbage", Some(with("garbage", "garbage"))),
         ("it is another authority's", Some(with(&strange.certificate, strange.key.expose_secret()))),
+        ("nobody trusts it", Some(json!({"data": {"ca.crt": STANDARD.encode("garbage")}}))),
+        ("it can not be written", Some(json!({"immutable": true, "data": {"tls.crt": STANDARD.encode("garbage")}}))),
         ("it is deleted", None),
     ] {
         match data {
@@ -257,4 +259,57 @@ async fn a_certificate_that_is_spoilt_or_lost_is_replaced_while_objects_are_read
 
 async fn verifies_owned(authority: String, url: String) -> Result<(), String> {
     verifies(&authority, &url).await
+}
+
+/// As cert-manager does, which is not here: it keeps the files, and tells the API server.
+#[tokio::test]
+async fn files_that_somebody_else_keeps_are_served_as_they_change() {
+    let lab = pgtenant_testkit::own_kubernetes().await;
+    let kube = Kube::new(&lab.kubeconfig());
+    let own = kube.install("pgtenant-system").await;
+    let kubernetes = Some((own.kubeconfig().to_owned(), "pgtenant-system".to_owned()));
+    let site = Site::new(SiteOptions { kubernetes, ..SiteOptions::shared().await }).await;
+    let folder = Folder::new("certificates");
+    let address = format!("127.0.0.1:{}", pgtenant_lab::free_port());
+    let (base, url) = (format!("https://{address}"), format!("https://{address}/convert"));
+    let renew = |name: &str| {
+        let authority = CertificateAuthority::open_or_create(&folder.join(name)).unwrap();
+        let issued = authority.issue(&["127.0.0.1"]).unwrap();
+        std::fs::write(folder.join("tls.key"), issued.key.expose_secret()).unwrap();
+        std::fs::write(folder.join("tls.crt"), &issued.certificate).unwrap();
+        authority.certificate().to_owned()
+    };
+    let first = renew("first");
+    let serve = site
+        .serve_with(
+            "serve",
+            &[
+                ("PGTENANT_KUBERNETES__WEBHOOK_TLS_DIR", &folder.path().to_string_lossy()),
+                ("PGTENANT_KUBERNETES__WEBHOOK_URL", &base),
+                ("PGTENANT_KUBERNETES__WEBHOOK_LISTEN", &address),
+            ],
+        )
+        .await;
+    serve.is_ready().await;
+    soon("the first certificate is served", || verifies_owned(first.clone(), url.clone())).await;
+
+    let client = json!({"url": url, "caBundle": STANDARD.encode(&first)});
+    let webhook = json!({"conversionReviewVersions": ["v1"], "clientConfig": client});
+    let conversion = json!({"spec": {"conversion": {"strategy": "Webhook", "webhook": webhook}}});
+    kube.api().patch(DEFINITION, conversion).await.expect(200);
+    let namespace = kube.namespace("files").await;
+    kube.create(&namespace, "db", json!({"cluster": "none"})).await;
+    soon("objects are converted", || async {
+        let answer = kube.api().get(&format!("{}/db", path("v1alpha1", &namespace))).await;
+        if answer.json["spec"]["roleDeletionPolicy"] == "Delete" { Ok(()) } else { Err(answer.text) }
+    })
+    .await;
+
+    // Half of it does no harm.
+    std::fs::write(folder.join("tls.key"), "").unwrap();
+    let second = renew("second");
+    soon("the second certificate is served", || verifies_owned(second.clone(), url.clone())).await;
+    assert!(verifies(&first, &url).await.is_err(), "not any more");
+    let (told, _) = told(&kube).await;
+    assert_eq!(told, first, "whoever keeps the files tells the API server");
 }

@@ -137,3 +137,30 @@ async fn a_claim_of_another_door_is_left_alone_until_it_is_released_there() {
     api.delete(&format!("{}/db", rest(&namespace))).await.expect(202);
     api.is_gone(&namespace, "db").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_object_that_waits_for_another_doors_claim_goes_on_when_that_is_removed() {
+    let plane = shared::kubernetes().await;
+    let (kube, api) = (plane.kube(), plane.plane.api());
+    let namespace = kube.namespace("waits").await;
+    kube.ready(&namespace, "db", json!({})).await;
+    let former = kube.credential(&namespace, "db", "admin").await;
+    let all = rest(&namespace);
+    let (path, release) = (format!("{all}/db"), format!("{all}/db/release"));
+    answered(|| api.ask(&release)).await.expect(202);
+    kube.is_because(&namespace, "db", "Released").await;
+    let taken = answered(|| api.post(&all, json!({"name": "db"}))).await;
+    assert!([200, 201].contains(&taken.status), "{}", taken.text);
+    kube.is_because(&namespace, "db", "OtherDoor").await;
+    api.is_ready(&namespace, "db").await;
+
+    answered(|| api.delete(&path)).await.expect(202);
+    kube.is_ready(&namespace, "db").await;
+    let shown = api.get(&path).await.expect(200).json;
+    assert_eq!(shown["source"], "kubernetes");
+    let admin = kube.credential(&namespace, "db", "admin").await;
+    assert_ne!(admin.password, former.password, "it is another database");
+    assert_eq!(try_sql(&admin, "select 1").await, Ok(()));
+    kube.delete(&namespace, "db").await;
+    kube.is_gone(&namespace, "db").await;
+}

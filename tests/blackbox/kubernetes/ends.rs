@@ -102,6 +102,7 @@ async fn a_claim_ends_half_made_or_with_its_cluster_or_the_control_plane_away() 
     for (name, mode) in [
         ("alone", "standard"),
         ("kept", "protected"),
+        ("nearly", "standard"),
         ("was", "standard"),
         ("still", "protected"),
         ("stripped", "standard"),
@@ -110,7 +111,9 @@ async fn a_claim_ends_half_made_or_with_its_cluster_or_the_control_plane_away() 
         kube.ready(&namespace, name, json!({"mode": mode})).await;
     }
     serve.stop().await;
-    for name in ["alone", "kept"] {
+    // Nobody has written that down before it is deleted.
+    kube.change(&namespace, "nearly", json!({"mode": "protected"})).await;
+    for name in ["alone", "kept", "nearly"] {
         kube.delete(&namespace, name).await;
         let object =
             kube.find(&format!("{}/{name}", databases(&namespace))).await.expect("it waits for a control plane");
@@ -125,8 +128,10 @@ async fn a_claim_ends_half_made_or_with_its_cluster_or_the_control_plane_away() 
     kube.create(&namespace, "quick", json!({})).await;
     let serve = site.serve("later").await;
     nothing_is_left(site, &kube, &namespace, "alone").await;
-    kube.is_gone(&namespace, "kept").await;
-    assert_eq!(state(site, &namespace, "kept").await, "Retained");
+    for name in ["kept", "nearly"] {
+        kube.is_gone(&namespace, name).await;
+        assert_eq!(state(site, &namespace, name).await, "Retained", "{name}");
+    }
 
     // Deleted while the cluster is away: it says so and waits; what is kept need not wait.
     let superuser = site.superuser.clone();
@@ -150,7 +155,7 @@ async fn a_claim_ends_half_made_or_with_its_cluster_or_the_control_plane_away() 
     assert_eq!(superuser.get_port(), own.cluster.superuser().get_port());
     nothing_is_left(site, &kube, &namespace, "never").await;
     nothing_is_left(site, &kube, &namespace, "was").await;
-    for name in ["kept", "still"] {
+    for name in ["kept", "nearly", "still"] {
         kube.ready(&namespace, name, json!({"mode": "standard"})).await;
     }
     vanished_claims_are_kept(site, &kube, &namespace, &stripped).await;
@@ -254,6 +259,9 @@ async fn a_protected_claim_that_is_made_again_has_its_passwords_and_data() {
         before.push(kube.credential(&namespace, "db", tier).await);
     }
     can(&before[2], "create table orders (id int)").await;
+    // A new object counts its generations anew.
+    kube.change(&namespace, "db", json!({"connectionLimit": 7})).await;
+    kube.is_ready(&namespace, "db").await;
     kube.delete(&namespace, "db").await;
     kube.is_gone(&namespace, "db").await;
     assert_eq!(state(site, &namespace, "db").await, "Retained");

@@ -5,46 +5,6 @@ use serde_json::{Value, json};
 
 use crate::shared::KubePlane;
 
-/// The part of the operator's definition that is used, as its documentation has it; other fields are pruned.
-fn definition() -> Value {
-    let text = json!({"type": "string"});
-    let object = |properties: Value| json!({"type": "object", "properties": properties});
-    let list = |properties: Value| json!({"type": "array", "items": {"type": "object", "properties": properties}});
-    let remote = object(json!({
-        "key": text, "property": text,
-        "conversionStrategy": {"type": "string", "default": "Default"},
-        "decodingStrategy": {"type": "string", "default": "None"},
-    }));
-    let labels = json!({"type": "object", "additionalProperties": text});
-    let spec = object(json!({
-        "refreshInterval": {"type": "string", "default": "1h0m0s"},
-        "secretStoreRef": object(json!({"kind": text, "name": text})),
-        "target": object(json!({
-            "name": text,
-            "creationPolicy": {"type": "string", "default": "Owner"},
-            "deletionPolicy": {"type": "string", "default": "Retain"},
-            "template": object(json!({
-                "engineVersion": {"type": "string", "default": "v2"},
-                "mergePolicy": {"type": "string", "default": "Replace"},
-                "metadata": object(json!({"annotations": labels, "labels": labels})),
-            })),
-        })),
-        "data": list(json!({"secretKey": text, "remoteRef": remote})),
-        "dataFrom": list(json!({"extract": remote})),
-    }));
-    json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": "externalsecrets.external-secrets.io"},
-        "spec": {
-            "group": "external-secrets.io", "scope": "Namespaced",
-            "names": {"kind": "ExternalSecret", "plural": "externalsecrets", "singular": "externalsecret"},
-            "versions": [{
-                "name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": object(json!({"spec": spec}))},
-            }],
-        },
-    })
-}
-
 fn all(namespace: &str) -> String {
     format!("/apis/external-secrets.io/v1/namespaces/{namespace}/externalsecrets")
 }
@@ -95,7 +55,7 @@ async fn manifests_for_the_external_secrets_operator_are_kept_as_documented() {
     let object = kube.is_because(&namespace, "db", "StoreFailed").await;
     let message = condition(&object, "Ready")["message"].as_str().unwrap().to_owned();
     assert!(message.contains("install the External Secrets Operator"), "{message}");
-    kube.apply(&[definition()]).await.expect(0);
+    kube.install_external_secrets().await;
     let object = kube.is_ready(&namespace, "db").await;
     assert_eq!(object["status"]["roles"]["read"]["secret"], format!("{namespace}-db-read"));
     are_as_promised(&kube, &namespace, "db", "as documented").await;
@@ -126,7 +86,13 @@ async fn manifests_for_the_external_secrets_operator_are_kept_as_documented() {
     let made = kube.api().post(&all(&namespace), foreign).await.expect(201).json;
     kube.create(&namespace, "other", json!({})).await;
     kube.is_because(&namespace, "other", "StoreConflict").await;
-    for name in ["db", "other"] {
+    // So is a Secret, which the operator would take over.
+    let foreign = json!({"metadata": {"name": format!("{namespace}-third-read")}, "stringData": {"theirs": "x"}});
+    let secrets = format!("/api/v1/namespaces/{namespace}/secrets");
+    let secret = kube.api().post(&secrets, foreign).await.expect(201).json;
+    kube.create(&namespace, "third", json!({})).await;
+    kube.is_because(&namespace, "third", "StoreConflict").await;
+    for name in ["db", "other", "third"] {
         kube.delete(&namespace, name).await;
         kube.is_gone(&namespace, name).await;
     }
@@ -134,4 +100,6 @@ async fn manifests_for_the_external_secrets_operator_are_kept_as_documented() {
     let left = left["items"].as_array().unwrap();
     assert_eq!(left.len(), 1, "{left:?}");
     assert_eq!(left[0]["metadata"]["resourceVersion"], made["metadata"]["resourceVersion"]);
+    let now = kube.secret(&namespace, &format!("{namespace}-third-read")).await.unwrap();
+    assert_eq!(now["metadata"]["resourceVersion"], secret["metadata"]["resourceVersion"]);
 }

@@ -62,21 +62,6 @@ fn asked(log: &str, named: &Needs) -> (Needs, Vec<String>) {
     (all, forbidden)
 }
 
-/// As External Secrets Operator 0.16 has it, of which nothing runs here.
-fn external_secrets() -> Value {
-    json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": "externalsecrets.external-secrets.io"},
-        "spec": {
-            "group": "external-secrets.io", "scope": "Namespaced",
-            "names": {"kind": "ExternalSecret", "plural": "externalsecrets", "singular": "externalsecret"},
-            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
-                "type": "object", "x-kubernetes-preserve-unknown-fields": true,
-            }}}],
-        },
-    })
-}
-
 /// All that the control plane does in Kubernetes.
 async fn everything(plane: &KubePlane) {
     let kube = plane.kube();
@@ -139,7 +124,7 @@ async fn the_charts_role_has_each_verb_that_is_used_and_no_other() {
     let plane =
         KubePlane::start(&lab, SiteOptions { look: "2s".to_owned(), stores, ..SiteOptions::shared().await }).await;
     let kube = plane.kube();
-    kube.apply(&[external_secrets()]).await.expect(0);
+    kube.install_external_secrets().await;
     let roles = kube.rendered("pgtenant-system", &["--set", "externalSecrets.enabled=true"]).await;
     let roles: Vec<_> = roles.into_iter().filter(|one| one["kind"] == "ClusterRole" || one["kind"] == "Role").collect();
     kube.apply(&roles).await.expect(0);

@@ -13,10 +13,10 @@ if phase == nil then
   return is("Progressing", "Waiting for pgtenant to look at it")
 end
 
-local message = status.message
+local message
 for _, condition in ipairs(status.conditions or {}) do
-  if condition.type == "Ready" or condition.type == "Succeeded" then
-    message = message or condition.message
+  if condition.type == "Complete" then
+    message = condition.message
   end
 end
 
