@@ -12,7 +12,7 @@ use pgtenant_lab::KubernetesBinaries;
 use reqwest::{Certificate, Client};
 use serde_json::{Value, json};
 
-use crate::{Api, Credential, Finished, Folder, eventually, repository, run, unique};
+use crate::{Api, Credential, Finished, Folder, Relay, eventually, repository, run, unique};
 
 /// What is in `crds/` and in the chart's roles: everything that the control plane needs there.
 const KINDS: [&str; 6] =
@@ -63,12 +63,27 @@ impl Kube {
 
     /// Somebody else's access, by a bearer token.
     pub fn with_token(&self, token: &str) -> Self {
-        let mut config: Value =
-            serde_json::from_str(&fs::read_to_string(&self.kubeconfig).expect("a kubeconfig")).expect("JSON");
-        config["users"][0]["user"]["token"] = json!(token);
-        let file = self.folder.join(format!("{}.kubeconfig", unique("token")));
+        self.with("/users/0/user/token", token)
+    }
+
+    /// The same access over a wire that can be cut.
+    pub async fn over_relay(&self) -> (Self, Relay) {
+        let config = self.config();
+        let server = config["clusters"][0]["cluster"]["server"].as_str().expect("a URL");
+        let relay = Relay::start(server.trim_start_matches("https://")).await;
+        (self.with("/clusters/0/cluster/server", &format!("https://{}", relay.address())), relay)
+    }
+
+    fn with(&self, field: &str, text: &str) -> Self {
+        let mut config = self.config();
+        *config.pointer_mut(field).expect("the field") = json!(text);
+        let file = self.folder.join(format!("{}.kubeconfig", unique("other")));
         fs::write(&file, config.to_string()).expect("a kubeconfig");
         Self::new(&file)
+    }
+
+    fn config(&self) -> Value {
+        serde_json::from_str(&fs::read_to_string(&self.kubeconfig).expect("a kubeconfig")).expect("JSON")
     }
 
     /// `kubectl` with these arguments.

@@ -304,3 +304,48 @@ async fn two_control_planes_do_nothing_twice_and_one_that_stalled_writes_nothing
     let admin = kube.credential(&namespace, "db-00", "admin").await;
     assert_eq!(try_sql(&admin, "select 1").await, Ok(()));
 }
+
+/// It goes on hearing the ledger, and knows objects as they were.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_cut_off_from_the_api_server_undoes_nothing() {
+    let lab = pgtenant_testkit::own_kubernetes().await;
+    let kube = Kube::new(&lab.kubeconfig());
+    let own = kube.install("pgtenant-system").await;
+    let kubernetes = Some((own.kubeconfig().to_owned(), "pgtenant-system".to_owned()));
+    let options =
+        SiteOptions { look: "10m".to_owned(), lease: "5s".to_owned(), kubernetes, ..SiteOptions::shared().await };
+    let site = Site::new(options).await;
+    let (wired, relay) = own.over_relay().await;
+    let kubeconfig = wired.kubeconfig().to_string_lossy().into_owned();
+    let cut_off = site.serve_with("cut-off", &[("PGTENANT_KUBERNETES__KUBECONFIG", &kubeconfig)]).await;
+    let mut replicas = vec![cut_off];
+    assert_eq!(leader(&replicas, &[0]).await, 0);
+    let namespace = kube.namespace("cut").await;
+    for (name, mode) in [("gone", "standard"), ("kept", "protected"), ("changed", "standard")] {
+        kube.ready(&namespace, name, json!({"mode": mode})).await;
+    }
+
+    replicas.push(site.serve("other").await);
+    relay.cut(true);
+    assert_eq!(leader(&replicas, &[1]).await, 1);
+    for name in ["gone", "kept"] {
+        kube.delete(&namespace, name).await;
+        kube.is_gone(&namespace, name).await;
+    }
+    kube.change(&namespace, "changed", json!({"connectionLimit": 7})).await;
+    kube.is_ready(&namespace, "changed").await;
+    let sql = format!(
+        "select name || ' ' || state || ' ' || coalesce(connection_limit, 0) from claims
+         where namespace = '{namespace}' order by name"
+    );
+    // Longer than it waits for an answer of the API server.
+    never("something came back", Duration::from_secs(20), || async {
+        let found = site.ledger_rows(&sql).await;
+        if found == ["changed Ready 7", "kept Retained 0"] { Ok(()) } else { Err(format!("{found:?}")) }
+    })
+    .await;
+    relay.cut(false);
+    assert_eq!(leader(&replicas, &[0, 1]).await, 1);
+    kube.change(&namespace, "changed", json!({"connectionLimit": 8})).await;
+    kube.is_ready(&namespace, "changed").await;
+}
