@@ -9,7 +9,7 @@ use futures::TryStreamExt as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::AbortHandle;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{DbError, Severity, SqlState};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Connection, Row, SimpleQueryMessage, Statement};
 
@@ -170,7 +170,8 @@ impl Session {
         let spoilt = live.spoilt.swap(true, Ordering::Relaxed);
         match tokio::time::timeout(deadline, send(&live.client)).await {
             Ok(result) => {
-                live.spoilt.store(spoilt, Ordering::Relaxed);
+                let ended = result.as_ref().is_err_and(ends_the_connection);
+                live.spoilt.store(spoilt || ended, Ordering::Relaxed);
                 result.map_err(Cause::Error)
             }
             Err(_) => {
@@ -179,6 +180,12 @@ impl Session {
             }
         }
     }
+}
+
+/// After a FATAL or PANIC the server closes the connection, which is not seen at once.
+fn ends_the_connection(error: &tokio_postgres::Error) -> bool {
+    let severity = error.as_db_error().map(DbError::parsed_severity);
+    error.is_closed() || matches!(severity, Some(Some(Severity::Fatal | Severity::Panic)))
 }
 
 impl Cause {
