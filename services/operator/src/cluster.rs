@@ -128,8 +128,10 @@ async fn describe(object: &PostgresqlCluster, context: &Context) -> Result<Optio
     };
     add_finalizer(object, FINALIZER, context).await?;
     let known = within_deadline(async { cluster(&mut *context.ledger.acquire().await?, &name).await }).await?;
-    if known.is_some_and(|known| known.source == DOOR && known.spec.0 == spec && !known.removing) {
-        return Ok(None);
+    match known {
+        Some(known) if known.source != DOOR => return Ok(Some(other_source(&name))),
+        Some(known) if known.spec.0 == spec && !known.removing => return Ok(None),
+        _ => {}
     }
     require_live(object, context).await?;
     let put = within_deadline(async {
@@ -139,11 +141,13 @@ async fn describe(object: &PostgresqlCluster, context: &Context) -> Result<Optio
         Ok(put)
     });
     Ok(match put.await? {
-        PutCluster::OtherSource => {
-            Some(("OtherSource", format!("the settings describe a cluster {name:?} already; choose another name")))
-        }
+        PutCluster::OtherSource => Some(other_source(&name)),
         PutCluster::Changed | PutCluster::Same => None,
     })
+}
+
+fn other_source(name: &str) -> Refusal {
+    ("OtherSource", format!("the settings describe a cluster {name:?} already; choose another name"))
 }
 
 fn status(
