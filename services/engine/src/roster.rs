@@ -5,14 +5,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use pgtenant_ledger::{Ledger, LedgerError, clusters, within_deadline};
-use pgtenant_model::{ClusterSpec, InvalidField};
+use pgtenant_model::{ClusterSpec, ClusterStatus, InvalidField};
 use pgtenant_secrets::Access;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
-use crate::watch::unusable;
 
 /// A description that was announced while nobody listened is read after this time.
 const LOOK: Duration = Duration::from_secs(30);
@@ -123,7 +122,7 @@ impl Roster {
 /// Says in the cluster's status why this replica does not work on it.
 async fn report(ledger: &Ledger, name: &str, fault: &InvalidField) {
     tracing::error!(cluster = name, "can not be used: {fault}");
-    let status = unusable(fault.to_string());
+    let status = ClusterStatus { problem: Some(fault.to_string()), ..ClusterStatus::default() };
     let written: Result<(), LedgerError> = within_deadline(async {
         pgtenant_ledger::set_cluster_status(&mut *ledger.acquire().await?, name, &status).await.map(drop)
     })

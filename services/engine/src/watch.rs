@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
 use pgtenant_ledger::{
     ClaimFilter, Ledger, LedgerError, NewEvent, append_event, claims, look_soon, set_cluster_status,
 };
@@ -81,7 +80,7 @@ impl Watch<'_> {
         self.read_login(memory).await;
         let mut status = match self.cluster.observe().await {
             Ok(observation) => observation.status(),
-            Err(cause) => unusable(cause.to_string()),
+            Err(cause) => ClusterStatus { problem: Some(cause.to_string()), ..ClusterStatus::default() },
         };
         let due = memory.inspected.is_none_or(|at| at.elapsed() > INSPECTION);
         if status.primary.is_some() && due {
@@ -250,11 +249,6 @@ impl Watch<'_> {
             .await
             .map(|owner: Option<ClaimKey>| owner.is_some())
     }
-}
-
-/// Seen now, and of no use.
-pub(crate) fn unusable(problem: String) -> ClusterStatus {
-    ClusterStatus { problem: Some(problem), observed_at: Some(Utc::now()), ..ClusterStatus::default() }
 }
 
 /// Whether two looks saw the same, apart from the time and how far standbys are behind.

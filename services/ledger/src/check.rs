@@ -19,7 +19,11 @@ pub async fn check(db: &mut PgConnection, key: &ClaimKey, spec: &ClaimSpec, sour
             check_cluster(db, key, spec).await?;
             check_immutable(&claim, spec)
         }
-        None => check_new(db, key, spec, false).await,
+        None => match check_new(db, key, spec, false).await {
+            // Made at the same moment.
+            Err(Refused::Exists(_)) => Ok(()),
+            other => other,
+        },
     }
 }
 

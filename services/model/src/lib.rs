@@ -6,6 +6,7 @@ mod claim;
 mod cluster;
 mod credential;
 mod event;
+mod host_port;
 mod marks;
 mod name;
 mod plan;
@@ -14,11 +15,11 @@ mod store;
 
 pub use claim::{ClaimPatch, ClaimSpec, InvalidField, Mode, Source};
 pub use cluster::{
-    ClusterSpec, Endpoint, Environment, HostPort, Limits, Provisioner, SecretRef, SslMode, StreamingTopology, TlsSpec,
-    Topology,
+    ClusterSpec, Endpoint, Environment, Limits, Provisioner, SecretRef, SslMode, StreamingTopology, TlsSpec, Topology,
 };
 pub use credential::{CA_KEY, CREDENTIAL_KEYS, Credential, CredentialTarget};
 pub use event::{Event, EventKind, Operation, OperationKind, OperationState};
+pub use host_port::HostPort;
 pub use marks::{CLAIM_LABEL, MANAGED_BY, RELOADER, STORE_MANAGER, TIER_LABEL};
 pub use name::{ClaimKey, InvalidName, MAX_DATABASE_BYTES, MAX_IDENTIFIER_BYTES, NameRule, Tier, check_label};
 pub use plan::{ChangeReport, ClaimPlan, PlanAction, PlanReport, PlanRequest, PlannedClaim};

@@ -62,6 +62,11 @@ pub(super) fn decide(object: &PostgresqlDatabase, found: Option<&Claim>) -> Step
     }
 }
 
+/// Whether the claim is there for this very object.
+pub(super) fn is_held(claim: &Claim, object: &PostgresqlDatabase) -> bool {
+    claim.wish == Wish::Present && is_of(claim, object)
+}
+
 /// Whether this very object was written down, not another one of its name.
 pub(super) fn is_of(claim: &Claim, object: &PostgresqlDatabase) -> bool {
     claim.source == Source::Kubernetes && claim.source_ref == object.uid()

@@ -32,7 +32,7 @@ use crate::events;
 use crate::heard::Heard;
 use crate::object::{add_finalizer, put_status, remove_finalizer};
 use crate::retry::again;
-use decide::{Ending, Refusal, Step, decide, ending};
+use decide::{Ending, Refusal, Step, decide, ending, is_held};
 use status::{nothing_to_tell, status};
 
 pub(crate) use secrets::watch_secrets;
@@ -121,9 +121,8 @@ async fn reconcile(object: Arc<PostgresqlDatabase>, context: Arc<Context>) -> Re
     {
         return Ok(Action::requeue(wait));
     }
-    let held = |claim: &Claim| claim.wish == Wish::Present && claim.source_ref == object.uid();
     // Somebody took it away.
-    if !new && claim.as_ref().is_some_and(held) {
+    if !new && claim.as_ref().is_some_and(|claim| is_held(claim, &object)) {
         add_finalizer(&*object, FINALIZER, &context).await?;
     }
     let status = status(&object, claim.as_ref(), refusal.as_ref(), Utc::now());

@@ -8,7 +8,7 @@ use kube::Resource as _;
 use pgtenant_ledger::{Claim, Wish};
 use pgtenant_model::{Condition as ClaimCondition, ConditionStatus, DatabaseState, Endpoint, RoleStatus, Roles};
 
-use super::decide::{Refusal, is_of};
+use super::decide::{Refusal, is_held};
 use crate::crd::{DatabaseStatus, EndpointStatus, PostgresqlDatabase, RoleResourceStatus, RolesStatus, StoreStatus};
 use crate::time::time;
 
@@ -59,10 +59,9 @@ pub(super) fn status(
         conditions.push(ready);
     }
     conditions.sort_by_key(|one| (one.type_ != READY, one.type_.clone()));
-    let own = claim.filter(|claim| claim.wish == Wish::Present && is_of(claim, object));
     let state = match (claim, refusal) {
         // What was wished before goes on, and what is wished now does not come.
-        (Some(_), Some(_)) if own.is_some() => DatabaseState::Degraded,
+        (Some(claim), Some(_)) if is_held(claim, object) => DatabaseState::Degraded,
         (None, _) | (_, Some(_)) => DatabaseState::Failed,
         (Some(claim), None) => claim.state,
     };

@@ -84,7 +84,8 @@ async fn serve(listen: SocketAddr, tls: RustlsConfig, ledger: Ledger, stop: Canc
     let router = Router::new()
         .route("/convert", post(review::convert))
         .route("/validate", post(admit::validate))
-        .layer(DefaultBodyLimit::max(LARGEST_REVIEW))
+        // `in_turn` has read the body by then, and no more of it than is allowed.
+        .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(
             Arc::new(Turns { read: Semaphore::new(READ), answer: Semaphore::new(AT_ONCE) }),
             in_turn,

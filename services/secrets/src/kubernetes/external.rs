@@ -35,15 +35,18 @@ impl ExternalSecrets {
         Self { client, resource, spec }
     }
 
-    /// The External Secrets Operator takes a Secret of this name over, whoever has made it, unless something else owns it.
+    /// The External Secrets Operator takes a Secret of this name over, whoever has made it, unless something else owns it. One of
+    /// ours may go on as the operator's, where the cluster had the store `kubernetes` before.
     async fn check_no_secret(&self, target: &CredentialTarget) -> Result<(), Fault> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), target.key.namespace());
         let Some(secret) = ask(api.get_metadata_opt(&target.role())).await? else { return Ok(()) };
         let made_by_it = |owner: &OwnerReference| owner.kind == "ExternalSecret" && owner.name == target.role();
-        if secret.metadata.owner_references.iter().flatten().any(made_by_it) {
+        if is_marked(&secret.metadata, target) || secret.metadata.owner_references.iter().flatten().any(made_by_it) {
             return Ok(());
         }
-        Err(Fault::Foreign("a Secret of this name is there, which no ExternalSecret has made".to_owned()))
+        Err(Fault::Foreign(
+            "a Secret of this name is there, which neither pgtenant nor an ExternalSecret has made".to_owned(),
+        ))
     }
 
     /// What this store wishes to be in the manifest; the operator adds defaults to it.
