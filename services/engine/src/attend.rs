@@ -77,6 +77,7 @@ impl Attendant {
     async fn succeeded(&self, work: &Work, done: Done, progress: Progress) -> Result<(), LedgerError> {
         let result = if progress.changes.is_empty() { "unchanged" } else { "changed" };
         counter!("pgtenant_looks_total", "result" => result).increment(1);
+        self.cluster.note_cut_off(false);
         self.finish(work, &outcome::succeeded(work, done, progress, &self.engine.settings, Utc::now())).await
     }
 
@@ -85,6 +86,9 @@ impl Attendant {
             return Err(LedgerError::Fenced(work.claim.key.to_string()));
         }
         counter!("pgtenant_looks_total", "result" => "failed").increment(1);
+        if failure.cut_off() {
+            self.cluster.note_cut_off(true);
+        }
         tracing::warn!(step = failure.step, reason = failure.reason(), "{}", failure.message());
         self.finish(work, &outcome::failed(work, failure, progress, Utc::now())).await
     }

@@ -27,6 +27,8 @@ pub(crate) struct Cluster {
     parts: Mutex<Option<Parts>>,
     /// The server refused the login: it may have been changed there and where it is read from.
     refused: AtomicBool,
+    /// A store did not answer this replica when it was last asked.
+    cut_off: AtomicBool,
 }
 
 #[derive(Debug, Clone)]
@@ -63,6 +65,7 @@ impl Cluster {
             access,
             parts: Mutex::default(),
             refused: AtomicBool::new(false),
+            cut_off: AtomicBool::new(false),
         })
     }
 
@@ -135,6 +138,16 @@ impl Cluster {
     /// The server has refused the control plane's own login.
     pub(crate) fn login_refused(&self) {
         self.refused.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the stores can be reached from here, as a look has just found.
+    pub(crate) fn note_cut_off(&self, cut_off: bool) {
+        self.cut_off.store(cut_off, Ordering::Relaxed);
+    }
+
+    /// Whether a store did not answer this replica when it was last asked.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::Relaxed)
     }
 
     /// Whether the login was refused since this was last asked.

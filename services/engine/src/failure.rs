@@ -143,6 +143,11 @@ impl Failure {
         self.step != "prove" && state == Some("28P01")
     }
 
+    /// Whether a store did not answer: another replica may be able to reach it.
+    pub(crate) fn cut_off(&self) -> bool {
+        matches!(&*self.cause, Cause::Store(error) if error.fault.silent())
+    }
+
     /// Whether another replica may have the claim by now, so that nothing is to be written about it.
     pub(crate) fn lease_lost(&self) -> bool {
         match &*self.cause {

@@ -105,10 +105,9 @@ impl Inner {
         let watch = Watch { ledger: &self.ledger, cluster: &cluster, settings: &self.settings };
         let schedule = Schedule {
             ledger: &self.ledger,
-            cluster: &cluster.name,
+            cluster: &cluster,
             settings: &self.settings,
             holder: self.holder,
-            wake: &cluster.wake,
         };
         let attend = |taken| {
             let attendant = Attendant { engine: Arc::clone(&self), cluster: Arc::clone(&cluster) };

@@ -5,17 +5,19 @@ use std::time::{Duration, Instant};
 use pgtenant_ledger::{
     CLUSTERS_CHANNEL, Ledger, LedgerError, Take, WORK_CHANNEL, Work, next_due, take, within_deadline,
 };
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::EngineSettings;
+use crate::cluster::Cluster;
 use crate::roster::Roster;
 
 /// A sleep ends at the latest after this time, whatever the ledger said: a lost NOTIFY costs no more.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 const LEDGER_RETRY: Duration = Duration::from_millis(500);
+/// A replica from which a store can not be reached leaves work to the others for so long, who may be able to.
+const HEAD_START: Duration = Duration::from_secs(2);
 
 /// Work that was taken, and a moment before the ledger granted its lease.
 pub(crate) struct Taken {
@@ -26,10 +28,9 @@ pub(crate) struct Taken {
 /// One cluster's queue in this replica.
 pub(crate) struct Schedule<'a> {
     pub(crate) ledger: &'a Ledger,
-    pub(crate) cluster: &'a str,
+    pub(crate) cluster: &'a Cluster,
     pub(crate) settings: &'a EngineSettings,
     pub(crate) holder: Uuid,
-    pub(crate) wake: &'a Notify,
 }
 
 impl Schedule<'_> {
@@ -55,14 +56,14 @@ impl Schedule<'_> {
                     if all { LONGEST_SLEEP } else { Duration::ZERO }
                 }
                 Err(error) => {
-                    tracing::warn!(cluster = self.cluster, error = ?error, "the ledger does not answer");
+                    tracing::warn!(cluster = self.cluster.name, error = ?error, "the ledger does not answer");
                     LEDGER_RETRY
                 }
             };
             tokio::select! {
                 () = stop.cancelled() => break,
                 // With every place taken only a free place matters; the wake-up stays stored until then.
-                () = self.wake.notified(), if running.len() < self.settings.concurrency => {}
+                () = self.cluster.wake.notified(), if running.len() < self.settings.concurrency => {}
                 Some(ended) = running.join_next(), if !running.is_empty() => log_panic(ended),
                 () = tokio::time::sleep(nap) => {}
             }
@@ -76,7 +77,7 @@ impl Schedule<'_> {
             }
         };
         if tokio::time::timeout(self.settings.grace, rest).await.is_err() {
-            tracing::warn!(cluster = self.cluster, "stopped with claims under work; their leases run out");
+            tracing::warn!(cluster = self.cluster.name, "stopped with claims under work; their leases run out");
         }
     }
 
@@ -89,28 +90,33 @@ impl Schedule<'_> {
             limit: i64::try_from(limit).unwrap_or(1),
             urgent,
             lease: self.settings.lease,
+            head_start: self.head_start(),
         };
         let mut taken = Vec::new();
         // Wishes go first, but not for ever: a look that had no place for long gets one.
         for urgent in if pace.is_late(since) { [false, true] } else { [true, false] } {
             if urgent {
-                taken.extend(take(&mut db, self.cluster, wanted(true, free - taken.len())).await?);
+                taken.extend(take(&mut db, &self.cluster.name, wanted(true, free - taken.len())).await?);
             } else if taken.len() < free && pace.ready(since) {
                 pace.spend(since);
-                taken.extend(take(&mut db, self.cluster, wanted(false, 1)).await?);
+                taken.extend(take(&mut db, &self.cluster.name, wanted(false, 1)).await?);
             }
         }
         Ok(taken.into_iter().map(|work| Taken { work, since }).collect())
     }
 
+    fn head_start(&self) -> Duration {
+        if self.cluster.is_cut_off() { HEAD_START } else { Duration::ZERO }
+    }
+
     /// How long nothing will be due.
     async fn nap(&self, pace: &Pace) -> Duration {
-        let due = async { next_due(&mut *self.ledger.acquire().await?, self.cluster).await };
+        let due = async { next_due(&mut *self.ledger.acquire().await?, &self.cluster.name).await };
         match within_deadline(due).await {
             Ok((urgent, look)) => {
                 let look = look.map(|wait| wait.max(pace.wait(Instant::now())));
                 let next = urgent.into_iter().chain(look).min().unwrap_or(LONGEST_SLEEP);
-                next.clamp(Duration::from_millis(20), LONGEST_SLEEP)
+                (next + self.head_start()).clamp(Duration::from_millis(20), LONGEST_SLEEP)
             }
             Err(_) => LEDGER_RETRY,
         }

@@ -38,6 +38,8 @@ pub struct Take {
     pub urgent: bool,
     /// How long the lease holds without a renewal.
     pub lease: Duration,
+    /// Only what has been due for so long: other replicas, which can do it better, go first.
+    pub head_start: Duration,
 }
 
 /// Takes claims of `cluster` that are due and that nobody holds; those that have failed before come last.
@@ -48,7 +50,7 @@ pub async fn take(db: &mut PgConnection, cluster: &str, take: Take) -> Result<Ve
     let rows = sqlx::query(concat!(
         "with due as (
              select id as due_id from claims
-             where cluster = $1 and wish <> 'retained' and urgent = $2 and due_at <= now()
+             where cluster = $1 and wish <> 'retained' and urgent = $2 and due_at <= now() - $6 * interval '1 second'
                and (lease_until is null or lease_until < now())
              order by attempts > 0, due_at limit $3 for update skip locked)
          update claims set lease_holder = $4, lease_until = now() + $5 * interval '1 second', fence = fence + 1, woken = false,
@@ -61,6 +63,7 @@ pub async fn take(db: &mut PgConnection, cluster: &str, take: Take) -> Result<Ve
     .bind(take.limit)
     .bind(take.holder)
     .bind(take.lease.as_secs_f64())
+    .bind(take.head_start.as_secs_f64())
     .fetch_all(db)
     .await?;
     Ok(rows

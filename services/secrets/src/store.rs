@@ -138,6 +138,15 @@ impl Fault {
         move |errno| Self::Io { step, source: errno.into() }
     }
 
+    /// Whether the store said nothing: it, or the way to it, is out of order.
+    #[must_use]
+    pub fn silent(&self) -> bool {
+        match self {
+            Self::Kubernetes(fault) => fault.silent(),
+            Self::Broken(_) | Self::Foreign(_) | Self::Io { .. } => false,
+        }
+    }
+
     pub(crate) fn at(self, store: &'static str, action: Action, location: String) -> StoreError {
         StoreError { store, action, location, fault: self }
     }

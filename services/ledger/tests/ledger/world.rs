@@ -50,7 +50,7 @@ impl World {
 
     /// What `holder` is given of all wishes.
     pub(crate) async fn take(&self, holder: Uuid, limit: i64, lease: Duration) -> Vec<Work> {
-        let take_all = Take { holder, limit, urgent: true, lease };
+        let take_all = Take { holder, limit, urgent: true, lease, head_start: Duration::ZERO };
         take(&mut self.ledger.acquire().await.unwrap(), "default", take_all).await.unwrap()
     }
 }

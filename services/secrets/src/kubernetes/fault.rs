@@ -28,6 +28,15 @@ impl KubernetesFault {
         }
     }
 
+    /// Whether no API server said anything.
+    pub(crate) fn silent(&self) -> bool {
+        match self {
+            Self::Said(error) => !matches!(**error, kube::Error::Api(_)),
+            Self::Silent(_) => true,
+            Self::Contended => false,
+        }
+    }
+
     /// For people, in one line.
     pub(crate) fn text(&self) -> String {
         let text = match self {
