@@ -204,9 +204,16 @@ async fn a_change_by_hand_is_put_back_and_told_exactly() {
         let changes = |event: &Value| event["detail"]["changes"].as_array().map_or(0, Vec::len);
         // With the owner, PostgreSQL moves what the owner was granted; and it tells an expired password from a wrong one to nobody.
         let most = if drift.what.contains("owner") || drift.what.contains("expires") { 2 } else { 1 };
-        assert!(told.iter().map(changes).sum::<usize>() <= most, "{}: nothing but the difference: {told:#?}", drift.what);
+        assert!(
+            told.iter().map(changes).sum::<usize>() <= most,
+            "{}: nothing but the difference: {told:#?}",
+            drift.what
+        );
         for event in &told {
-            assert!(event["message"].as_str().unwrap().contains(event["detail"]["changes"][0].as_str().unwrap()), "{event}");
+            assert!(
+                event["message"].as_str().unwrap().contains(event["detail"]["changes"][0].as_str().unwrap()),
+                "{event}"
+            );
         }
     }
     waited.sort();

@@ -103,12 +103,8 @@ impl Inner {
     /// All that is done with one cluster.
     async fn work(self: Arc<Self>, cluster: Arc<Cluster>, stop: CancellationToken) {
         let watch = Watch { ledger: &self.ledger, cluster: &cluster, settings: &self.settings };
-        let schedule = Schedule {
-            ledger: &self.ledger,
-            cluster: &cluster,
-            settings: &self.settings,
-            holder: self.holder,
-        };
+        let schedule =
+            Schedule { ledger: &self.ledger, cluster: &cluster, settings: &self.settings, holder: self.holder };
         let attend = |taken| {
             let attendant = Attendant { engine: Arc::clone(&self), cluster: Arc::clone(&cluster) };
             async move { attendant.attend(taken).await }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::host_port::{HOST_PORT, HostPort};
-use crate::{ClaimSpec, InvalidField, StoreSpec, check_label};
+use crate::{ClaimSpec, InvalidField, Span, StoreSpec, check_label};
 
 /// A shared cluster: the settings file's `[clusters.NAME]`, and the spec of a `PostgresqlCluster`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
@@ -28,6 +28,22 @@ pub struct ClusterSpec {
     /// Where credentials are written: every one of them holds every credential.
     #[schemars(length(min = 1, max = 8))]
     pub stores: Vec<StoreSpec>,
+    /// Stores that were among `stores` and are to hold nothing any more: what was written there is removed, claim by claim.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub former_stores: Vec<StoreSpec>,
+    /// Passwords older than this are replaced, as `30d`; none: only when somebody asks, or has changed a store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub rotate_every: Option<Span>,
+    /// After a rotation the former login works for at least this time, so that everybody can read the new one.
+    #[serde(default = "rotate_overlap")]
+    #[schema(value_type = String)]
+    pub rotate_overlap: Span,
+    /// After this time the former login is locked even when it has sessions; those are not ended.
+    #[serde(default = "rotate_grace")]
+    #[schema(value_type = String)]
+    pub rotate_grace: Span,
     /// Namespaces that may have databases here; `*` at the end of an entry stands for anything.
     #[serde(default = "everything")]
     pub allowed_namespaces: Vec<String>,
@@ -37,6 +53,14 @@ pub struct ClusterSpec {
     /// Upper bounds.
     #[serde(default)]
     pub limits: Limits,
+}
+
+fn rotate_overlap() -> Span {
+    Span::from_secs(300)
+}
+
+fn rotate_grace() -> Span {
+    Span::from_secs(86_400)
 }
 
 fn everything() -> Vec<String> {
@@ -66,6 +90,92 @@ pub enum Environment {
 pub enum Topology {
     /// A primary and streaming standbys; the writable host is found by asking each.
     Streaming(StreamingTopology),
+    /// An Amazon Aurora cluster, as RDS describes it.
+    Aurora(AuroraTopology),
+}
+
+/// An Amazon Aurora PostgreSQL cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AuroraTopology {
+    /// The region, as `eu-west-1`.
+    pub region: String,
+    /// The cluster's identifier.
+    pub cluster_identifier: String,
+    /// An RDS Proxy that is to know the tenants' credentials; needs the store `awsSecretsManager`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
+    /// Makes the cluster where there is none, and shows what is not as described here; nothing is ever deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub create: Option<AuroraCreate>,
+}
+
+/// How an Aurora Serverless v2 cluster is made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AuroraCreate {
+    /// Capacity units at least, in steps of 0.5; 0 lets it pause when nobody is connected.
+    #[schemars(range(min = 0.0, max = 256.0))]
+    pub min_acu: Acu,
+    /// Capacity units at most.
+    #[schemars(range(min = 0.5, max = 256.0))]
+    pub max_acu: Acu,
+    /// The engine's version; default: the newest that RDS offers by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine_version: Option<String>,
+    /// A writer and readers: how many in all.
+    #[serde(default = "two")]
+    #[schemars(range(min = 1, max = 16))]
+    pub instances: u8,
+    /// The DB subnet group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subnet_group: Option<String>,
+    /// Security groups.
+    #[serde(default)]
+    pub security_group_ids: Vec<String>,
+    /// The key that encrypts the storage; default: `aws/rds`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kms_key_id: Option<String>,
+}
+
+/// Aurora capacity units, in halves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(try_from = "f64", into = "f64")]
+#[schema(value_type = f64)]
+pub struct Acu(u16);
+
+impl TryFrom<f64> for Acu {
+    type Error = String;
+
+    fn try_from(units: f64) -> Result<Self, String> {
+        let halves = units * 2.0;
+        let whole = (0..=512_u16).find(|number| (f64::from(*number) - halves).abs() < f64::EPSILON);
+        whole.map(Self).ok_or_else(|| format!("{units} is not from 0 to 256 in steps of 0.5"))
+    }
+}
+
+impl From<Acu> for f64 {
+    fn from(acu: Acu) -> Self {
+        Self::from(acu.0) / 2.0
+    }
+}
+
+impl schemars::JsonSchema for Acu {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Acu".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "number", "multipleOf": 0.5})
+    }
+}
+
+fn two() -> u8 {
+    2
 }
 
 /// Hosts of which one is writable.
@@ -100,7 +210,7 @@ fn postgres_port() -> u16 {
 }
 
 /// The login that makes databases and roles: CREATEDB and CREATEROLE, not superuser. Its password comes from exactly one of
-/// `passwordFile` and `secretRef`.
+/// `passwordFile`, `secretRef` and `awsSecret`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Provisioner {
@@ -114,9 +224,31 @@ pub struct Provisioner {
     /// A Kubernetes Secret with the keys `username` and `password`, of type `kubernetes.io/basic-auth` for example.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
+    /// A secret in AWS Secrets Manager: JSON with the keys `username` and `password`. Where it does not exist and the topology
+    /// is `aurora`, pgtenant makes the provisioner with the cluster's master login and writes it there. Its password can be
+    /// rotated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aws_secret: Option<AwsSecretRef>,
     /// The database in which it works when it is in no tenant's.
     #[serde(default = "maintenance_database")]
     pub database: String,
+}
+
+/// A secret in AWS Secrets Manager.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AwsSecretRef {
+    /// The secret's name or ARN.
+    pub name: String,
+    /// The region; default: the one of the environment or the profile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+}
+
+impl fmt::Display for AwsSecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AWS secret {}", self.name)
+    }
 }
 
 /// A Kubernetes Secret.
@@ -207,15 +339,55 @@ impl Default for Limits {
     }
 }
 
+impl Topology {
+    fn problems(&self) -> Vec<InvalidField> {
+        let mut problems = Vec::new();
+        let mut say =
+            |field: &str, message: String| problems.push(InvalidField::new(format!("topology.{field}"), message));
+        match self {
+            Self::Streaming(StreamingTopology { hosts }) => {
+                if hosts.is_empty() || hosts.len() > 32 {
+                    say("streaming.hosts", "list 1 to 32 hosts".to_owned());
+                }
+            }
+            Self::Aurora(AuroraTopology { region, cluster_identifier, proxy: _, create }) => {
+                let plain =
+                    |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+                if !plain(region) {
+                    say("aurora.region", format!("{region:?} is not a region, as eu-west-1"));
+                }
+                if !plain(cluster_identifier) || cluster_identifier.len() > 63 {
+                    say(
+                        "aurora.clusterIdentifier",
+                        format!("{cluster_identifier:?} is not 1 to 63 letters, digits and hyphens"),
+                    );
+                }
+                if let Some(AuroraCreate { min_acu, max_acu, instances, .. }) = create {
+                    if max_acu < min_acu || f64::from(*max_acu) < 0.5 {
+                        say("aurora.create.maxAcu", "must be at least 0.5 and not below minAcu".to_owned());
+                    }
+                    if !(1..=16).contains(instances) {
+                        say("aurora.create.instances", "must be from 1 to 16".to_owned());
+                    }
+                }
+            }
+        }
+        problems
+    }
+}
+
 impl Provisioner {
     fn problem(&self) -> Option<InvalidField> {
-        match (&self.username, &self.password_file, &self.secret_ref) {
-            (_, Some(_), Some(_)) => {
-                Some(InvalidField::new("provisioner.secretRef", "name passwordFile or secretRef, not both"))
+        let sources = [self.password_file.is_some(), self.secret_ref.is_some(), self.aws_secret.is_some()];
+        match sources.into_iter().filter(|named| *named).count() {
+            0 => Some(InvalidField::new("provisioner", "name passwordFile, secretRef or awsSecret")),
+            1 if self.password_file.is_some() && self.username.is_none() => {
+                Some(InvalidField::new("provisioner.username", "missing"))
             }
-            (_, None, None) => Some(InvalidField::new("provisioner", "name passwordFile or secretRef")),
-            (None, Some(_), None) => Some(InvalidField::new("provisioner.username", "missing")),
-            _ => None,
+            1 => None,
+            _ => {
+                Some(InvalidField::new("provisioner", "name one of passwordFile, secretRef and awsSecret, not several"))
+            }
         }
     }
 }
@@ -225,10 +397,7 @@ impl ClusterSpec {
     #[must_use]
     pub fn problems(&self) -> Vec<InvalidField> {
         let mut problems = Vec::new();
-        let Topology::Streaming(StreamingTopology { hosts }) = &self.topology;
-        if hosts.is_empty() || hosts.len() > 32 {
-            problems.push(InvalidField::new("topology.streaming.hosts", "list 1 to 32 hosts"));
-        }
+        problems.extend(self.topology.problems());
         if self.stores.is_empty() || self.stores.len() > 8 {
             problems.push(InvalidField::new("stores", "name 1 to 8 stores"));
         }
@@ -242,11 +411,28 @@ impl ClusterSpec {
             let message = "kubernetes and externalSecret would write the same Secrets: name one of them";
             problems.push(InvalidField::new("stores", message));
         }
-        for (index, store) in self.stores.iter().enumerate() {
-            problems.extend(store.problems().into_iter().map(|InvalidField { field, message }| InvalidField {
-                field: format!("stores[{index}].{field}"),
-                message,
-            }));
+        for (list, stores) in [("stores", &self.stores), ("formerStores", &self.former_stores)] {
+            for (index, store) in stores.iter().enumerate() {
+                problems.extend(store.problems().into_iter().map(|InvalidField { field, message }| InvalidField {
+                    field: format!("{list}[{index}].{field}"),
+                    message,
+                }));
+            }
+        }
+        if let Some(index) = self.former_stores.iter().position(|store| self.stores.contains(store)) {
+            problems.push(InvalidField::new(format!("formerStores[{index}]"), "is among stores as well"));
+        }
+        if self.rotate_every.is_some_and(|every| every <= self.rotate_overlap) {
+            problems.push(InvalidField::new(
+                "rotateEvery",
+                format!("must be longer than rotateOverlap, {}", self.rotate_overlap),
+            ));
+        }
+        if self.rotate_grace < self.rotate_overlap {
+            problems.push(InvalidField::new(
+                "rotateGrace",
+                format!("must not be shorter than rotateOverlap, {}", self.rotate_overlap),
+            ));
         }
         problems.extend(self.provisioner.problem());
         if self.tls.ca_file.is_some() && self.tls.ca_secret_ref.is_some() {

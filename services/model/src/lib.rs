@@ -10,12 +10,14 @@ mod host_port;
 mod marks;
 mod name;
 mod plan;
+mod span;
 mod status;
 mod store;
 
 pub use claim::{ClaimPatch, ClaimSpec, InvalidField, Mode, Source};
 pub use cluster::{
-    ClusterSpec, Endpoint, Environment, Limits, Provisioner, SecretRef, SslMode, StreamingTopology, TlsSpec, Topology,
+    Acu, AuroraCreate, AuroraTopology, AwsSecretRef, ClusterSpec, Endpoint, Environment, Limits, Provisioner,
+    SecretRef, SslMode, StreamingTopology, TlsSpec, Topology,
 };
 pub use credential::{CA_KEY, CREDENTIAL_KEYS, Credential, CredentialTarget};
 pub use event::{Event, EventKind, Operation, OperationKind, OperationState};
@@ -23,8 +25,9 @@ pub use host_port::HostPort;
 pub use marks::{CLAIM_LABEL, MANAGED_BY, RELOADER, STORE_MANAGER, TIER_LABEL};
 pub use name::{ClaimKey, InvalidName, MAX_DATABASE_BYTES, MAX_IDENTIFIER_BYTES, NameRule, Tier, check_label};
 pub use plan::{ChangeReport, ClaimPlan, PlanAction, PlanReport, PlanRequest, PlannedClaim};
+pub use span::Span;
 pub use status::{
     ClusterStatus, Condition, ConditionStatus, Database, DatabaseState, Member, MemberRole, RoleStatus, Roles,
-    StoreLocation, set_condition,
+    StoreLocation, StoreState, set_condition,
 };
-pub use store::{ExternalSecretStore, FileStore, KubernetesStore, StoreSpec};
+pub use store::{AwsSecretsManagerStore, ExternalSecretStore, FileStore, KubernetesStore, SECRET_TAGS, StoreSpec};

@@ -105,6 +105,24 @@ pub struct StoreLocation {
     pub store: String,
     /// The credential's name in the store.
     pub location: String,
+    /// Whether it holds the credential that the others hold.
+    #[serde(default)]
+    pub state: StoreState,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// What a store holds of a role, compared with the credential in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+pub enum StoreState {
+    /// The credential in use.
+    #[default]
+    Current,
+    /// Not yet the one in use: none, or the former one, which still works.
+    Behind,
+    /// It is taken off the cluster, and what it holds is to be removed.
+    Leaving,
 }
 
 /// A role and where its credential is; never what it is.

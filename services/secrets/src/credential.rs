@@ -3,6 +3,7 @@
 use pgtenant_model::{Credential, Endpoint, HostPort, SslMode};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
 /// What a credential is made of.
@@ -105,6 +106,30 @@ fn encode(text: &mut String, part: &str) {
             text.push(char::from(HEX[usize::from(byte & 15)]));
         }
     }
+}
+
+/// Which document it is, known without the password: two have the same version when they differ in nothing, and `fingerprint`
+/// is that of the password. `credential` may have any password, or an empty one.
+///
+/// It has the form of a UUID, and so is good as `ClientRequestToken` of AWS Secrets Manager, where a write that is repeated
+/// makes no second version.
+#[must_use]
+pub fn version(credential: &Credential, fingerprint: &str) -> Uuid {
+    let Credential { username, password: _, endpoint, port, database, sslmode, uri, ca_crt } = credential;
+    // Who and the password, percent-encoded, are in front of the first `@`; the rest tells hosts and options.
+    let (_, rest) = uri.expose_secret().split_once('@').unwrap_or_default();
+    let mut hash = Sha256::new();
+    hash.update(b"pgtenant credential version 1");
+    let port = port.to_string();
+    let ca = ca_crt.as_deref().unwrap_or_default();
+    for part in [username, fingerprint, endpoint, &port, database, sslmode.as_str(), rest, ca] {
+        hash.update([0]);
+        hash.update(part.as_bytes());
+    }
+    let bytes = hash.finalize();
+    let mut id = [0; 16];
+    id.copy_from_slice(&bytes[..16]);
+    uuid::Builder::from_custom_bytes(id).into_uuid()
 }
 
 /// 32 hexadecimal digits that tell one password from another and can be kept where passwords can not.

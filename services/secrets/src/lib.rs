@@ -6,15 +6,21 @@
 //! Stores know nothing of leases and fences: the caller checks its own just before it writes. No error and no `Debug` of this
 //! crate shows a password.
 
+mod access;
+mod aws;
 mod credential;
 mod document;
 mod file;
+mod findings;
 mod kubernetes;
 mod store;
 mod stores;
 
-pub use credential::{Login, credential, fingerprint, same, uri};
+pub use access::Access;
+pub use aws::AwsSecrets;
+pub use credential::{Login, credential, fingerprint, same, uri, version};
 pub use file::FileSecrets;
-pub use kubernetes::{Access, ExternalSecrets, KubernetesFault, KubernetesSecrets};
-pub use store::{Action, BoxFuture, Fault, Held, SecretStore, StoreError};
-pub use stores::{Found, Stores, Verdict};
+pub use findings::{Findings, Found};
+pub use kubernetes::{ExternalSecrets, KubernetesFault, KubernetesSecrets};
+pub use store::{Action, BoxFuture, Fault, Held, Removal, SecretStore, StoreError};
+pub use stores::{StoreErrors, Stores};

@@ -5,6 +5,7 @@ use std::io;
 use std::pin::Pin;
 
 use pgtenant_model::{Credential, CredentialTarget};
+use uuid::Uuid;
 
 use crate::kubernetes::KubernetesFault;
 
@@ -28,12 +29,17 @@ pub trait SecretStore: Send + Sync + fmt::Debug {
     /// The first that could not be written; others may have been.
     fn put_many<'a>(&'a self, entries: &'a [(CredentialTarget, Credential)]) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// Reads one.
+    /// Reads one. A store for which reading is dear and which can tell otherwise that it holds the [`version`](crate::version)
+    /// `expected` answers [`Held::Unread`]; whoever needs the password does not say what is expected.
     ///
     /// # Errors
     /// [`Fault::Broken`] when something is there that is no credential; any other fault says that the store did not answer, and
     /// nothing of what it holds.
-    fn get<'a>(&'a self, target: &'a CredentialTarget) -> BoxFuture<'a, Result<Held, StoreError>>;
+    fn get<'a>(
+        &'a self,
+        target: &'a CredentialTarget,
+        expected: Option<Uuid>,
+    ) -> BoxFuture<'a, Result<Held, StoreError>>;
 
     /// Whether the store itself is there. Asked before a credential that is missing is believed to be lost: a volume that
     /// is not mounted has lost none.
@@ -46,7 +52,11 @@ pub trait SecretStore: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// The first that could not be removed; others may have been.
-    fn delete_many<'a>(&'a self, targets: &'a [CredentialTarget]) -> BoxFuture<'a, Result<(), StoreError>>;
+    fn delete_many<'a>(
+        &'a self,
+        targets: &'a [CredentialTarget],
+        removal: Removal,
+    ) -> BoxFuture<'a, Result<(), StoreError>>;
 }
 
 /// What is in a store under one name.
@@ -60,6 +70,8 @@ pub enum Held {
     Blemished(Credential),
     /// As it should be; the credential itself is in another store of the list.
     Reference,
+    /// The version that was expected; it was not read.
+    Unread,
     /// Something else, and why it is no credential.
     Broken(String),
 }
@@ -70,9 +82,18 @@ impl Held {
     pub fn credential(&self) -> Option<&Credential> {
         match self {
             Self::Credential(credential) | Self::Blemished(credential) => Some(credential),
-            Self::Missing | Self::Reference | Self::Broken(_) => None,
+            Self::Missing | Self::Reference | Self::Unread | Self::Broken(_) => None,
         }
     }
+}
+
+/// How a credential is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// So that it can be had back for a while, where the store knows such a thing.
+    Usual,
+    /// For good.
+    Final,
 }
 
 /// What a store was asked to do.

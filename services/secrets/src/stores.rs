@@ -1,62 +1,61 @@
 //! Every store of a cluster, together.
 
+use std::fmt;
 use std::sync::Arc;
 
 use futures::future::join_all;
-use pgtenant_model::{Credential, CredentialTarget, InvalidField, KubernetesStore, StoreLocation, StoreSpec};
-use secrecy::SecretString;
+use pgtenant_model::{Credential, CredentialTarget, InvalidField, KubernetesStore, StoreSpec};
+use uuid::Uuid;
 
+use crate::aws::AwsSecrets;
 use crate::kubernetes::{ExternalSecrets, KubernetesSecrets};
-use crate::{Access, Fault, FileSecrets, Held, SecretStore, StoreError, fingerprint, same};
+use crate::{Access, Fault, FileSecrets, Findings, Found, Held, Removal, SecretStore, StoreError};
 
-/// The stores of a cluster: each of them holds every credential.
+/// The stores of a cluster: each of them holds every credential. They are asked at the same time, so that all of them together
+/// take as long as the slowest.
 #[derive(Debug, Clone)]
 pub struct Stores {
     list: Vec<Arc<dyn SecretStore>>,
 }
 
-/// What the stores of a cluster hold for one role.
-#[derive(Debug, Clone)]
-pub enum Verdict {
-    /// None of them has it.
-    Missing,
-    /// All of them have this one.
-    Same(Credential),
-    /// They do not agree: at least one has a credential, and another has none, another one, or something broken.
-    Differs(Vec<Found>),
-    /// At least one has something that is no credential, and none has one.
-    Broken {
-        /// The first such store.
-        store: &'static str,
-        /// The name in it.
-        location: String,
-        /// Why it can not be read; quotes nothing.
-        why: String,
-    },
+/// The stores that could not do what they were asked to, by their index; never empty. The others have done it.
+#[derive(Debug)]
+pub struct StoreErrors(pub Vec<(usize, StoreError)>);
+
+impl fmt::Display for StoreErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, (_, error)) in self.0.iter().enumerate() {
+            let separator = if position == 0 { "" } else { "; " };
+            write!(f, "{separator}{}", error.explain())?;
+        }
+        Ok(())
+    }
 }
 
-/// What one store holds.
-#[derive(Debug, Clone)]
-pub struct Found {
-    /// The store's kind.
-    pub store: &'static str,
-    /// The name in it.
-    pub location: String,
-    /// What is there.
-    pub held: Held,
+impl std::error::Error for StoreErrors {}
+
+impl StoreErrors {
+    fn unless_none(errors: Vec<(usize, StoreError)>) -> Result<(), Self> {
+        if errors.is_empty() { Ok(()) } else { Err(Self(errors)) }
+    }
+
+    /// Whether one of the faults is such.
+    pub fn any(&self, is: impl Fn(&Fault) -> bool) -> bool {
+        self.0.iter().any(|(_, error)| is(&error.fault))
+    }
 }
 
 impl Stores {
-    /// The stores of a cluster's spec. Nothing is read or written.
+    /// The stores of a cluster's spec. Nothing is read or written. `list` is the field's name, for errors.
     ///
     /// # Errors
     /// Names the field that can not be used.
-    pub fn from_specs(specs: &[StoreSpec], access: &Access) -> Result<Self, InvalidField> {
-        let mut list: Vec<Arc<dyn SecretStore>> = Vec::with_capacity(specs.len());
+    pub fn from_specs(list: &str, specs: &[StoreSpec], access: &Access) -> Result<Self, InvalidField> {
+        let mut stores: Vec<Arc<dyn SecretStore>> = Vec::with_capacity(specs.len());
         for (index, spec) in specs.iter().enumerate() {
-            let place = |tail: &str| format!("stores[{index}].{tail}");
+            let place = |tail: &str| format!("{list}[{index}].{tail}");
             let client = |kind: &str| access.kubernetes().map_err(|message| InvalidField::new(place(kind), message));
-            list.push(match spec {
+            stores.push(match spec {
                 StoreSpec::File(file) => Arc::new(
                     FileSecrets::new(file)
                         .map_err(|fault| InvalidField::new(place(&format!("file.{}", fault.field)), fault.message))?,
@@ -65,153 +64,69 @@ impl Stores {
                 StoreSpec::ExternalSecret(spec) => {
                     Arc::new(ExternalSecrets::new(client("externalSecret")?, spec.clone()))
                 }
+                StoreSpec::AwsSecretsManager(spec) => Arc::new(AwsSecrets::new(access.aws(), spec.clone())),
             });
         }
-        Ok(Self { list })
+        Ok(Self { list: stores })
     }
 
-    /// Writes all of `entries` to one store after the other; see [`SecretStore::put_many`].
+    /// Writes all of `entries` to every store; see [`SecretStore::put_many`].
     ///
     /// # Errors
-    /// The first store that could not; stores behind it were not asked.
-    pub async fn put_many(&self, entries: &[(CredentialTarget, Credential)]) -> Result<(), StoreError> {
-        for store in &self.list {
-            store.put_many(entries).await?;
-        }
-        Ok(())
+    /// The stores that could not; the others have them.
+    pub async fn put_many(&self, entries: &[(CredentialTarget, Credential)]) -> Result<(), StoreErrors> {
+        self.all(|store| store.put_many(entries)).await
     }
 
     /// Writes one credential to every store.
     ///
     /// # Errors
     /// As [`Stores::put_many`].
-    pub async fn put(&self, target: &CredentialTarget, credential: &Credential) -> Result<(), StoreError> {
+    pub async fn put(&self, target: &CredentialTarget, credential: &Credential) -> Result<(), StoreErrors> {
         self.put_many(&[(target.clone(), credential.clone())]).await
     }
 
-    /// Asks every store and compares.
-    ///
-    /// # Errors
-    /// A store that did not answer. Nothing follows from that for the credential: try later, do not make a new one.
-    pub async fn get(&self, target: &CredentialTarget) -> Result<Verdict, StoreError> {
-        let mut found = Vec::with_capacity(self.list.len());
-        let answers = join_all(self.list.iter().map(|store| store.get(target))).await;
-        for (store, answer) in self.list.iter().zip(answers) {
-            let held = match answer {
-                Ok(held) => held,
-                Err(StoreError { fault: Fault::Broken(why), .. }) => Held::Broken(why),
-                Err(error) => return Err(error),
-            };
-            found.push(Found { store: store.kind(), location: store.location(target), held });
-        }
-        Ok(Verdict::of(found))
+    /// Asks every store; see [`SecretStore::get`].
+    pub async fn get(&self, target: &CredentialTarget, expected: Option<Uuid>) -> Findings {
+        let answers = join_all(self.list.iter().map(|store| store.get(target, expected))).await;
+        let found = self.list.iter().zip(answers).map(|(store, answer)| Found {
+            store: store.kind(),
+            location: store.location(target),
+            held: match answer {
+                Err(StoreError { fault: Fault::Broken(why), .. }) => Ok(Held::Broken(why)),
+                answer => answer,
+            },
+        });
+        Findings(found.collect())
     }
 
     /// Whether every store is there; see [`SecretStore::reach`].
     ///
     /// # Errors
-    /// The first that is not.
-    pub async fn reach(&self) -> Result<(), StoreError> {
-        for store in &self.list {
-            store.reach().await?;
-        }
-        Ok(())
+    /// Those that are not.
+    pub async fn reach(&self) -> Result<(), StoreErrors> {
+        self.all(|store| store.reach()).await
     }
 
     /// Removes all of `targets` from every store.
     ///
     /// # Errors
-    /// The first store that could not; the others were asked all the same.
-    pub async fn delete_many(&self, targets: &[CredentialTarget]) -> Result<(), StoreError> {
-        let mut result = Ok(());
-        for store in &self.list {
-            let one = store.delete_many(targets).await;
-            result = result.and(one);
-        }
-        result
+    /// The stores that could not; from the others they are gone.
+    pub async fn delete_many(&self, targets: &[CredentialTarget], removal: Removal) -> Result<(), StoreErrors> {
+        self.all(|store| store.delete_many(targets, removal)).await
     }
 
-    /// Removes one credential from every store.
-    ///
-    /// # Errors
-    /// As [`Stores::delete_many`].
-    pub async fn delete(&self, target: &CredentialTarget) -> Result<(), StoreError> {
-        self.delete_many(std::slice::from_ref(target)).await
+    /// Kind of store and name in it of a credential, in the order of the stores.
+    pub fn locations(&self, target: &CredentialTarget) -> impl Iterator<Item = (&'static str, String)> {
+        self.list.iter().map(|store| (store.kind(), store.location(target)))
     }
 
-    /// Every place of a credential, in the order of the stores.
-    #[must_use]
-    pub fn locations(&self, target: &CredentialTarget) -> Vec<StoreLocation> {
-        let location = |store: &Arc<dyn SecretStore>| StoreLocation {
-            store: store.kind().to_owned(),
-            location: store.location(target),
-        };
-        self.list.iter().map(location).collect()
-    }
-}
-
-impl Verdict {
-    fn of(found: Vec<Found>) -> Self {
-        let mut credentials = found.iter().filter_map(Found::credential);
-        let Some(first) = credentials.next() else {
-            return found
-                .into_iter()
-                .find_map(|Found { store, location, held }| match held {
-                    Held::Broken(why) => Some(Self::Broken { store, location, why }),
-                    Held::Missing | Held::Credential(_) | Held::Blemished(_) | Held::Reference => None,
-                })
-                .unwrap_or(Self::Missing);
-        };
-        let blemished = found.iter().any(|one| matches!(one.held, Held::Blemished(_)));
-        let references = found.iter().filter(|one| matches!(one.held, Held::Reference)).count();
-        if !blemished && credentials.filter(|other| same(first, other)).count() + 1 + references == found.len() {
-            Self::Same(first.clone())
-        } else {
-            Self::Differs(found)
-        }
-    }
-
-    /// The credential whose password has this [`fingerprint`], wherever it was found: the one to write to all stores again.
-    #[must_use]
-    pub fn with_fingerprint(&self, wanted: &str) -> Option<&Credential> {
-        let matches = |password: &SecretString| fingerprint(password) == wanted;
-        match self {
-            Self::Missing | Self::Broken { .. } => None,
-            Self::Same(credential) => Some(credential).filter(|c| matches(&c.password)),
-            Self::Differs(found) => found.iter().filter_map(Found::credential).find(|c| matches(&c.password)),
-        }
-    }
-
-    /// For people, without anything secret; empty for [`Verdict::Same`].
-    #[must_use]
-    pub fn describe(&self) -> String {
-        match self {
-            Self::Missing => "no store has the credential".to_owned(),
-            Self::Same(_) => String::new(),
-            Self::Broken { store, location, why } => {
-                format!("store {store:?}: {location} is not a credential: {why}")
-            }
-            Self::Differs(found) => {
-                let first = found.iter().find_map(Found::credential);
-                let says = |one: &Found| {
-                    let what = match &one.held {
-                        Held::Missing => "has none".to_owned(),
-                        Held::Reference => "refers to another store".to_owned(),
-                        Held::Broken(why) => format!("is not a credential: {why}"),
-                        Held::Blemished(_) => "was changed by somebody else".to_owned(),
-                        Held::Credential(c) if first.is_some_and(|f| same(f, c)) => "has one".to_owned(),
-                        Held::Credential(_) => "has another one".to_owned(),
-                    };
-                    format!("store {:?}: {} {what}", one.store, one.location)
-                };
-                found.iter().map(says).collect::<Vec<_>>().join("; ")
-            }
-        }
-    }
-}
-
-impl Found {
-    fn credential(&self) -> Option<&Credential> {
-        self.held.credential()
+    async fn all<'a, F>(&'a self, ask: impl Fn(&'a dyn SecretStore) -> F) -> Result<(), StoreErrors>
+    where
+        F: Future<Output = Result<(), StoreError>>,
+    {
+        let answers = join_all(self.list.iter().map(|store| ask(&**store))).await;
+        let errors = answers.into_iter().enumerate().filter_map(|(index, answer)| Some((index, answer.err()?)));
+        StoreErrors::unless_none(errors.collect())
     }
 }

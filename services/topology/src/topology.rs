@@ -58,8 +58,11 @@ impl Topology {
     /// A topology as a cluster's spec has it. Nothing is connected yet.
     #[must_use]
     pub fn new(spec: &pgtenant_model::Topology, options: ProbeOptions) -> Self {
-        let pgtenant_model::Topology::Streaming(StreamingTopology { hosts }) = spec;
-        let kind = Kind::Streaming(StreamingProbe::new(hosts.clone(), options));
+        let hosts = match spec {
+            pgtenant_model::Topology::Streaming(StreamingTopology { hosts }) => hosts.clone(),
+            pgtenant_model::Topology::Aurora(_) => Vec::new(),
+        };
+        let kind = Kind::Streaming(StreamingProbe::new(hosts, options));
         let (state, turn) = (Mutex::default(), Arc::default());
         let (seen, _) = watch::channel(None);
         Self { inner: Arc::new(Inner { kind, state, turn, seen }) }

@@ -15,11 +15,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::future::{join_all, try_join_all};
 use pgtenant_model::{Credential, CredentialTarget, FileStore, InvalidField};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use self::disk::{Content, FILE_MODE, Staged, Way};
 use self::template::{Place, Template};
-use crate::{Action, BoxFuture, Fault, Held, SecretStore, StoreError, document};
+use crate::{Action, BoxFuture, Fault, Held, Removal, SecretStore, StoreError, document};
 
 const KIND: &str = "file";
 
@@ -146,7 +147,11 @@ impl SecretStore for FileSecrets {
         Box::pin(self.write(entries))
     }
 
-    fn get<'a>(&'a self, target: &'a CredentialTarget) -> BoxFuture<'a, Result<Held, StoreError>> {
+    fn get<'a>(
+        &'a self,
+        target: &'a CredentialTarget,
+        _expected: Option<Uuid>,
+    ) -> BoxFuture<'a, Result<Held, StoreError>> {
         let place = self.inner.template.fill(target);
         Box::pin(async move {
             let turn = self.turn().await;
@@ -167,7 +172,11 @@ impl SecretStore for FileSecrets {
         })
     }
 
-    fn delete_many<'a>(&'a self, targets: &'a [CredentialTarget]) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn delete_many<'a>(
+        &'a self,
+        targets: &'a [CredentialTarget],
+        _removal: Removal,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
             let turn = self.turn().await;
             let mut ways = BTreeMap::new();

@@ -9,16 +9,14 @@ use std::fmt;
 use std::time::Duration;
 
 use futures::future::join_all;
-use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, Client, Resource};
-use pgtenant_model::{Credential, CredentialTarget, STORE_MANAGER, SecretRef};
-use secrecy::SecretString;
+use pgtenant_model::{Credential, CredentialTarget, STORE_MANAGER};
 use serde::de::DeserializeOwned;
-use zeroize::Zeroizing;
+use uuid::Uuid;
 
-use crate::{Action, BoxFuture, Fault, Held, SecretStore, StoreError};
+use crate::{Action, BoxFuture, Fault, Held, Removal, SecretStore, StoreError};
 
 pub use external::ExternalSecrets;
 pub use fault::KubernetesFault;
@@ -27,49 +25,8 @@ pub use secret::KubernetesSecrets;
 /// An API server that has not answered by then is away: the engine's lease is 15 s.
 const DEADLINE: Duration = Duration::from_secs(8);
 
-/// What stores and references to secrets reach the outside with.
-#[derive(Clone, Default)]
-pub struct Access {
-    kubernetes: Option<Client>,
-}
-
-impl Access {
-    /// With Kubernetes.
-    #[must_use]
-    pub fn with_kubernetes(client: Client) -> Self {
-        Self { kubernetes: Some(client) }
-    }
-
-    pub(crate) fn kubernetes(&self) -> Result<Client, String> {
-        self.kubernetes.clone().ok_or_else(|| "needs Kubernetes: set kubernetes.enabled".to_owned())
-    }
-
-    /// The values of a Secret that are text.
-    ///
-    /// # Errors
-    /// There is no such Secret, or no Kubernetes.
-    pub async fn read(&self, secret: &SecretRef) -> Result<BTreeMap<String, SecretString>, StoreError> {
-        let at = |fault: Fault| fault.at("kubernetes", Action::Read, format!("{}/{}", secret.namespace, secret.name));
-        let client = self.kubernetes().map_err(|why| at(Fault::Broken(why)))?;
-        let api: Api<Secret> = Api::namespaced(client, &secret.namespace);
-        let found = ask(api.get(&secret.name)).await.map_err(at)?;
-        let values = found.data.unwrap_or_default().into_iter();
-        let text = |(key, value): (String, k8s_openapi::ByteString)| {
-            let bytes = Zeroizing::new(value.0);
-            Some((key, SecretString::from(std::str::from_utf8(&bytes).ok()?)))
-        };
-        Ok(values.filter_map(text).collect())
-    }
-}
-
-impl fmt::Debug for Access {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Access").field("kubernetes", &self.kubernetes.is_some()).finish()
-    }
-}
-
 /// Waits for the API server as long as it can be of use.
-async fn ask<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Fault> {
+pub(crate) async fn ask<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Fault> {
     match tokio::time::timeout(DEADLINE, call).await {
         Ok(answer) => answer.map_err(|error| Fault::Kubernetes(KubernetesFault::Said(Box::new(error)))),
         Err(_) => Err(Fault::Kubernetes(KubernetesFault::Silent(DEADLINE))),
@@ -158,7 +115,11 @@ impl<T: Objects> SecretStore for T {
         })
     }
 
-    fn get<'a>(&'a self, target: &'a CredentialTarget) -> BoxFuture<'a, Result<Held, StoreError>> {
+    fn get<'a>(
+        &'a self,
+        target: &'a CredentialTarget,
+        _expected: Option<Uuid>,
+    ) -> BoxFuture<'a, Result<Held, StoreError>> {
         Box::pin(async move {
             self.read(target).await.map_err(|fault| fault.at(T::KIND, Action::Read, self.location(target)))
         })
@@ -171,7 +132,11 @@ impl<T: Objects> SecretStore for T {
         })
     }
 
-    fn delete_many<'a>(&'a self, targets: &'a [CredentialTarget]) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn delete_many<'a>(
+        &'a self,
+        targets: &'a [CredentialTarget],
+        _removal: Removal,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
             let removals = targets.iter().map(|target| async move {
                 self.remove(target).await.map_err(|fault| fault.at(T::KIND, Action::Delete, self.location(target)))
