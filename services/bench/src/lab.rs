@@ -170,21 +170,13 @@ impl Lab {
             Some(_) => StoreSpec::Kubernetes(KubernetesStore {}),
             None => StoreSpec::File(FileStore { directory, name: "customer/{namespace}/{role}".to_owned() }),
         };
+        let provisioner = Provisioner::from_file(PROVISIONER, self.root.join("provisioner.password"));
+        let topology = Topology::Streaming(StreamingTopology { hosts });
+        let tls = TlsSpec { ca_file: Some(self.cluster.ca_file()), ..TlsSpec::default() };
         let default = ClusterSpec {
             environment: Environment::Test,
-            topology: Topology::Streaming(StreamingTopology { hosts }),
-            endpoint: None,
-            provisioner: Provisioner {
-                username: Some(PROVISIONER.to_owned()),
-                password_file: Some(self.root.join("provisioner.password")),
-                secret_ref: None,
-                database: "postgres".to_owned(),
-            },
-            tls: TlsSpec { ca_file: Some(self.cluster.ca_file()), ..TlsSpec::default() },
-            stores: vec![store],
-            allowed_namespaces: vec!["*".to_owned()],
-            allowed_extensions: Vec::new(),
             limits: Limits { databases_per_namespace: 1000, connections: None },
+            ..ClusterSpec::new(topology, provisioner, tls, vec![store])
         };
         let settings = SettingsFile {
             listen: format!("127.0.0.1:{}", self.port),

@@ -1,6 +1,6 @@
 //! One claim from the moment it is taken until the ledger has what came of it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use chrono::Utc;
 use metrics::counter;
@@ -13,7 +13,8 @@ use crate::cluster::Cluster;
 use crate::failure::Failure;
 use crate::lease::Lease;
 use crate::outcome;
-use crate::reconcile::{Attempt, Done, Progress};
+use crate::progress::Progress;
+use crate::reconcile::{Attempt, Done};
 use crate::schedule::Taken;
 
 /// Works on claims of one cluster.
@@ -45,18 +46,25 @@ impl Attendant {
     }
 
     async fn work(&self, work: &Work, lease: &Lease) {
-        let attempt = Attempt::new(&work.claim, &self.cluster, lease, &self.engine.settings.faults);
+        let attempt = Attempt {
+            work,
+            ledger: &self.engine.ledger,
+            cluster: &self.cluster,
+            lease,
+            faults: &self.engine.settings.faults,
+            progress: Mutex::default(),
+        };
         let written = match work.claim.wish {
             Wish::Absent => match attempt.remove().await {
                 Ok(left) => self.gone(work, &left).await,
-                Err(failure) => self.failed(work, &failure, attempt.progress()).await,
+                Err(failure) => self.failed(work, &failure, attempt.into_progress()).await,
             },
             Wish::Present => match attempt.provide().await {
                 Ok(done) => {
                     self.engine.settings.faults.reach("before:finish").await;
-                    self.succeeded(work, done, attempt.progress()).await
+                    self.succeeded(work, done, attempt.into_progress()).await
                 }
-                Err(failure) => self.failed(work, &failure, attempt.progress()).await,
+                Err(failure) => self.failed(work, &failure, attempt.into_progress()).await,
             },
             Wish::Retained => Ok(()),
         };

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pgtenant_model::{ClusterSpec, Endpoint, HostPort, InvalidField, Provisioner, TlsSpec};
+use pgtenant_model::{ClusterSpec, Endpoint, HostPort, InvalidField, Provisioner, StoreSpec, TlsSpec};
 use pgtenant_postgres::{Server, ServerOptions, Timeouts};
 use pgtenant_secrets::{Access, Stores};
 use pgtenant_topology::{Observation, ProbeOptions, Topology};
 use secrecy::{ExposeSecret as _, SecretString};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
@@ -21,6 +22,8 @@ pub(crate) struct Cluster {
     pub(crate) name: String,
     pub(crate) spec: ClusterSpec,
     pub(crate) stores: Stores,
+    /// Stores that are to hold nothing any more.
+    pub(crate) former: Option<Former>,
     pub(crate) wake: Arc<Notify>,
     access: Access,
     /// Made when the cluster is first needed: the password may come later than the control plane.
@@ -29,6 +32,14 @@ pub(crate) struct Cluster {
     refused: AtomicBool,
     /// A store did not answer this replica when it was last asked.
     cut_off: AtomicBool,
+}
+
+/// Stores that are to hold nothing any more.
+#[derive(Debug)]
+pub(crate) struct Former {
+    pub(crate) stores: Stores,
+    /// Of their description: a claim that was cleaned for another list is cleaned again.
+    pub(crate) digest: String,
 }
 
 #[derive(Debug, Clone)]
@@ -54,13 +65,31 @@ impl Login {
     }
 }
 
+impl Former {
+    fn new(specs: &[StoreSpec], access: &Access) -> Result<Option<Self>, InvalidField> {
+        if specs.is_empty() {
+            return Ok(None);
+        }
+        let stores = Stores::from_specs("formerStores", specs, access)?;
+        let text = serde_json::to_string(specs).unwrap_or_default();
+        Ok(Some(Self { stores, digest: hex::encode(&Sha256::digest(text)[..8]) }))
+    }
+}
+
 impl Cluster {
+    /// Those that hold credentials, and those that may still.
+    pub(crate) fn all_stores(&self) -> impl Iterator<Item = &Stores> {
+        std::iter::once(&self.stores).chain(self.former.as_ref().map(|former| &former.stores))
+    }
+
     pub(crate) fn new(name: String, spec: ClusterSpec, access: Access) -> Result<Self, InvalidField> {
-        let stores = Stores::from_specs(&spec.stores, &access)?;
+        let stores = Stores::from_specs("stores", &spec.stores, &access)?;
+        let former = Former::new(&spec.former_stores, &access)?;
         Ok(Self {
             name,
             spec,
             stores,
+            former,
             wake: Arc::default(),
             access,
             parts: Mutex::default(),
@@ -192,7 +221,7 @@ impl Cluster {
     }
 
     async fn login(&self) -> Result<Login, Cause> {
-        let Provisioner { username, password_file, secret_ref, database: _ } = &self.spec.provisioner;
+        let Provisioner { username, password_file, secret_ref, aws_secret: _, database: _ } = &self.spec.provisioner;
         let TlsSpec { sslmode: _, ca_file, ca_secret_ref } = &self.spec.tls;
         let (username, password) = match (password_file, secret_ref) {
             (Some(path), _) => (username.clone(), read_password(path)?),

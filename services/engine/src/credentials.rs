@@ -1,10 +1,15 @@
-//! Which password a tier gets: the one that the stores hold, or a new one.
+//! Which password a tier has, on which of its two logins, and what the stores have of it.
+//!
+//! A rotation never touches the login in use: the other one gets the new password, is proven, the stores are switched, and the
+//! former one is locked when nobody uses it any more. Whatever fails in between, every store has a credential that works.
 
-use chrono::Utc;
-use pgtenant_ledger::{Claim, CredentialState};
-use pgtenant_model::{Credential, CredentialTarget, Endpoint, HostPort, SslMode, Tier};
-use pgtenant_postgres::generate_password;
-use pgtenant_secrets::{Login, Stores, Verdict, fingerprint};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use pgtenant_ledger::{Claim, CredentialState, NextPassword};
+use pgtenant_model::{ClusterSpec, Credential, CredentialTarget, Endpoint, HostPort, Side, SslMode, Tier};
+use pgtenant_postgres::{Logins, generate_password};
+use pgtenant_secrets::{Findings, Found, Login, Stores, fingerprint};
 use secrecy::SecretString;
 
 use crate::failure::Failure;
@@ -20,9 +25,9 @@ pub(crate) struct Reach {
 }
 
 impl Reach {
-    fn credential(&self, target: &CredentialTarget, password: &SecretString) -> Credential {
+    fn credential(&self, target: &CredentialTarget, side: Side, password: &SecretString) -> Credential {
         pgtenant_secrets::credential(&Login {
-            username: &target.role(),
+            username: &target.key.login(target.tier, side),
             password,
             database: &target.key.database(),
             endpoint: &self.endpoint,
@@ -31,75 +36,248 @@ impl Reach {
             ca_crt: self.ca_crt.as_deref(),
         })
     }
+
+    /// The version that the stores should have, known without the password.
+    fn version(&self, target: &CredentialTarget, known: &CredentialState) -> uuid::Uuid {
+        let shape = self.credential(target, known.side, &SecretString::default());
+        pgtenant_secrets::version(&shape, &known.fingerprint)
+    }
 }
 
 /// A tier's credential as it should be everywhere.
 #[derive(Debug)]
 pub(crate) struct Wanted {
     pub(crate) target: CredentialTarget,
-    pub(crate) credential: Credential,
-    /// Some store does not hold exactly this.
-    pub(crate) store: bool,
+    pub(crate) side: Side,
+    /// None: every store has it as it should be, and nobody has read it.
+    pub(crate) credential: Option<Credential>,
+    /// What the stores have.
+    pub(crate) found: Findings,
     /// The server does not have this password yet, or nobody knows whether it has.
     pub(crate) set: bool,
-    /// Why there is a new password in place of an earlier one.
-    pub(crate) rotated: Option<String>,
+    /// The other login takes the place of the one in use, and why.
+    pub(crate) turns: Option<String>,
+    /// The former login may still log in.
+    pub(crate) both: bool,
+    /// A rotation that is wished for has to wait until then.
+    pub(crate) waits_until: Option<DateTime<Utc>>,
+    /// This try has written to the ledger what the other login is to get.
+    pub(crate) noted: bool,
+    /// This try has written it to every store.
+    pub(crate) stored: bool,
+    known: Option<CredentialState>,
+}
+
+/// What decides about a tier's password, beside what the stores have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules<'a> {
+    pub(crate) claim: &'a Claim,
+    pub(crate) spec: &'a ClusterSpec,
+    pub(crate) now: DateTime<Utc>,
+    /// Nobody waits, so stores that can tell without being read are not read.
+    pub(crate) idle: bool,
 }
 
 /// Decides for one tier. Nothing is written.
 ///
 /// The ledger keeps a fingerprint of the password that the stores should hold. So a changed store can be told from a
-/// changed server: a store that was changed gets a new password, a server that was changed gets the stored one back.
-pub(crate) async fn wanted(claim: &Claim, tier: Tier, reach: &Reach, stores: &Stores) -> Result<Wanted, Failure> {
-    let target = CredentialTarget { key: claim.key.clone(), tier };
-    let held = stores.get(&target).await.map_err(Failure::at("store"))?;
-    let known = claim.credentials.get(&tier);
-    if known.is_some() && matches!(held, Verdict::Missing) {
-        // Lost is what a store that is there does not have: a volume that is not mounted has lost nothing.
+/// changed server: a store that was changed by hand gets a new password, a server that was changed gets the stored one back.
+pub(crate) async fn wanted(rules: Rules<'_>, tier: Tier, reach: &Reach, stores: &Stores) -> Result<Wanted, Failure> {
+    let target = CredentialTarget { key: rules.claim.key.clone(), tier };
+    let known = rules.claim.credentials.get(&tier);
+    let expected = known.filter(|_| rules.idle).map(|known| reach.version(&target, known));
+    let mut found = stores.get(&target, expected).await;
+    let mut choice = choose(rules, tier, &found, false);
+    if expected.is_some() && !matches!(choice, Choice::Keep(_)) {
+        // Something is to be done, for which the password may be needed.
+        found = stores.get(&target, None).await;
+        choice = choose(rules, tier, &found, false);
+    }
+    if matches!(choice, Choice::Lost) {
+        // Lost is what stores that are there do not have: a volume that is not mounted has lost nothing.
+        found = found.complete().map_err(Failure::at("store"))?;
         stores.reach().await.map_err(Failure::at("store"))?;
+        choice = choose(rules, tier, &found, true);
     }
-    let (password, set, rotated) = choose(&held, known, claim.rotate.contains(&tier), &target.role());
-    let credential = reach.credential(&target, &password);
-    let store = !matches!(&held, Verdict::Same(there) if pgtenant_secrets::same(there, &credential));
-    Ok(Wanted { target, credential, store, set, rotated })
+    if known.is_none() {
+        found = found.complete().map_err(Failure::at("store"))?;
+    }
+    Ok(Wanted::new(target, known, reach, found, choice))
 }
 
-fn choose(
-    held: &Verdict,
-    known: Option<&CredentialState>,
-    asked: bool,
-    role: &str,
-) -> (SecretString, bool, Option<String>) {
-    if asked {
-        return (generate_password(&mut rand::rng()), true, Some("a new password was asked for".to_owned()));
-    }
-    match known {
-        Some(CredentialState { fingerprint, .. }) => match held.with_fingerprint(fingerprint) {
-            Some(credential) => (credential.password.clone(), false, None),
-            None => (generate_password(&mut rand::rng()), true, Some(lost(held))),
-        },
+/// What is to become of a tier's password.
+#[derive(Debug)]
+enum Choice {
+    /// It stays; none: it was not read.
+    Keep(Option<SecretString>),
+    /// It stays; a new one is wished for, and has to wait until then.
+    Wait(Option<SecretString>, DateTime<Utc>),
+    /// The first one of this tier, on this login.
+    First(Side, SecretString),
+    /// The other login's takes its place; whether that is under way already, and why.
+    Turn { password: SecretString, begun: bool, reason: String },
+    /// No store has it, if all of them are there.
+    Lost,
+}
+
+fn choose(rules: Rules<'_>, tier: Tier, found: &Findings, lost: bool) -> Choice {
+    let fresh = || generate_password(&mut rand::rng());
+    let Some(known) = rules.claim.credentials.get(&tier) else {
         // Stored by a try that did not come to its end, or kept from an earlier claim: nobody has given it out since.
-        None => match held {
-            Verdict::Same(credential) if credential.username == role => (credential.password.clone(), true, None),
-            _ => (generate_password(&mut rand::rng()), true, None),
+        let stored = found.unanimous();
+        let side = stored.and_then(|credential| rules.claim.key.side(tier, &credential.username));
+        return match (stored, side) {
+            (Some(credential), Some(side)) => Choice::First(side, credential.password.clone()),
+            _ => Choice::First(Side::A, fresh()),
+        };
+    };
+    if let Some(next) = &known.next
+        && let Some(begun) = found.with_fingerprint(&next.fingerprint)
+    {
+        return Choice::Turn { password: begun.password.clone(), begun: true, reason: next.reason.clone() };
+    }
+    let current = found.with_fingerprint(&known.fingerprint).map(|credential| credential.password.clone());
+    let there = current.is_some() || found.all_unread();
+    // Whoever read the former credential a moment ago may use it until then.
+    let taken_until = known.former_since.map(|since| since + rules.spec.rotate_overlap.duration());
+    match (reason(rules, tier, known, found), taken_until) {
+        (None, _) if there => Choice::Keep(current),
+        (None, _) if !lost => Choice::Lost,
+        (Some(_), Some(until)) if there && until > rules.now => Choice::Wait(current, until),
+        (reason, _) => Choice::Turn {
+            password: fresh(),
+            begun: false,
+            reason: reason.unwrap_or_else(|| "no store has the credential".to_owned()),
         },
     }
 }
 
-fn lost(held: &Verdict) -> String {
-    match held {
-        Verdict::Same(_) => "the stored credential was changed by hand".to_owned(),
-        other => other.describe(),
+/// Why there should be a new password.
+fn reason(rules: Rules<'_>, tier: Tier, known: &CredentialState, found: &Findings) -> Option<String> {
+    if rules.claim.rotate.contains(&tier) {
+        return Some("a new password was asked for".to_owned());
     }
+    // What a store held before it was added to the cluster says nothing.
+    let filled = |store: &Found| {
+        let roles = rules.claim.roles.as_ref().map(|roles| roles.of(tier));
+        roles
+            .is_none_or(|role| role.stores.iter().any(|one| one.store == store.store && one.location == store.location))
+    };
+    if let Some(store) = found.each().iter().find(|one| one.is_another(&known.fingerprint) && filled(one)) {
+        return Some(format!("the stored credential was changed by hand: store {:?}, {}", store.store, store.location));
+    }
+    let every = rules.spec.rotate_every.filter(|every| known.set_at + every.duration() <= rules.now)?;
+    Some(format!("it is older than {every}"))
 }
 
 impl Wanted {
-    /// What the ledger keeps once the password is proven.
-    pub(crate) fn state(&self, known: Option<&CredentialState>) -> CredentialState {
-        let fingerprint = fingerprint(&self.credential.password);
-        match known {
-            Some(known) if known.fingerprint == fingerprint => known.clone(),
-            _ => CredentialState { fingerprint, set_at: Utc::now() },
+    fn new(
+        target: CredentialTarget,
+        known: Option<&CredentialState>,
+        reach: &Reach,
+        found: Findings,
+        choice: Choice,
+    ) -> Self {
+        let in_use = known.map_or(Side::A, |known| known.side);
+        let (side, password, set) = match &choice {
+            Choice::Keep(password) | Choice::Wait(password, _) => (in_use, password.as_ref(), false),
+            Choice::First(side, password) => (*side, Some(password), true),
+            Choice::Turn { password, begun, .. } => (in_use.other(), Some(password), !begun),
+            Choice::Lost => (in_use, None, false),
+        };
+        let credential = password.map(|password| reach.credential(&target, side, password));
+        let (turns, waits_until) = match choice {
+            Choice::Turn { reason, .. } => (Some(reason), None),
+            Choice::Wait(_, until) => (None, Some(until)),
+            Choice::Keep(_) | Choice::First(..) | Choice::Lost => (None, None),
+        };
+        let both = turns.is_some() || known.is_some_and(|known| known.former_since.is_some());
+        Self {
+            side,
+            credential,
+            found,
+            set,
+            both,
+            waits_until,
+            noted: false,
+            stored: false,
+            known: known.cloned(),
+            turns,
+            target,
         }
+    }
+
+    /// The login that the credential is of.
+    pub(crate) fn login(&self) -> String {
+        self.target.key.login(self.target.tier, self.side)
+    }
+
+    pub(crate) fn logins(&self) -> Logins {
+        Logins { in_use: self.side, both: self.both }
+    }
+
+    /// Whether the former login is locked by this try.
+    pub(crate) fn locks(&self) -> bool {
+        !self.both && self.known.as_ref().is_some_and(|known| known.former_since.is_some())
+    }
+
+    /// What has to be written to the stores.
+    pub(crate) fn entry(&self) -> Option<(CredentialTarget, Credential)> {
+        let credential = self.credential.as_ref().filter(|_| !self.stored)?;
+        let missing = self.found.each().iter().any(|store| store.held.is_ok() && !store.holds(credential));
+        missing.then(|| (self.target.clone(), credential.clone()))
+    }
+
+    /// The former login, once everybody has had time to read the credential that took its place; and whether it is locked
+    /// even when it has sessions.
+    pub(crate) fn former(&self, spec: &ClusterSpec, now: DateTime<Utc>) -> Option<(String, bool)> {
+        let since = self.known.as_ref().filter(|_| self.turns.is_none())?.former_since?;
+        let login = self.target.key.login(self.target.tier, self.side.other());
+        let due = now >= since + spec.rotate_overlap.duration();
+        due.then(|| (login, now >= since + spec.rotate_grace.duration()))
+    }
+
+    /// What the ledger has to know whatever becomes of the try: otherwise the next one would take what this one has written
+    /// for a change by hand, and make another password.
+    pub(crate) fn state_so_far(&self, now: DateTime<Utc>) -> Option<CredentialState> {
+        let fingerprint = || self.credential.as_ref().map(|credential| fingerprint(&credential.password));
+        match (&self.turns, &self.known) {
+            (Some(reason), Some(known)) if !self.stored => {
+                let reason = reason.clone();
+                let noted =
+                    fingerprint().filter(|_| self.noted).map(|fingerprint| NextPassword { fingerprint, reason });
+                Some(CredentialState { next: noted.or_else(|| known.next.clone()), ..known.clone() })
+            }
+            (None, Some(known)) => Some(known.clone()),
+            (turns, known) => fingerprint().filter(|_| self.stored).map(|fingerprint| CredentialState {
+                fingerprint,
+                side: self.side,
+                set_at: now,
+                former_since: turns.as_ref().map(|_| now),
+                next: None,
+                cleaned: known.as_ref().and_then(|known| known.cleaned.clone()),
+            }),
+        }
+    }
+
+    /// What the ledger knows when all is done: a login that was locked is forgotten, and so is a rotation that was given up.
+    pub(crate) fn state_at_end(&self, now: DateTime<Utc>) -> Option<CredentialState> {
+        let state = self.state_so_far(now)?;
+        let former_since = state.former_since.filter(|_| self.both);
+        let next = state.next.filter(|_| self.turns.is_some());
+        Some(CredentialState { former_since, next, ..state })
+    }
+
+    /// When there is something to do again, if nothing else happens.
+    pub(crate) fn next(&self, spec: &ClusterSpec, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let state = self.state_at_end(now)?;
+        let overlap = spec.rotate_overlap.duration();
+        let former = state.former_since.map(|since| {
+            let again = now + overlap.clamp(Duration::from_secs(2), Duration::from_secs(600));
+            let grace = since + spec.rotate_grace.duration();
+            if since + overlap > now { since + overlap } else { again.min(grace) }
+        });
+        let due = spec.rotate_every.map(|every| state.set_at + every.duration());
+        [self.waits_until, former, due].into_iter().flatten().min()
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pgtenant_ledger::LedgerError;
 use pgtenant_postgres::{ErrorClass, PostgresError, ProofError, Refusal};
-use pgtenant_secrets::{Fault, StoreError};
+use pgtenant_secrets::{Fault, StoreError, StoreErrors};
 use pgtenant_topology::NoPrimary;
 use rand::RngExt as _;
 
@@ -26,7 +26,9 @@ pub(crate) enum Cause {
     #[error(transparent)]
     Refused(#[from] Refusal),
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(#[from] StoreErrors),
+    #[error("{}", .0.explain())]
+    Reference(#[from] StoreError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     #[error(transparent)]
@@ -74,10 +76,9 @@ impl Failure {
         match &*self.cause {
             Cause::Postgres(error) => error.advice().map(|advice| format!("What to do: {advice}")),
             Cause::Topology(_) => Some("What to do: nothing here; work goes on when a primary answers".to_owned()),
-            Cause::Store(error) => {
-                Some(format!("What to do: {}; the credential that was there stays valid", error.advice()))
-            }
+            Cause::Store(_) => Some("The credential that was there stays valid".to_owned()),
             Cause::Refused(_)
+            | Cause::Reference(_)
             | Cause::Ledger(_)
             | Cause::Unproven(_)
             | Cause::LeaseLost
@@ -91,8 +92,9 @@ impl Failure {
         match &*self.cause {
             Cause::Topology(_) => "ClusterUnavailable",
             Cause::Refused(_) => "NotOurs",
-            Cause::Store(error) if matches!(error.fault, Fault::Foreign(_)) => "StoreConflict",
+            Cause::Store(errors) if errors.any(|fault| matches!(fault, Fault::Foreign(_))) => "StoreConflict",
             Cause::Store(_) => "StoreFailed",
+            Cause::Reference(_) => "BadSettings",
             Cause::Ledger(_) => "LedgerUnavailable",
             Cause::Unproven(_) => "LoginFailed",
             Cause::LeaseLost => "LeaseLost",
@@ -122,6 +124,7 @@ impl Failure {
             Cause::Postgres(error) => error.class() == ErrorClass::Refused,
             Cause::Topology(_)
             | Cause::Store(_)
+            | Cause::Reference(_)
             | Cause::Ledger(_)
             | Cause::Unproven(_)
             | Cause::LeaseLost
@@ -145,7 +148,7 @@ impl Failure {
 
     /// Whether a store did not answer: another replica may be able to reach it.
     pub(crate) fn cut_off(&self) -> bool {
-        matches!(&*self.cause, Cause::Store(error) if error.fault.silent())
+        matches!(&*self.cause, Cause::Store(errors) if errors.any(Fault::silent))
     }
 
     /// Whether another replica may have the claim by now, so that nothing is to be written about it.

@@ -12,7 +12,9 @@ mod housekeeping;
 mod lease;
 mod outcome;
 mod planner;
+mod progress;
 mod reconcile;
+mod roles;
 mod roster;
 mod schedule;
 mod settings;
@@ -96,7 +98,8 @@ impl Engine {
 /// # Errors
 /// Names the field.
 pub fn check_cluster(spec: &ClusterSpec, access: &Access) -> Result<(), InvalidField> {
-    Stores::from_specs(&spec.stores, access).map(drop)
+    Stores::from_specs("stores", &spec.stores, access)?;
+    Stores::from_specs("formerStores", &spec.former_stores, access).map(drop)
 }
 
 impl Inner {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use metrics::{counter, histogram};
 use pgtenant_ledger::{Claim, Finished, Work};
 use pgtenant_model::{Condition, ConditionStatus, DatabaseState, EventKind, set_condition};
@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 
 use crate::EngineSettings;
 use crate::failure::Failure;
-use crate::reconcile::{Done, Progress};
+use crate::progress::Progress;
+use crate::reconcile::Done;
 
 /// The claim is as it should be.
 pub(crate) fn succeeded(
@@ -45,19 +46,28 @@ pub(crate) fn succeeded(
     let state = if beyond.is_none() { DatabaseState::Ready } else { DatabaseState::Degraded };
     let news = beyond.filter(|text| !said(claim, "Database", text));
     events.extend(news.map(|text| (EventKind::Failed, format!("{}: {text}", claim.key), json!({"step": "plan"}))));
+    let (waiting, until) = done.waits.unzip();
+    let rotated = claim.rotate.iter().filter(|tier| waiting.as_ref().is_none_or(|waiting| !waiting.contains(tier)));
+    let rotated = rotated.copied().collect();
+    let message = until.map(|until| {
+        let until = until.to_rfc3339_opts(SecondsFormat::Secs, true);
+        format!("waits until {until}, so that everybody has read the password of the last rotation")
+    });
     let interval = if done.more { Duration::ZERO } else { settings.look_interval };
-    let jitter = rand::rng().random_range(0.9..1.1);
+    let usual = interval.mul_f64(rand::rng().random_range(0.9..1.1));
+    let sooner = done.next.map(|next| (next - now).to_std().unwrap_or_default());
     Finished {
         state,
         conditions,
         done: true,
-        step: None,
-        message: Some("done".to_owned()),
-        next: interval.mul_f64(jitter),
+        step: message.is_some().then_some("rotate"),
+        waits: message.is_some(),
+        message: message.or_else(|| Some("done".to_owned())),
+        next: sooner.map_or(usual, |sooner| sooner.min(usual)),
         endpoint: Some(done.endpoint),
         roles: Some(done.roles),
         credentials: done.credentials,
-        rotated: claim.rotate.clone(),
+        rotated,
         events,
     }
 }
@@ -70,8 +80,10 @@ fn events(claim: &Claim, progress: &Progress, fresh: bool) -> Vec<NewEvent> {
     let mut events = Vec::new();
     for (tier, why) in &progress.rotated {
         counter!("pgtenant_credentials_rotated_total").increment(1);
-        let message = format!("{}: new password, since {why}", key.role(*tier));
-        events.push((EventKind::CredentialRotated, message, json!({"tier": tier, "reason": why})));
+        let side = claim.credentials.get(tier).map(|known| known.side.other()).unwrap_or_default();
+        let login = key.login(*tier, side);
+        let message = format!("{}: new password on login {login}, since {why}", key.role(*tier));
+        events.push((EventKind::CredentialRotated, message, json!({"tier": tier, "login": login, "reason": why})));
     }
     let texts: Vec<_> = progress.changes.iter().map(|change| change.text.as_str()).collect();
     if !fresh && !texts.is_empty() {
@@ -151,7 +163,6 @@ pub(crate) fn failed(work: &Work, failure: &Failure, progress: Progress, now: Da
     if news {
         events.push((EventKind::Failed, format!("{}: {message}", claim.key), detail));
     }
-    let stored = progress.credentials.is_some();
     Finished {
         state,
         conditions,
@@ -160,9 +171,10 @@ pub(crate) fn failed(work: &Work, failure: &Failure, progress: Progress, now: Da
         message: Some(message),
         next,
         endpoint: None,
-        roles: None,
+        roles: progress.roles,
         credentials: progress.credentials.unwrap_or_else(|| claim.credentials.clone()),
-        rotated: if stored { claim.rotate.clone() } else { Vec::new() },
+        rotated: progress.rotated.into_iter().map(|(tier, _)| tier).collect(),
+        waits: false,
         events,
     }
 }

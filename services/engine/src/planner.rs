@@ -4,12 +4,14 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use pgtenant_ledger::{Claim, ClaimFilter, Ledger, LedgerError, Wish, claim, claims, count_of, owner_of};
+use pgtenant_ledger::{
+    Claim, ClaimFilter, CredentialState, Ledger, LedgerError, Wish, claim, claims, count_of, owner_of,
+};
 use pgtenant_model::{
     ChangeReport, ClaimKey, ClaimPlan, ClaimSpec, ClusterSpec, InvalidField, Mode, PlanAction, PlanReport, PlanRequest,
-    PlannedClaim, Source,
+    PlannedClaim, Source, Tier,
 };
-use pgtenant_postgres::{Desired, Plan, Server, observe, observe_inside, plan as changes_of, plan_drop};
+use pgtenant_postgres::{Desired, Logins, Plan, Server, observe, observe_inside, plan as changes_of, plan_drop};
 use tokio::sync::Semaphore;
 
 use crate::Inner;
@@ -76,7 +78,8 @@ impl Planner<'_> {
         let cluster = self.roster.get(&spec.cluster).filter(|_| problems.is_empty());
         let Some(cluster) = cluster else { return Ok(refused(planned, &spec, problems)) };
 
-        let desired = Desired { adopt: self.adopt, ..Desired::new(key.clone(), &spec) };
+        let logins = found.as_ref().map(logins).unwrap_or_default();
+        let desired = Desired { adopt: self.adopt, logins, ..Desired::new(key.clone(), &spec) };
         let looked = async {
             let _turn = self.planning.acquire().await;
             let server = cluster.server().await?;
@@ -218,6 +221,13 @@ impl Planner<'_> {
             Err(cause) => Err(fault(cause.to_string())),
         }
     }
+}
+
+/// As the last look has left them: a rotation is no part of a plan.
+fn logins(claim: &Claim) -> BTreeMap<Tier, Logins> {
+    let both = |known: &CredentialState| known.former_since.is_some() || known.next.is_some();
+    let of = |known: &CredentialState| Logins { in_use: known.side, both: both(known) };
+    claim.credentials.iter().map(|(tier, known)| (*tier, of(known))).collect()
 }
 
 fn action(found: Option<&Claim>, spec: &ClaimSpec, exists: bool, plan: &Plan) -> PlanAction {

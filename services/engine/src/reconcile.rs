@@ -6,50 +6,34 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use chrono::{DateTime, Utc};
 use futures::future::{join_all, try_join, try_join_all};
-use pgtenant_ledger::{Claim, CredentialState};
-use pgtenant_model::{CredentialTarget, Endpoint, RoleStatus, Roles, Tier};
+use pgtenant_ledger::{Claim, CredentialState, Ledger, Work, note_credentials, within_deadline};
+use pgtenant_model::{CredentialTarget, Endpoint, Roles, Tier};
 use pgtenant_postgres::{
-    Beyond, Change, Desired, Fence as _, Inside, Observed, Place, Plan, ProofError, RoleChange, Server, Session, Step,
-    Verifier, connect_inside, observe, observe_inside, plan, plan_drop, run_inside, run_maintenance,
+    Beyond, Desired, Fence as _, Inside, Observed, Place, Plan, PostgresError, ProofError, Server, Session, Step,
+    Verifier, connect_inside, logged_in, observe, observe_inside, plan, plan_drop, run_inside, run_maintenance,
 };
+use pgtenant_secrets::{Removal, StoreErrors};
 
 use crate::Faults;
 use crate::cluster::Cluster;
-use crate::credentials::{self, Reach, Wanted};
+use crate::credentials::{self, Reach, Rules, Wanted};
 use crate::failure::{Cause, Failure};
 use crate::lease::Lease;
+use crate::progress::{Progress, changed, turning};
+use crate::roles::roles;
 
 /// A claim under work.
 pub(crate) struct Attempt<'a> {
-    claim: &'a Claim,
-    cluster: &'a Cluster,
-    lease: &'a Lease,
-    faults: &'a Faults,
-    progress: Mutex<Progress>,
-}
-
-/// What a try has done that stays done when it fails.
-#[derive(Debug, Default)]
-pub(crate) struct Progress {
-    /// What every store holds, once this try has written to them. The ledger has to know it whatever becomes of the try:
-    /// otherwise the next one would take it for a change by hand, and make another password.
-    pub(crate) credentials: Option<BTreeMap<Tier, CredentialState>>,
-    /// Tiers whose password is a new one in place of an earlier one, and why.
-    pub(crate) rotated: Vec<(Tier, String)>,
-    /// What the server has committed.
-    pub(crate) changes: Vec<Changed>,
-}
-
-/// A change that was made.
-#[derive(Debug)]
-pub(crate) struct Changed {
-    /// For people.
-    pub(crate) text: String,
-    /// In full, without verifiers.
-    pub(crate) sql: String,
+    pub(crate) work: &'a Work,
+    pub(crate) ledger: &'a Ledger,
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) lease: &'a Lease,
+    pub(crate) faults: &'a Faults,
+    pub(crate) progress: Mutex<Progress>,
 }
 
 /// What a try that came to its end has found and left.
@@ -60,6 +44,10 @@ pub(crate) struct Done {
     pub(crate) endpoint: Endpoint,
     pub(crate) roles: Roles,
     pub(crate) credentials: BTreeMap<Tier, CredentialState>,
+    /// Tiers whose wished-for rotation has to wait, and until when.
+    pub(crate) waits: Option<(Vec<Tier>, DateTime<Utc>)>,
+    /// When there is something to do again, if nothing else happens.
+    pub(crate) next: Option<DateTime<Utc>>,
     /// The look listed only a part of what is to be done.
     pub(crate) more: bool,
 }
@@ -76,12 +64,12 @@ struct Round {
 const MOST_DROPS: usize = 3;
 
 impl<'a> Attempt<'a> {
-    pub(crate) fn new(claim: &'a Claim, cluster: &'a Cluster, lease: &'a Lease, faults: &'a Faults) -> Self {
-        Self { claim, cluster, lease, faults, progress: Mutex::default() }
+    fn claim(&self) -> &'a Claim {
+        &self.work.claim
     }
 
     /// What was done, however it ended.
-    pub(crate) fn progress(self) -> Progress {
+    pub(crate) fn into_progress(self) -> Progress {
         self.progress.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -116,33 +104,40 @@ impl<'a> Attempt<'a> {
     async fn provide_on(&self, server: &Server) -> Result<Done, Failure> {
         let reach = self.cluster.reach(server).await.map_err(Failure::at("observe"))?;
         let mut wanted = self.wanted(&reach).await?;
-        let mut round = self.round(server, &mut wanted).await?;
+        let mut round = self.round(server, &reach, &mut wanted).await?;
         if round.partial {
             // From outside all is right now, so this one sees what is inside.
-            round = self.round(server, &mut wanted).await?;
+            round = self.round(server, &reach, &mut wanted).await?;
         }
-        Ok(self.done(round, &wanted, reach.endpoint))
+        self.clean_former_stores().await?;
+        self.done(round, wanted, reach.endpoint)
     }
 
     /// Looks, and does what is to be done.
-    async fn round(&self, server: &Server, wanted: &mut [Wanted]) -> Result<Round, Failure> {
-        let mut desired = Desired { adopt: self.claim.adopt, ..Desired::new(self.claim.key.clone(), &self.claim.spec) };
-        let (session, mut observed) = self.observe(server).await?;
+    async fn round(&self, server: &Server, reach: &Reach, wanted: &mut [Wanted]) -> Result<Round, Failure> {
+        let claim = self.claim();
+        let mut desired = Desired { adopt: claim.adopt, ..Desired::new(claim.key.clone(), &claim.spec) };
+        let (mut session, mut observed) = self.observe(server).await?;
+        self.read_for_new_roles(&observed, reach, wanted).await?;
+        self.lock_former(&mut session, wanted).await?;
         let proven = self.look_inside(server, &desired, &mut observed, wanted).await?;
+        desired.logins = wanted.iter().map(|one| (one.target.tier, one.logins())).collect();
         desired.passwords = passwords(wanted, &observed).await;
         let plan = plan(&desired, &observed).map_err(Failure::at("plan"))?;
 
-        self.store(wanted).await?;
+        self.store(wanted, |one| one.turns.is_none()).await?;
         self.faults.reach("after:store").await;
+        self.note_turns(wanted).await?;
+        self.progress().turning = turning(wanted);
         self.apply_outside(server, session, &plan).await?;
         // The tiers can log in from here on, so they are proven while the rest is done.
         let unproven = wanted.iter().filter(|one| !proven.contains(&one.target.tier));
         let inside = connect_inside(server, &plan).await.map_err(Failure::at("apply-inside"))?;
         try_join(self.apply_inside(server, inside, &plan), self.prove(server, unproven)).await?;
         self.faults.reach("after:prove").await;
-        for one in wanted {
-            (one.store, one.set) = (false, false);
-        }
+        self.store(wanted, |one| one.turns.is_some()).await?;
+        self.faults.reach("after:turn").await;
+        wanted.iter_mut().for_each(|one| one.set = false);
         let more = observed.inside.as_ref().is_some_and(Inside::more);
         Ok(Round { beyond: plan.beyond, partial: plan.partial, more })
     }
@@ -151,10 +146,12 @@ impl<'a> Attempt<'a> {
         let left = self.drop_all(server).await?;
         // A try that was cut off has stored credentials before there was anything on the server. Where a database or a
         // role of the name is somebody else's and the claim never was Ready, what lies in the stores may be theirs too.
-        if self.claim.roles.is_some() || left.is_empty() {
+        if self.claim().roles.is_some() || left.is_empty() {
             self.fence("store")?;
-            let targets = Tier::ALL.map(|tier| CredentialTarget { key: self.claim.key.clone(), tier });
-            self.cluster.stores.delete_many(&targets).await.map_err(Failure::at("store"))?;
+            let targets = Tier::ALL.map(|tier| CredentialTarget { key: self.claim().key.clone(), tier });
+            let removal = if self.claim().purge { Removal::Final } else { Removal::Usual };
+            let gone = join_all(self.cluster.all_stores().map(|stores| stores.delete_many(&targets, removal))).await;
+            gone.into_iter().try_for_each(|one| one.map_err(Failure::at("store")))?;
         }
         self.faults.reach("after:delete-credentials").await;
         Ok(left)
@@ -165,7 +162,7 @@ impl<'a> Attempt<'a> {
     async fn drop_all(&self, server: &Server) -> Result<Vec<Beyond>, Failure> {
         for _ in 0..=MOST_DROPS {
             let (session, observed) = self.observe(server).await?;
-            let plan = plan_drop(&self.claim.key, &observed).map_err(Failure::at("plan"))?;
+            let plan = plan_drop(&self.claim().key, &observed).map_err(Failure::at("plan"))?;
             if plan.is_empty() {
                 return Ok(plan.beyond);
             }
@@ -176,14 +173,49 @@ impl<'a> Attempt<'a> {
 
     async fn observe(&self, server: &Server) -> Result<(Session, Observed), Failure> {
         let mut session = server.maintenance().await.map_err(Failure::at("connect"))?;
-        let (key, extensions) = (&self.claim.key, &self.claim.spec.extensions);
+        let (key, extensions) = (&self.claim().key, &self.claim().spec.extensions);
         let observed = observe(server, &mut session, key, extensions).await.map_err(Failure::at("observe"))?;
         Ok((session, observed))
     }
 
     async fn wanted(&self, reach: &Reach) -> Result<Vec<Wanted>, Failure> {
-        let stores = &self.cluster.stores;
-        try_join_all(Tier::ALL.map(|tier| credentials::wanted(self.claim, tier, reach, stores))).await
+        let rules = self.rules(!self.work.urgent);
+        try_join_all(Tier::ALL.map(|tier| credentials::wanted(rules, tier, reach, &self.cluster.stores))).await
+    }
+
+    fn rules(&self, idle: bool) -> Rules<'_> {
+        Rules { claim: self.claim(), spec: &self.cluster.spec, now: Utc::now(), idle }
+    }
+
+    /// A login that is not there is made with its password, which has to be read for that.
+    async fn read_for_new_roles(
+        &self,
+        observed: &Observed,
+        reach: &Reach,
+        wanted: &mut [Wanted],
+    ) -> Result<(), Failure> {
+        for one in wanted.iter_mut() {
+            if one.credential.is_none() && !observed.roles.contains_key(&one.login()) {
+                let (rules, stores) = (self.rules(false), &self.cluster.stores);
+                *one = credentials::wanted(rules, one.target.tier, reach, stores).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Decides which former logins are locked: those that nobody uses any more, or that have had their time.
+    async fn lock_former(&self, session: &mut Session, wanted: &mut [Wanted]) -> Result<(), Failure> {
+        let (spec, now) = (&self.cluster.spec, Utc::now());
+        let due: Vec<_> = wanted.iter().map(|one| one.former(spec, now)).collect();
+        let asked: Vec<_> = due.iter().flatten().filter(|(_, over)| !over).map(|(login, _)| login.clone()).collect();
+        let busy = match asked.as_slice() {
+            [] => Vec::new(),
+            logins => logged_in(session, logins).await.map_err(Failure::at("observe"))?,
+        };
+        for (one, due) in wanted.iter_mut().zip(due) {
+            one.both &= due.is_none_or(|(login, over)| !over && busy.contains(&login));
+        }
+        Ok(())
     }
 
     /// Logs in as each tier whose password the server should have, and looks at the database through the admin tier's
@@ -199,7 +231,7 @@ impl<'a> Attempt<'a> {
         if !observed.database.as_ref().is_some_and(|database| database.allow_connections) {
             return Ok(BTreeSet::new());
         }
-        let there = |one: &Wanted| !one.set && observed.roles.contains_key(&one.target.role());
+        let there = |one: &Wanted| !one.set && one.credential.is_some() && observed.roles.contains_key(&one.login());
         let provisioner = observed.server.current_user.clone();
         let looks = wanted.iter().map(|one| async {
             if there(one) { Some(self.look_as(server, one, desired, &provisioner).await) } else { None }
@@ -217,7 +249,7 @@ impl<'a> Attempt<'a> {
                 Some(Err(error)) => match error.password_is_right() {
                     // An expired password is refused in the same words: once the expiry is gone, the login will tell.
                     Some(false) => {
-                        let role = observed.roles.get(&one.target.role());
+                        let role = observed.roles.get(&one.login());
                         one.set = role.is_none_or(|facts| facts.valid_until.is_none());
                     }
                     // All its connections are in use: the password was checked before they were counted.
@@ -266,23 +298,56 @@ impl<'a> Attempt<'a> {
     }
 
     async fn login(&self, server: &Server, one: &Wanted) -> Result<Session, ProofError> {
-        let Wanted { credential, .. } = one;
+        let Some(credential) = &one.credential else {
+            return Err(ProofError::Unknown(PostgresError::NoPassword { role: one.login() }));
+        };
         server.prove(&credential.database, &credential.username, &credential.password).await
     }
 
-    /// Every store gets the credential before the server does.
-    async fn store(&self, wanted: &[Wanted]) -> Result<(), Failure> {
-        let entries: Vec<_> =
-            wanted.iter().filter(|one| one.store).map(|one| (one.target.clone(), one.credential.clone())).collect();
+    /// Writes the credentials that `which` says to every store that does not have them.
+    ///
+    /// The first credential of a tier is in every store before the server knows it. One that takes the place of another is
+    /// written when it is proven: until then the former one is in the stores, and afterwards both work.
+    async fn store(&self, wanted: &mut [Wanted], which: impl Fn(&Wanted) -> bool) -> Result<(), Failure> {
+        let entries: Vec<_> = wanted.iter().filter(|one| which(one)).filter_map(Wanted::entry).collect();
         if entries.is_empty() {
             return Ok(());
         }
         self.fence("store")?;
-        self.cluster.stores.put_many(&entries).await.map_err(Failure::at("store"))?;
-        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        progress.credentials = Some(self.states(wanted));
-        progress.rotated = wanted.iter().filter_map(|one| Some((one.target.tier, one.rotated.clone()?))).collect();
+        let written = self.cluster.stores.put_many(&entries).await;
+        if let Err(errors) = written {
+            self.progress().roles = self.roles(wanted, Some(&errors));
+            return Err(Failure::at("store")(errors));
+        }
+        for one in wanted.iter_mut() {
+            one.stored |= entries.iter().any(|(target, _)| *target == one.target);
+        }
+        let turned =
+            wanted.iter().filter(|one| one.stored).filter_map(|one| Some((one.target.tier, one.turns.clone()?)));
+        let mut progress = self.progress();
+        progress.credentials = Some(self.states_so_far(wanted));
+        progress.rotated = turned.collect();
         Ok(())
+    }
+
+    /// Writes down what the other logins are to get, so that a password which some store has is never taken for a stranger's.
+    async fn note_turns(&self, wanted: &mut [Wanted]) -> Result<(), Failure> {
+        let turns = |one: &Wanted| one.turns.is_some() && one.set && !one.noted;
+        if !wanted.iter().any(turns) {
+            return Ok(());
+        }
+        wanted.iter_mut().filter(|one| turns(one)).for_each(|one| one.noted = true);
+        let states = self.states_so_far(wanted);
+        let note = async { note_credentials(&mut *self.ledger.acquire().await?, self.work, &states).await };
+        within_deadline(note).await.map_err(Failure::at("store"))?;
+        self.progress().credentials = Some(states);
+        self.faults.reach("after:note").await;
+        Ok(())
+    }
+
+    fn states_so_far(&self, wanted: &[Wanted]) -> BTreeMap<Tier, CredentialState> {
+        let now = Utc::now();
+        wanted.iter().filter_map(|one| Some((one.target.tier, one.state_so_far(now)?))).collect()
     }
 
     async fn apply_outside(&self, server: &Server, mut session: Session, plan: &Plan) -> Result<(), Failure> {
@@ -304,14 +369,16 @@ impl<'a> Attempt<'a> {
             begun.fetch_add(1, Ordering::Relaxed);
         } else if let Some(last) = begun.load(Ordering::Relaxed).checked_sub(1) {
             let batch = plan.batches_of(place).nth(last);
-            let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-            progress.changes.extend(batch.into_iter().flat_map(|batch| &batch.changes).filter_map(changed));
+            let mut progress = self.progress();
+            let changes = batch.into_iter().flat_map(|batch| &batch.changes);
+            let changes: Vec<_> = changes.filter_map(|change| changed(change, &progress.turning)).collect();
+            progress.changes.extend(changes);
         }
         self.faults.reach_now(&format!("{when}:{}", step.name));
     }
 
     async fn prove<'w>(&self, server: &Server, tiers: impl Iterator<Item = &'w Wanted>) -> Result<(), Failure> {
-        let logins = tiers.map(|one| async {
+        let logins = tiers.filter(|one| one.credential.is_some()).map(|one| async {
             match self.login(server, one).await {
                 Ok(_) | Err(ProofError::Full { .. }) => Ok(()),
                 Err(ProofError::Unknown(error)) => Err(Failure::at("prove")(error)),
@@ -329,41 +396,62 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    fn done(&self, Round { beyond, more, partial }: Round, wanted: &[Wanted], endpoint: Endpoint) -> Done {
-        let credentials = self.states(wanted);
-        let status = |tier| {
-            let target = CredentialTarget { key: self.claim.key.clone(), tier };
-            RoleStatus {
-                role: target.role(),
-                login: target.role(),
-                set_at: credentials.get(&tier).map(|state| state.set_at),
-                stores: self.cluster.stores.locations(&target),
-            }
-        };
-        let roles = Roles { read: status(Tier::Read), write: status(Tier::Write), admin: status(Tier::Admin) };
-        Done { beyond, endpoint, roles, credentials, more: more || partial }
+    /// The former stores lose what is theirs of the claim, once.
+    async fn clean_former_stores(&self) -> Result<(), Failure> {
+        let Some(former) = &self.cluster.former else { return Ok(()) };
+        let cleaned = |state: &CredentialState| state.cleaned.as_ref() == Some(&former.digest);
+        if !self.claim().credentials.is_empty() && self.claim().credentials.values().all(cleaned) {
+            return Ok(());
+        }
+        self.fence("store")?;
+        let targets = Tier::ALL.map(|tier| CredentialTarget { key: self.claim().key.clone(), tier });
+        former.stores.delete_many(&targets, Removal::Usual).await.map_err(Failure::at("store"))
     }
 
-    fn states(&self, wanted: &[Wanted]) -> BTreeMap<Tier, CredentialState> {
-        let known = |tier| self.claim.credentials.get(&tier);
-        wanted.iter().map(|one| (one.target.tier, one.state(known(one.target.tier)))).collect()
+    fn done(&self, round: Round, wanted: Vec<Wanted>, endpoint: Endpoint) -> Result<Done, Failure> {
+        let Round { beyond, more, partial } = round;
+        let (spec, now) = (&self.cluster.spec, Utc::now());
+        let cleaned = self.cluster.former.as_ref().map(|former| former.digest.clone());
+        let state = |one: &Wanted| Some(CredentialState { cleaned: cleaned.clone(), ..one.state_at_end(now)? });
+        let credentials: BTreeMap<_, _> =
+            wanted.iter().filter_map(|one| Some((one.target.tier, state(one)?))).collect();
+        let waiting = wanted.iter().filter_map(|one| Some((one.target.tier, one.waits_until?)));
+        let (tiers, until): (Vec<_>, Vec<_>) = waiting.unzip();
+        let waits = until.into_iter().max().map(|until| (tiers, until));
+        let next = wanted.iter().filter_map(|one| one.next(spec, now)).min();
+        let roles = roles(self.claim(), &self.cluster.stores, &wanted, &credentials, None);
+        let mut errors = Vec::new();
+        for one in wanted {
+            errors.extend(one.found.unanswered());
+        }
+        if !errors.is_empty() {
+            // What another store has is as it should be by now; the one that did not answer is named.
+            errors.sort_by_key(|(index, _)| *index);
+            errors.dedup_by_key(|(index, _)| *index);
+            let mut progress = self.progress();
+            (progress.credentials, progress.roles) = (Some(credentials), Some(roles));
+            return Err(Failure::at("store")(StoreErrors(errors)));
+        }
+        Ok(Done { beyond, endpoint, roles, credentials, waits, next, more: more || partial })
     }
-}
 
-/// What was changed; nothing of what only made a change possible.
-fn changed(change: &Change) -> Option<Changed> {
-    match change {
-        Change::Role(RoleChange::Borrow { .. } | RoleChange::GiveBack { .. }) => None,
-        change => Some(Changed { text: change.text(), sql: change.sql_withheld() }),
+    fn roles(&self, wanted: &[Wanted], errors: Option<&StoreErrors>) -> Option<Roles> {
+        // That they are known says that the claim was Ready once.
+        self.claim().roles.as_ref()?;
+        Some(roles(self.claim(), &self.cluster.stores, wanted, &self.states_so_far(wanted), errors))
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Verifiers of the passwords that the server does not have. Each costs 2 ms of a core, so they do not hold up others.
 async fn passwords(wanted: &[Wanted], observed: &Observed) -> BTreeMap<Tier, Verifier> {
-    let tiers = wanted.iter().filter(|one| one.set || !observed.roles.contains_key(&one.target.role()));
-    let verifiers = tiers.map(|one| {
-        let (tier, password) = (one.target.tier, one.credential.password.clone());
-        async move { tokio::task::spawn_blocking(move || (tier, Verifier::of(&password))).await.ok() }
+    let tiers = wanted.iter().filter(|one| one.set || !observed.roles.contains_key(&one.login()));
+    let known = tiers.filter_map(|one| Some((one.target.tier, one.credential.as_ref()?.password.clone())));
+    let verifiers = known.map(|(tier, password)| async move {
+        tokio::task::spawn_blocking(move || (tier, Verifier::of(&password))).await.ok()
     });
     join_all(verifiers).await.into_iter().flatten().collect()
 }

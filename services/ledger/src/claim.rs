@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use pgtenant_model::{
-    ClaimKey, ClaimSpec, Condition, Database, DatabaseState, Endpoint, Mode, RoleStatus, Roles, Source, Tier,
+    ClaimKey, ClaimSpec, Condition, Database, DatabaseState, Endpoint, Mode, RoleStatus, Roles, Side, Source, Tier,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -26,14 +26,36 @@ pub enum Wish {
     Absent,
 }
 
-/// What is known of a stored credential; never the credential.
+/// What is known of a tier's credential; never the credential.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CredentialState {
     /// Fingerprint of the password that every store should hold.
     pub fingerprint: String,
+    /// The login that it is of.
+    #[serde(default)]
+    pub side: Side,
     /// When that password was set.
     pub set_at: DateTime<Utc>,
+    /// Since when the other login has been out of use, while it may still log in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former_since: Option<DateTime<Utc>>,
+    /// What the other login is to get: written down before it is anywhere else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<NextPassword>,
+    /// The former stores, as a digest of their description, from which it was removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cleaned: Option<String>,
+}
+
+/// A password that takes the place of another, while that is under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NextPassword {
+    /// Its fingerprint.
+    pub fingerprint: String,
+    /// Why, for the event.
+    pub reason: String,
 }
 
 /// A claim: what is wished and what is true.
@@ -57,6 +79,8 @@ pub struct Claim {
     pub released: bool,
     /// Whether a database of that name that is not ours may be taken over.
     pub adopt: bool,
+    /// Whether its removal is for good: stores that keep what was removed for a while do not.
+    pub purge: bool,
     /// Tiers that need a new password.
     pub rotate: Vec<Tier>,
     /// Grows with every change of what is wished.
@@ -99,6 +123,7 @@ pub(crate) struct ClaimRow {
     wish: String,
     released: bool,
     adopt: bool,
+    purge: bool,
     rotate: Vec<String>,
     generation: i64,
     observed_generation: i64,
@@ -117,7 +142,7 @@ pub(crate) struct ClaimRow {
 macro_rules! claim_columns {
     () => {
         "id, namespace, name, cluster, source, source_ref, source_generation, mode, schemas, extensions, \
-         connection_limit, wish, released, adopt, rotate, generation, observed_generation, state, conditions, \
+         connection_limit, wish, released, adopt, purge, rotate, generation, observed_generation, state, conditions, \
          endpoint, roles, credentials, created_at, wished_at, due_at, attempts"
     };
 }
@@ -147,6 +172,7 @@ impl TryFrom<ClaimRow> for Claim {
             wish: from_json_name("wish", row.wish)?,
             released: row.released,
             adopt: row.adopt,
+            purge: row.purge,
             rotate,
             generation: row.generation,
             observed_generation: row.observed_generation,

@@ -27,7 +27,7 @@ pub use sqlx::PgConnection;
 
 pub use audit::{Actor, AuditEntry, audit_page, write_audit};
 pub use check::{check, count_of};
-pub use claim::{Claim, ClaimFilter, CredentialState, Wish, claim, claims, count_by_state, owner_of};
+pub use claim::{Claim, ClaimFilter, CredentialState, NextPassword, Wish, claim, claims, count_by_state, owner_of};
 pub use cluster::{
     Cluster, ClusterSource, PutCluster, cluster, clusters, put_cluster, put_clusters, remove_cluster,
     set_cluster_status,
@@ -41,7 +41,9 @@ pub use problem::{AppsProblem, apps_problems, replace_apps_problems};
 pub use refused::Refused;
 pub use token::{NewToken, Token, TokenRole, create_token, find_token, revoke_token, tokens};
 pub use wish::{Written, adopt, create, release, remove, rotate, update, withdraw};
-pub use work::{Finished, Take, Work, finish, forget, look_soon, next_due, queue_length, renew, take};
+pub use work::{
+    Finished, Take, Work, finish, forget, look_soon, next_due, note_credentials, queue_length, renew, take,
+};
 
 /// The channel on which new work is announced.
 pub const WORK_CHANNEL: &str = "pgtenant_work";

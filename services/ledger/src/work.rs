@@ -153,6 +153,8 @@ pub struct Finished {
     pub credentials: BTreeMap<Tier, CredentialState>,
     /// Tiers that need no new password any more.
     pub rotated: Vec<Tier>,
+    /// What was asked for has to wait although all is as it should be: its operations go on, and it is tried again at `next`.
+    pub waits: bool,
     /// Events to append, in their order.
     pub events: Vec<(EventKind, String, Value)>,
 }
@@ -177,7 +179,7 @@ pub async fn finish(db: &mut PgConnection, work: &Work, finished: &Finished) -> 
              state = case when generation = $3 then $9 else state end,
              adopt = case when $8 and generation = $3 then false else adopt end,
              looked_at = now(), woken = false,
-             urgent = case when generation = $3 and not woken then not $8 else true end,
+             urgent = case when generation = $3 and not woken then not $8 or $14 else true end,
              attempts = case when $8 then 0 else attempts + 1 end,
              due_at = case when generation <> $3 then now()
                            when woken then now() + least($10, $13) * interval '1 second'
@@ -198,13 +200,33 @@ pub async fn finish(db: &mut PgConnection, work: &Work, finished: &Finished) -> 
     .bind(finished.rotated.iter().map(|tier| tier.as_str()).collect::<Vec<_>>())
     .bind(crate::CLAIMS_CHANNEL)
     .bind(BREATHER.as_secs_f64())
+    .bind(finished.waits)
     .execute(&mut *db)
     .await?;
     fenced_unless(done.rows_affected(), work)?;
     if work.urgent || claim.attempts > 0 || !finished.done {
-        finish_operations(db, work, finished.done, finished.step, finished.message.as_deref()).await?;
+        finish_operations(db, work, finished.done && !finished.waits, finished.step, finished.message.as_deref())
+            .await?;
     }
     append_all(db, claim, &finished.events).await
+}
+
+/// Writes down what is about to be done to the credentials, before it is done.
+///
+/// # Errors
+/// [`LedgerError::Fenced`] when another replica has taken the claim: nothing is written.
+pub async fn note_credentials(
+    db: &mut PgConnection,
+    work: &Work,
+    credentials: &BTreeMap<Tier, CredentialState>,
+) -> Result<()> {
+    let done = sqlx::query("update claims set credentials = $3 where id = $1 and fence = $2")
+        .bind(work.claim.id)
+        .bind(work.fence)
+        .bind(Json(credentials))
+        .execute(db)
+        .await?;
+    fenced_unless(done.rows_affected(), work)
 }
 
 /// Removes a claim of which nothing is left; its name is free.

@@ -377,6 +377,13 @@ impl Topology {
 }
 
 impl Provisioner {
+    /// A login whose password is the first line of a file.
+    #[must_use]
+    pub fn from_file(username: impl Into<String>, password_file: PathBuf) -> Self {
+        let (username, password_file) = (Some(username.into()), Some(password_file));
+        Self { username, password_file, secret_ref: None, aws_secret: None, database: maintenance_database() }
+    }
+
     fn problem(&self) -> Option<InvalidField> {
         let sources = [self.password_file.is_some(), self.secret_ref.is_some(), self.aws_secret.is_some()];
         match sources.into_iter().filter(|named| *named).count() {
@@ -393,6 +400,26 @@ impl Provisioner {
 }
 
 impl ClusterSpec {
+    /// With all that has a default left at it.
+    #[must_use]
+    pub fn new(topology: Topology, provisioner: Provisioner, tls: TlsSpec, stores: Vec<StoreSpec>) -> Self {
+        Self {
+            environment: Environment::default(),
+            topology,
+            endpoint: None,
+            provisioner,
+            tls,
+            stores,
+            former_stores: Vec::new(),
+            rotate_every: None,
+            rotate_overlap: rotate_overlap(),
+            rotate_grace: rotate_grace(),
+            allowed_namespaces: everything(),
+            allowed_extensions: Vec::new(),
+            limits: Limits::default(),
+        }
+    }
+
     /// Checks every rule that needs no connection.
     #[must_use]
     pub fn problems(&self) -> Vec<InvalidField> {
@@ -419,8 +446,10 @@ impl ClusterSpec {
                 }));
             }
         }
-        if let Some(index) = self.former_stores.iter().position(|store| self.stores.contains(store)) {
-            problems.push(InvalidField::new(format!("formerStores[{index}]"), "is among stores as well"));
+        let used = |former: &StoreSpec| self.stores.iter().any(|store| store.same_place(former));
+        if let Some(index) = self.former_stores.iter().position(used) {
+            let message = "holds the credentials of a store in use, which would be removed";
+            problems.push(InvalidField::new(format!("formerStores[{index}]"), message));
         }
         if self.rotate_every.is_some_and(|every| every <= self.rotate_overlap) {
             problems.push(InvalidField::new(

@@ -23,7 +23,7 @@ pub use credential::{CA_KEY, CREDENTIAL_KEYS, Credential, CredentialTarget};
 pub use event::{Event, EventKind, Operation, OperationKind, OperationState};
 pub use host_port::HostPort;
 pub use marks::{CLAIM_LABEL, MANAGED_BY, RELOADER, STORE_MANAGER, TIER_LABEL};
-pub use name::{ClaimKey, InvalidName, MAX_DATABASE_BYTES, MAX_IDENTIFIER_BYTES, NameRule, Tier, check_label};
+pub use name::{ClaimKey, InvalidName, MAX_DATABASE_BYTES, MAX_IDENTIFIER_BYTES, NameRule, Side, Tier, check_label};
 pub use plan::{ChangeReport, ClaimPlan, PlanAction, PlanReport, PlanRequest, PlannedClaim};
 pub use span::Span;
 pub use status::{

@@ -114,16 +114,54 @@ impl ClaimKey {
         format!("{}-{}-{}", self.namespace, self.name, tier)
     }
 
+    /// A tier's login: the role itself, or its name and `-b`.
+    #[must_use]
+    pub fn login(&self, tier: Tier, side: Side) -> String {
+        match side {
+            Side::A => self.role(tier),
+            Side::B => self.second_login(tier),
+        }
+    }
+
     /// The second login of a tier: the role's name and `-b`.
     #[must_use]
     pub fn second_login(&self, tier: Tier) -> String {
         format!("{}-b", self.role(tier))
+    }
+
+    /// Which of a tier's logins has this name.
+    #[must_use]
+    pub fn side(&self, tier: Tier, login: &str) -> Option<Side> {
+        [Side::A, Side::B].into_iter().find(|side| self.login(tier, *side) == login)
     }
 }
 
 impl fmt::Display for ClaimKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// One of the two logins of a tier. One is in use; a rotation turns to the other one, so that both work while applications
+/// read the new credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// The tier's role itself.
+    #[default]
+    A,
+    /// The role's name and `-b`: a member of the role, and acting as it.
+    B,
+}
+
+impl Side {
+    /// The other one.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::{ClaimSpec, Endpoint, InvalidField, Mode, Source};
+use crate::{ClaimSpec, Endpoint, InvalidField, Mode, Source, Tier};
 
 /// The state of a database in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
@@ -113,6 +113,14 @@ pub struct StoreLocation {
     pub message: Option<String>,
 }
 
+impl StoreLocation {
+    /// One that holds the credential in use.
+    #[must_use]
+    pub fn new(store: impl Into<String>, location: impl Into<String>) -> Self {
+        Self { store: store.into(), location: location.into(), state: StoreState::Current, message: None }
+    }
+}
+
 /// What a store holds of a role, compared with the credential in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 pub enum StoreState {
@@ -121,8 +129,8 @@ pub enum StoreState {
     Current,
     /// Not yet the one in use: none, or the former one, which still works.
     Behind,
-    /// It is taken off the cluster, and what it holds is to be removed.
-    Leaving,
+    /// It did not answer.
+    Unknown,
 }
 
 /// A role and where its credential is; never what it is.
@@ -148,6 +156,18 @@ pub struct Roles {
     pub write: RoleStatus,
     /// Owns.
     pub admin: RoleStatus,
+}
+
+impl Roles {
+    /// A tier's.
+    #[must_use]
+    pub fn of(&self, tier: Tier) -> &RoleStatus {
+        match tier {
+            Tier::Read => &self.read,
+            Tier::Write => &self.write,
+            Tier::Admin => &self.admin,
+        }
+    }
 }
 
 /// A claim and what became of it.

@@ -100,6 +100,18 @@ fn credential_name() -> String {
 }
 
 impl StoreSpec {
+    /// Whether both would write the same files, Secrets or secrets.
+    pub(crate) fn same_place(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::File(one), Self::File(other)) => one == other,
+            (Self::AwsSecretsManager(one), Self::AwsSecretsManager(other)) => {
+                (&one.name, &one.region) == (&other.name, &other.region)
+            }
+            (Self::Kubernetes(_) | Self::ExternalSecret(_), Self::Kubernetes(_) | Self::ExternalSecret(_)) => true,
+            _ => false,
+        }
+    }
+
     /// Fields below `stores[…]`.
     pub(crate) fn problems(&self) -> Vec<InvalidField> {
         match self {

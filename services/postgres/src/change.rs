@@ -41,8 +41,8 @@ pub enum DatabaseChange {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "fields are named after the clause that they fill")]
 pub enum RoleChange {
-    /// `CREATE ROLE … LOGIN`, every attribute said.
-    Create { role: String, connection_limit: i32, verifier: Verifier },
+    /// `CREATE ROLE … LOGIN`, every attribute said; without a verifier `NOLOGIN`.
+    Create { role: String, connection_limit: i32, verifier: Option<Verifier> },
     /// `ALTER ROLE`, only what differs: naming SUPERUSER or REPLICATION at all is refused to a non-superuser.
     Alter { role: String, attributes: Vec<Attribute> },
     /// `ALTER ROLE … PASSWORD`.
@@ -127,6 +127,7 @@ pub struct Relation {
 #[expect(missing_docs, reason = "named after the keyword")]
 pub enum Attribute {
     Login,
+    NoLogin,
     NoSuperuser,
     NoCreateDb,
     NoCreateRole,
@@ -143,6 +144,7 @@ impl fmt::Display for Attribute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Login => "LOGIN",
+            Self::NoLogin => "NOLOGIN",
             Self::NoSuperuser => "NOSUPERUSER",
             Self::NoCreateDb => "NOCREATEDB",
             Self::NoCreateRole => "NOCREATEROLE",

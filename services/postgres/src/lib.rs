@@ -44,6 +44,7 @@ mod plan;
 mod preflight;
 mod server;
 mod session;
+mod sessions;
 mod sql;
 mod tls;
 mod verifier;
@@ -62,9 +63,10 @@ pub use observed::{
     AclItem, DatabaseFacts, DatabaseSetting, DefaultAcl, Elsewhere, Foreign, HALF_MADE_LIMIT, Inside, Lacking,
     Membership, Observed, Owner, RelationKind, RoleFacts, RoleSetting, SchemaFacts, ServerFacts,
 };
-pub use plan::{Batch, Beyond, Desired, Place, Plan, Refusal, plan, plan_drop, step};
+pub use plan::{Batch, Beyond, Desired, Logins, Place, Plan, Refusal, plan, plan_drop, step};
 pub use preflight::preflight;
 pub use server::{Server, ServerOptions, Timeouts};
 pub use session::Session;
+pub use sessions::logged_in;
 pub use verifier::{Verifier, generate_password};
 pub use version::{OWN_TEMPLATE, ServerVersion};

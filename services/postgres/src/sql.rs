@@ -61,12 +61,17 @@ pub(crate) fn drop_unforced(database: &str) -> String {
 
 fn role_statements(change: &RoleChange, verifiers: Verifiers) -> Vec<String> {
     let statement = match change {
-        RoleChange::Create { role, connection_limit, verifier } => format!(
-            "CREATE ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE INHERIT NOREPLICATION NOBYPASSRLS \
-             CONNECTION LIMIT {connection_limit} PASSWORD {}",
-            ident(role),
-            password(verifier, verifiers)
-        ),
+        RoleChange::Create { role, connection_limit, verifier } => {
+            let (login, password) = match verifier {
+                Some(verifier) => ("LOGIN", format!(" PASSWORD {}", password(verifier, verifiers))),
+                None => ("NOLOGIN", String::new()),
+            };
+            format!(
+                "CREATE ROLE {} {login} NOSUPERUSER NOCREATEDB NOCREATEROLE INHERIT NOREPLICATION NOBYPASSRLS \
+                 CONNECTION LIMIT {connection_limit}{password}",
+                ident(role),
+            )
+        }
         RoleChange::Alter { role, attributes } => {
             let attributes: Vec<_> = attributes.iter().map(ToString::to_string).collect();
             format!("ALTER ROLE {} {}", ident(role), attributes.join(" "))

@@ -3,7 +3,7 @@
 use pgtenant_model::Credential;
 use secrecy::SecretString;
 
-use crate::{Held, StoreError, fingerprint, same};
+use crate::{Held, StoreError, StoreErrors, fingerprint, same};
 
 /// What each store of a cluster holds for one role, in the order of the stores.
 #[derive(Debug)]
@@ -52,10 +52,15 @@ impl Findings {
         self.0.iter().all(fine) && self.0.iter().any(|found| matches!(found.held, Ok(Held::Unread)))
     }
 
-    /// Whether a store did not answer.
-    #[must_use]
-    pub fn incomplete(&self) -> bool {
-        self.0.iter().any(|found| found.held.is_err())
+    /// Itself, if every store has answered.
+    ///
+    /// # Errors
+    /// Those that did not.
+    pub fn complete(self) -> Result<Self, StoreErrors> {
+        if self.0.iter().all(|found| found.held.is_ok()) {
+            return Ok(self);
+        }
+        Err(StoreErrors(self.unanswered().collect()))
     }
 
     /// The stores that did not answer, by their index, and why.

@@ -49,6 +49,7 @@ fn claim(wish: Wish) -> Claim {
         wish,
         released: false,
         adopt: false,
+        purge: false,
         rotate: Vec::new(),
         generation: 1,
         observed_generation: 0,
@@ -69,7 +70,7 @@ fn ready_claim() -> Claim {
         role: "r".into(),
         login: "r".into(),
         set_at: Some(at(5)),
-        stores: vec![StoreLocation { store: store.into(), location: "ns/r".into() }],
+        stores: vec![StoreLocation::new(store, "ns/r")],
     };
     let condition = Condition {
         kind: "Ready".into(),

@@ -6,8 +6,8 @@ use std::str::FromStr as _;
 use pgtenant_lab::{Binaries, Cluster, ClusterOptions};
 use pgtenant_ledger::Ledger;
 use pgtenant_model::{
-    ClusterSpec, Environment, FileStore, HostPort, KubernetesStore, Limits, Provisioner, SslMode, StoreSpec,
-    StreamingTopology, TlsSpec, Topology,
+    ClusterSpec, FileStore, HostPort, KubernetesStore, Limits, Provisioner, SslMode, StoreSpec, StreamingTopology,
+    TlsSpec, Topology,
 };
 use pgtenant_postgres::{Bootstrap, GROUP, Server, ServerOptions, Timeouts, Verifier, bootstrap};
 use postgres_protocol::password::scram_sha_256;
@@ -77,21 +77,14 @@ impl Servers {
     pub(super) fn spec(&self, folder: &Folder, kubernetes: bool) -> ClusterSpec {
         let file = FileStore { directory: folder.secrets(), name: "customer/{namespace}/{role}".to_owned() };
         let secrets = kubernetes.then_some(StoreSpec::Kubernetes(KubernetesStore {}));
+        let provisioner = Provisioner::from_file(PROVISIONER, folder.root().join("provisioner.password"));
+        let topology = Topology::Streaming(StreamingTopology { hosts: self.hosts() });
+        let tls = TlsSpec { ca_file: Some(self.ca_file.clone()), ..TlsSpec::default() };
+        let stores = [StoreSpec::File(file)].into_iter().chain(secrets).collect();
         ClusterSpec {
-            environment: Environment::Dev,
-            topology: Topology::Streaming(StreamingTopology { hosts: self.hosts() }),
-            endpoint: None,
-            provisioner: Provisioner {
-                username: Some(PROVISIONER.to_owned()),
-                password_file: Some(folder.root().join("provisioner.password")),
-                secret_ref: None,
-                database: "postgres".to_owned(),
-            },
-            tls: TlsSpec { ca_file: Some(self.ca_file.clone()), ..TlsSpec::default() },
-            stores: [StoreSpec::File(file)].into_iter().chain(secrets).collect(),
-            allowed_namespaces: vec!["*".to_owned()],
             allowed_extensions: EXTENSIONS.map(str::to_owned).to_vec(),
             limits: Limits { databases_per_namespace: 1000, connections: None },
+            ..ClusterSpec::new(topology, provisioner, tls, stores)
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pgtenant_model::Tier;
+use pgtenant_model::{Side, Tier};
 
 use super::acl::{self, Others};
 use super::roles::belongs;
@@ -175,7 +175,11 @@ impl Planner<'_> {
         }
     }
 
+    /// It acts as the tier's role unless it says `RESET ROLE`: what it makes then is to be granted like the rest.
     fn has_second_admin(&self) -> bool {
+        if self.desired.logins(Tier::Admin).in_use == Side::B {
+            return true;
+        }
         let comment = role_comment(&self.desired.key, Tier::Admin);
         let second = self.observed.roles.get(&self.names.second_admin);
         second.is_some_and(|facts| belongs(facts, &self.names.admin, &comment))

@@ -12,7 +12,7 @@ mod standing;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pgtenant_model::{ChangeReport, ClaimKey, ClaimSpec, Tier};
+use pgtenant_model::{ChangeReport, ClaimKey, ClaimSpec, Side, Tier};
 
 use crate::change::{Change, DatabaseChange, RoleChange};
 use crate::observed::{DatabaseFacts, Inside, Observed};
@@ -35,7 +35,9 @@ pub struct Desired {
     pub connection_limit: Option<i32>,
     /// Take over a database and roles that are not the claim's.
     pub adopt: bool,
-    /// The tiers whose password is to be set. A role that does not exist and has no entry is planned with
+    /// Which logins each tier has; a tier without an entry logs in as its role, and nothing else does.
+    pub logins: BTreeMap<Tier, Logins>,
+    /// The tiers whose password is to be set, on the login in use. A role that does not exist and has no entry is planned with
     /// [`Verifier::withheld`], which can be printed and not applied.
     pub passwords: BTreeMap<Tier, Verifier>,
 }
@@ -50,8 +52,30 @@ impl Desired {
             extensions: spec.extensions.clone(),
             connection_limit: spec.connection_limit,
             adopt: false,
+            logins: BTreeMap::new(),
             passwords: BTreeMap::new(),
         }
+    }
+
+    fn logins(&self, tier: Tier) -> Logins {
+        self.logins.get(&tier).copied().unwrap_or_default()
+    }
+}
+
+/// The two logins of a tier. One that is locked keeps its sessions, and gets no new ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Logins {
+    /// The one whose password the stores have; it is made where it is not there.
+    pub in_use: Side,
+    /// Whether the other one, where it is there, may still log in.
+    pub both: bool,
+}
+
+impl Logins {
+    /// Whether this one may log in.
+    #[must_use]
+    pub fn open(self, side: Side) -> bool {
+        self.both || self.in_use == side
     }
 }
 
@@ -220,7 +244,9 @@ impl Plan {
     #[must_use]
     pub fn roles_without_password(&self) -> BTreeSet<&str> {
         let role = |change| match change {
-            &Change::Role(RoleChange::Create { ref role, ref verifier, .. }) if verifier.is_withheld() => {
+            &Change::Role(RoleChange::Create { ref role, verifier: Some(ref verifier), .. })
+                if verifier.is_withheld() =>
+            {
                 Some(role.as_str())
             }
             _ => None,

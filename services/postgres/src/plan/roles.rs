@@ -1,7 +1,8 @@
-//! The three roles, and those second logins that exist.
+//! The three roles and their logins.
 
-use pgtenant_model::Tier;
+use pgtenant_model::{Side, Tier};
 
+use super::standing::occupied;
 use super::{Desired, Names, Refusal, Work};
 use crate::change::{Attribute, Change, Object, ObjectChange, RoleChange};
 use crate::comment::role_comment;
@@ -12,32 +13,56 @@ use crate::verifier::Verifier;
 /// What has to be done so that every tier can log in and is nothing more than its tier.
 pub(super) fn plan(desired: &Desired, observed: &Observed, names: &Names, work: &mut Work) -> Result<(), Refusal> {
     debug_assert_eq!(names.database, desired.key.database());
-    let limit = desired.connection_limit.unwrap_or(-1);
     // After all roles were made: from 16 on each makes the server collect the provisioner's memberships again.
     let mut comments = Vec::new();
     for tier in [Tier::Admin, Tier::Read, Tier::Write] {
-        let role = desired.key.role(tier);
-        let comment = role_comment(&desired.key, tier);
-        let password = desired.passwords.get(&tier);
-        let Some(facts) = observed.roles.get(&role) else {
-            let verifier = password.cloned().unwrap_or(Verifier::withheld());
-            let object = Object::Role(role.clone());
-            work.changes.push(Change::Role(RoleChange::Create { role, connection_limit: limit, verifier }));
-            comments.push(Change::Object(ObjectChange::Comment { object, text: comment }));
-            continue;
-        };
-        let subject = Subject { desired, observed, role: &role, facts, tier_role: None };
-        subject.plan(limit, &comment, password, work)?;
-
-        let second = desired.key.second_login(tier);
-        if let Some(facts) = observed.roles.get(&second)
-            && belongs(facts, &role, &comment)
-        {
-            let subject = Subject { desired, observed, role: &second, facts, tier_role: Some(&role) };
-            subject.plan(limit, &comment, None, work)?;
+        for side in [Side::A, Side::B] {
+            of_login(desired, observed, tier, side, work, &mut comments)?;
         }
     }
     work.changes.append(&mut comments);
+    Ok(())
+}
+
+fn of_login(
+    desired: &Desired,
+    observed: &Observed,
+    tier: Tier,
+    side: Side,
+    work: &mut Work,
+    comments: &mut Vec<Change>,
+) -> Result<(), Refusal> {
+    let (key, logins) = (&desired.key, desired.logins(tier));
+    let (role, tier_role) = (key.login(tier, side), key.role(tier));
+    let comment = role_comment(key, tier);
+    let limit = desired.connection_limit.unwrap_or(-1);
+    let in_use = side == logins.in_use;
+    let password = desired.passwords.get(&tier).filter(|_| in_use);
+    match observed.roles.get(&role) {
+        None if side == Side::A || in_use => {
+            let verifier = in_use.then(|| password.cloned().unwrap_or(Verifier::withheld()));
+            let create = RoleChange::Create { role: role.clone(), connection_limit: limit, verifier };
+            work.changes.push(Change::Role(create));
+            if side == Side::B {
+                let (login, member) = (role.clone(), role.clone());
+                work.changes.push(Change::Role(RoleChange::AddMember { role: tier_role.clone(), member }));
+                work.changes.push(Change::Role(RoleChange::TakeOn { login, role: tier_role }));
+            }
+            let object = Object::Role(role);
+            comments.push(Change::Object(ObjectChange::Comment { object, text: comment }));
+        }
+        None => {}
+        Some(facts) if side == Side::B && !belongs(facts, &tier_role, &comment) => {
+            if in_use {
+                return Err(occupied(&role, facts.comment.as_deref()));
+            }
+        }
+        Some(facts) => {
+            let tier_role = (side == Side::B).then_some(tier_role.as_str());
+            let subject = Subject { desired, observed, role: &role, facts, tier_role };
+            subject.plan(limit, logins.open(side), &comment, password, work)?;
+        }
+    }
     Ok(())
 }
 
@@ -69,10 +94,17 @@ struct Subject<'a> {
 }
 
 impl Subject<'_> {
-    fn plan(&self, limit: i32, comment: &str, password: Option<&Verifier>, work: &mut Work) -> Result<(), Refusal> {
+    fn plan(
+        &self,
+        limit: i32,
+        open: bool,
+        comment: &str,
+        password: Option<&Verifier>,
+        work: &mut Work,
+    ) -> Result<(), Refusal> {
         let role = self.role.to_owned();
         let mut changes = Vec::new();
-        let attributes = self.attributes(limit, work);
+        let attributes = self.attributes(limit, open, work);
         if !attributes.is_empty() {
             changes.push(Change::Role(RoleChange::Alter { role: role.clone(), attributes }));
         }
@@ -94,11 +126,12 @@ impl Subject<'_> {
     }
 
     /// Attributes that differ; those that only a superuser changes are said to be beyond the provisioner.
-    fn attributes(&self, limit: i32, work: &mut Work) -> Vec<Attribute> {
+    fn attributes(&self, limit: i32, open: bool, work: &mut Work) -> Vec<Attribute> {
         let facts = self.facts;
         let expires = facts.valid_until.as_deref().is_some_and(|until| until != "infinity");
         let differing = [
-            (!facts.can_login, Attribute::Login),
+            (open && !facts.can_login, Attribute::Login),
+            (!open && facts.can_login, Attribute::NoLogin),
             (!facts.inherit, Attribute::Inherit),
             (facts.create_db, Attribute::NoCreateDb),
             (facts.create_role, Attribute::NoCreateRole),

@@ -102,7 +102,7 @@ pub(super) fn of(desired: &Desired, observed: &Observed, names: &Names) -> Resul
             return Err(Refusal::OtherClaim { what, claim });
         }
         if !may_take {
-            return Err(Refusal::Occupied { what, owner: "none".into(), comment: said(comment) });
+            return Err(occupied(&role, comment));
         }
     }
     Ok(standing)
@@ -147,6 +147,10 @@ pub(super) fn is_ours(key: &ClaimKey, observed: &Observed, facts: &DatabaseFacts
 pub(super) fn is_half_made(observed: &Observed, facts: &DatabaseFacts) -> bool {
     let marked = facts.connection_limit == HALF_MADE_LIMIT || facts.is_invalid();
     marked && facts.comment.is_none() && !facts.allow_connections && facts.owner.name == observed.server.current_user
+}
+
+pub(super) fn occupied(role: &str, comment: Option<&str>) -> Refusal {
+    Refusal::Occupied { what: format!("role {role:?}"), owner: "none".into(), comment: said(comment) }
 }
 
 fn said(comment: Option<&str>) -> String {

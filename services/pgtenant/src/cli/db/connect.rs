@@ -111,9 +111,7 @@ mod tests {
     use pgtenant_model::StoreLocation;
 
     fn role(places: &[(&str, &str)]) -> RoleStatus {
-        let stores = places
-            .iter()
-            .map(|(store, location)| StoreLocation { store: (*store).to_owned(), location: (*location).to_owned() });
+        let stores = places.iter().map(|(store, location)| StoreLocation::new(*store, *location));
         RoleStatus { role: "a-b-read".into(), login: "a-b-read".into(), set_at: None, stores: stores.collect() }
     }
 
