@@ -176,7 +176,14 @@ impl Trial {
         let sql = format!("select datname::text from pg_database where datname {like}");
         assert_eq!(rows(&self.site.superuser, None, &sql).await, names, "kill@{}: databases", self.point);
         let sql = format!("select rolname::text from pg_roles where rolname {like}");
-        assert_eq!(rows(&self.site.superuser, None, &sql).await.len(), 9, "kill@{}: roles", self.point);
+        let roles = rows(&self.site.superuser, None, &sql).await;
+        let second = roles.iter().filter(|role| role.ends_with("-b")).count();
+        assert_eq!(
+            (roles.len(), second),
+            (12, 3),
+            "kill@{}: three of each, and the rotated ones' second logins: {roles:?}",
+            self.point
+        );
         assert_eq!(
             files_below(&self.site.secrets).len(),
             9,

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
-use futures::future::{join_all, try_join, try_join_all};
+use futures::future::{join, join_all, try_join_all};
 use pgtenant_ledger::{Claim, CredentialState, Ledger, Work, note_credentials, within_deadline};
 use pgtenant_model::{CredentialTarget, Endpoint, Roles, Tier};
 use pgtenant_postgres::{
@@ -133,10 +133,13 @@ impl<'a> Attempt<'a> {
         // The tiers can log in from here on, so they are proven while the rest is done.
         let unproven = wanted.iter().filter(|one| !proven.contains(&one.target.tier));
         let inside = connect_inside(server, &plan).await.map_err(Failure::at("apply-inside"))?;
-        try_join(self.apply_inside(server, inside, &plan), self.prove(server, unproven)).await?;
+        let (inside, proven) = join(self.apply_inside(server, inside, &plan), self.prove(server, unproven)).await;
+        proven?;
         self.faults.reach("after:prove").await;
+        // Whatever is in the way inside, as a lock of the tenant's, keeps no password from being replaced.
         self.store(wanted, |one| one.turns.is_some()).await?;
         self.faults.reach("after:turn").await;
+        inside?;
         wanted.iter_mut().for_each(|one| one.set = false);
         let more = observed.inside.as_ref().is_some_and(Inside::more);
         Ok(Round { beyond: plan.beyond, partial: plan.partial, more })

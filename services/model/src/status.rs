@@ -105,12 +105,19 @@ pub struct StoreLocation {
     pub store: String,
     /// The credential's name in the store.
     pub location: String,
-    /// Whether it holds the credential that the others hold.
-    #[serde(default)]
+    /// Whether it holds the credential that the others hold; not said where it does.
+    #[serde(default, skip_serializing_if = "StoreState::is_current")]
     pub state: StoreState,
     /// Why not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+}
+
+impl StoreState {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+    fn is_current(&self) -> bool {
+        *self == Self::Current
+    }
 }
 
 impl StoreLocation {
