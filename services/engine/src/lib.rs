@@ -9,6 +9,7 @@ mod credentials;
 mod failure;
 mod fault;
 mod housekeeping;
+mod keep;
 mod lease;
 mod outcome;
 mod planner;

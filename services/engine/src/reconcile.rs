@@ -10,17 +10,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
 use futures::future::{join, join_all, try_join_all};
-use pgtenant_ledger::{Claim, CredentialState, Ledger, Work, note_credentials, within_deadline};
+use pgtenant_ledger::{Claim, CredentialState, Ledger, Work};
 use pgtenant_model::{CredentialTarget, Endpoint, Roles, Tier};
 use pgtenant_postgres::{
     Beyond, Desired, Fence as _, Inside, Observed, Place, Plan, PostgresError, ProofError, Server, Session, Step,
-    Verifier, connect_inside, logged_in, observe, observe_inside, plan, plan_drop, run_inside, run_maintenance,
+    Verifier, connect_inside, observe, observe_inside, plan, plan_drop, run_inside, run_maintenance,
 };
 use pgtenant_secrets::{Removal, StoreErrors};
 
 use crate::Faults;
 use crate::cluster::Cluster;
-use crate::credentials::{self, Reach, Rules, Wanted};
+use crate::credentials::{Reach, Wanted};
 use crate::failure::{Cause, Failure};
 use crate::lease::Lease;
 use crate::progress::{Progress, changed, turning};
@@ -64,7 +64,7 @@ struct Round {
 const MOST_DROPS: usize = 3;
 
 impl<'a> Attempt<'a> {
-    fn claim(&self) -> &'a Claim {
+    pub(crate) fn claim(&self) -> &'a Claim {
         &self.work.claim
     }
 
@@ -181,46 +181,6 @@ impl<'a> Attempt<'a> {
         Ok((session, observed))
     }
 
-    async fn wanted(&self, reach: &Reach) -> Result<Vec<Wanted>, Failure> {
-        let rules = self.rules(!self.work.urgent);
-        try_join_all(Tier::ALL.map(|tier| credentials::wanted(rules, tier, reach, &self.cluster.stores))).await
-    }
-
-    fn rules(&self, idle: bool) -> Rules<'_> {
-        Rules { claim: self.claim(), spec: &self.cluster.spec, now: Utc::now(), idle }
-    }
-
-    /// A login that is not there is made with its password, which has to be read for that.
-    async fn read_for_new_roles(
-        &self,
-        observed: &Observed,
-        reach: &Reach,
-        wanted: &mut [Wanted],
-    ) -> Result<(), Failure> {
-        for one in wanted.iter_mut() {
-            if one.credential.is_none() && !observed.roles.contains_key(&one.login()) {
-                let (rules, stores) = (self.rules(false), &self.cluster.stores);
-                *one = credentials::wanted(rules, one.target.tier, reach, stores).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Decides which former logins are locked: those that nobody uses any more, or that have had their time.
-    async fn lock_former(&self, session: &mut Session, wanted: &mut [Wanted]) -> Result<(), Failure> {
-        let (spec, now) = (&self.cluster.spec, Utc::now());
-        let due: Vec<_> = wanted.iter().map(|one| one.former(spec, now)).collect();
-        let asked: Vec<_> = due.iter().flatten().filter(|(_, over)| !over).map(|(login, _)| login.clone()).collect();
-        let busy = match asked.as_slice() {
-            [] => Vec::new(),
-            logins => logged_in(session, logins).await.map_err(Failure::at("observe"))?,
-        };
-        for (one, due) in wanted.iter_mut().zip(due) {
-            one.both &= due.is_none_or(|(login, over)| !over && busy.contains(&login));
-        }
-        Ok(())
-    }
-
     /// Logs in as each tier whose password the server should have, and looks at the database through the admin tier's
     /// session: the catalogs are open to every login. A password that is wrong is marked to be set again. Returns the
     /// tiers that are proven.
@@ -307,52 +267,6 @@ impl<'a> Attempt<'a> {
         server.prove(&credential.database, &credential.username, &credential.password).await
     }
 
-    /// Writes the credentials that `which` says to every store that does not have them.
-    ///
-    /// The first credential of a tier is in every store before the server knows it. One that takes the place of another is
-    /// written when it is proven: until then the former one is in the stores, and afterwards both work.
-    async fn store(&self, wanted: &mut [Wanted], which: impl Fn(&Wanted) -> bool) -> Result<(), Failure> {
-        let entries: Vec<_> = wanted.iter().filter(|one| which(one)).filter_map(Wanted::entry).collect();
-        if entries.is_empty() {
-            return Ok(());
-        }
-        self.fence("store")?;
-        let written = self.cluster.stores.put_many(&entries).await;
-        if let Err(errors) = written {
-            self.progress().roles = self.roles(wanted, Some(&errors));
-            return Err(Failure::at("store")(errors));
-        }
-        for one in wanted.iter_mut() {
-            one.stored |= entries.iter().any(|(target, _)| *target == one.target);
-        }
-        let turned =
-            wanted.iter().filter(|one| one.stored).filter_map(|one| Some((one.target.tier, one.turns.clone()?)));
-        let mut progress = self.progress();
-        progress.credentials = Some(self.states_so_far(wanted));
-        progress.rotated = turned.collect();
-        Ok(())
-    }
-
-    /// Writes down what the other logins are to get, so that a password which some store has is never taken for a stranger's.
-    async fn note_turns(&self, wanted: &mut [Wanted]) -> Result<(), Failure> {
-        let turns = |one: &Wanted| one.turns.is_some() && one.set && !one.noted;
-        if !wanted.iter().any(turns) {
-            return Ok(());
-        }
-        wanted.iter_mut().filter(|one| turns(one)).for_each(|one| one.noted = true);
-        let states = self.states_so_far(wanted);
-        let note = async { note_credentials(&mut *self.ledger.acquire().await?, self.work, &states).await };
-        within_deadline(note).await.map_err(Failure::at("store"))?;
-        self.progress().credentials = Some(states);
-        self.faults.reach("after:note").await;
-        Ok(())
-    }
-
-    fn states_so_far(&self, wanted: &[Wanted]) -> BTreeMap<Tier, CredentialState> {
-        let now = Utc::now();
-        wanted.iter().filter_map(|one| Some((one.target.tier, one.state_so_far(now)?))).collect()
-    }
-
     async fn apply_outside(&self, server: &Server, mut session: Session, plan: &Plan) -> Result<(), Failure> {
         let (begun, place) = (AtomicUsize::new(0), Place::Maintenance);
         let on_step = |step: Step| self.on_step(step, &begun, plan, place);
@@ -392,23 +306,11 @@ impl<'a> Attempt<'a> {
     }
 
     /// Stores can not check a lease, so it is checked right before they are asked.
-    fn fence(&self, step: &'static str) -> Result<(), Failure> {
+    pub(crate) fn fence(&self, step: &'static str) -> Result<(), Failure> {
         match self.lease.remaining() {
             Some(_) => Ok(()),
             None => Err(Failure { step, cause: Box::new(Cause::LeaseLost) }),
         }
-    }
-
-    /// The former stores lose what is theirs of the claim, once.
-    async fn clean_former_stores(&self) -> Result<(), Failure> {
-        let Some(former) = &self.cluster.former else { return Ok(()) };
-        let cleaned = |state: &CredentialState| state.cleaned.as_ref() == Some(&former.digest);
-        if !self.claim().credentials.is_empty() && self.claim().credentials.values().all(cleaned) {
-            return Ok(());
-        }
-        self.fence("store")?;
-        let targets = Tier::ALL.map(|tier| CredentialTarget { key: self.claim().key.clone(), tier });
-        former.stores.delete_many(&targets, Removal::Usual).await.map_err(Failure::at("store"))
     }
 
     fn done(&self, round: Round, wanted: Vec<Wanted>, endpoint: Endpoint) -> Result<Done, Failure> {
@@ -438,13 +340,7 @@ impl<'a> Attempt<'a> {
         Ok(Done { beyond, endpoint, roles, credentials, waits, next, more: more || partial })
     }
 
-    fn roles(&self, wanted: &[Wanted], errors: Option<&StoreErrors>) -> Option<Roles> {
-        // That they are known says that the claim was Ready once.
-        self.claim().roles.as_ref()?;
-        Some(roles(self.claim(), &self.cluster.stores, wanted, &self.states_so_far(wanted), errors))
-    }
-
-    fn progress(&self) -> MutexGuard<'_, Progress> {
+    pub(crate) fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,0 +1,121 @@
+//! A claim's credentials in the stores: which are wanted, when they are written, and what the ledger is told before and after.
+
+use std::collections::BTreeMap;
+
+use chrono::Utc;
+use futures::future::try_join_all;
+use pgtenant_ledger::{CredentialState, note_credentials, within_deadline};
+use pgtenant_model::{CredentialTarget, Roles, Tier};
+use pgtenant_postgres::{Observed, Session, logged_in};
+use pgtenant_secrets::{Removal, StoreErrors};
+
+use crate::credentials::{self, Reach, Rules, Wanted};
+use crate::failure::Failure;
+use crate::reconcile::Attempt;
+use crate::roles::roles;
+
+impl Attempt<'_> {
+    pub(crate) async fn wanted(&self, reach: &Reach) -> Result<Vec<Wanted>, Failure> {
+        let rules = self.rules(!self.work.urgent);
+        try_join_all(Tier::ALL.map(|tier| credentials::wanted(rules, tier, reach, &self.cluster.stores))).await
+    }
+
+    fn rules(&self, idle: bool) -> Rules<'_> {
+        Rules { claim: self.claim(), spec: &self.cluster.spec, now: Utc::now(), idle }
+    }
+
+    /// A login that is not there is made with its password, which has to be read for that.
+    pub(crate) async fn read_for_new_roles(
+        &self,
+        observed: &Observed,
+        reach: &Reach,
+        wanted: &mut [Wanted],
+    ) -> Result<(), Failure> {
+        for one in wanted.iter_mut() {
+            if one.credential.is_none() && !observed.roles.contains_key(&one.login()) {
+                let (rules, stores) = (self.rules(false), &self.cluster.stores);
+                *one = credentials::wanted(rules, one.target.tier, reach, stores).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Decides which former logins are locked: those that nobody uses any more, or that have had their time.
+    pub(crate) async fn lock_former(&self, session: &mut Session, wanted: &mut [Wanted]) -> Result<(), Failure> {
+        let (spec, now) = (&self.cluster.spec, Utc::now());
+        let due: Vec<_> = wanted.iter().map(|one| one.former(spec, now)).collect();
+        let asked: Vec<_> = due.iter().flatten().filter(|(_, over)| !over).map(|(login, _)| login.clone()).collect();
+        let busy = match asked.as_slice() {
+            [] => Vec::new(),
+            logins => logged_in(session, logins).await.map_err(Failure::at("observe"))?,
+        };
+        for (one, due) in wanted.iter_mut().zip(due) {
+            one.both &= due.is_none_or(|(login, over)| !over && busy.contains(&login));
+        }
+        Ok(())
+    }
+
+    /// Writes the credentials that `which` says to every store that does not have them.
+    ///
+    /// The first credential of a tier is in every store before the server knows it. One that takes the place of another is
+    /// written when it is proven: until then the former one is in the stores, and afterwards both work.
+    pub(crate) async fn store(&self, wanted: &mut [Wanted], which: impl Fn(&Wanted) -> bool) -> Result<(), Failure> {
+        let entries: Vec<_> = wanted.iter().filter(|one| which(one)).filter_map(Wanted::entry).collect();
+        if entries.is_empty() {
+            return Ok(());
+        }
+        self.fence("store")?;
+        let written = self.cluster.stores.put_many(&entries).await;
+        if let Err(errors) = written {
+            self.progress().roles = self.roles_so_far(wanted, &errors);
+            return Err(Failure::at("store")(errors));
+        }
+        for one in wanted.iter_mut() {
+            one.stored |= entries.iter().any(|(target, _)| *target == one.target);
+        }
+        let turned =
+            wanted.iter().filter(|one| one.stored).filter_map(|one| Some((one.target.tier, one.turns.clone()?)));
+        let mut progress = self.progress();
+        progress.credentials = Some(self.states_so_far(wanted));
+        progress.rotated = turned.collect();
+        Ok(())
+    }
+
+    /// Writes down what the other logins are to get, so that a password which some store has is never taken for a stranger's.
+    pub(crate) async fn note_turns(&self, wanted: &mut [Wanted]) -> Result<(), Failure> {
+        let turns = |one: &Wanted| one.turns.is_some() && one.set && !one.noted;
+        if !wanted.iter().any(turns) {
+            return Ok(());
+        }
+        wanted.iter_mut().filter(|one| turns(one)).for_each(|one| one.noted = true);
+        let states = self.states_so_far(wanted);
+        let note = async { note_credentials(&mut *self.ledger.acquire().await?, self.work, &states).await };
+        within_deadline(note).await.map_err(Failure::at("store"))?;
+        self.progress().credentials = Some(states);
+        self.faults.reach("after:note").await;
+        Ok(())
+    }
+
+    fn states_so_far(&self, wanted: &[Wanted]) -> BTreeMap<Tier, CredentialState> {
+        let now = Utc::now();
+        wanted.iter().filter_map(|one| Some((one.target.tier, one.state_so_far(now)?))).collect()
+    }
+
+    /// The former stores lose what is theirs of the claim, once.
+    pub(crate) async fn clean_former_stores(&self) -> Result<(), Failure> {
+        let Some(former) = &self.cluster.former else { return Ok(()) };
+        let cleaned = |state: &CredentialState| state.cleaned.as_ref() == Some(&former.digest);
+        if !self.claim().credentials.is_empty() && self.claim().credentials.values().all(cleaned) {
+            return Ok(());
+        }
+        self.fence("store")?;
+        let targets = Tier::ALL.map(|tier| CredentialTarget { key: self.claim().key.clone(), tier });
+        former.stores.delete_many(&targets, Removal::Usual).await.map_err(Failure::at("store"))
+    }
+
+    fn roles_so_far(&self, wanted: &[Wanted], errors: &StoreErrors) -> Option<Roles> {
+        // That they are known says that the claim was Ready once.
+        self.claim().roles.as_ref()?;
+        Some(roles(self.claim(), &self.cluster.stores, wanted, &self.states_so_far(wanted), Some(errors)))
+    }
+}
