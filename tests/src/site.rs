@@ -63,6 +63,8 @@ pub struct SiteOptions {
     pub quota: u32,
     /// Further lines of the settings file, before its tables.
     pub further: String,
+    /// Further lines of every cluster.
+    pub cluster: String,
     /// Clusters with other stores than the site's: TOML of their list, in which `DIR` is the file store's folder.
     pub stores: Vec<(String, String)>,
     /// The control plane's access to Kubernetes: its kubeconfig and its own namespace. Credentials go into Secrets then.
@@ -86,6 +88,7 @@ impl SiteOptions {
             lease: "15s".to_owned(),
             quota: 1000,
             further: String::new(),
+            cluster: String::new(),
             stores: Vec::new(),
             kubernetes: None,
         }
@@ -276,11 +279,13 @@ tls = {{ caFile = {ca:?} }}
 stores = {stores}
 allowedExtensions = [\"pgcrypto\", \"pg_trgm\"]
 limits = {{ databasesPerNamespace = {quota} }}
+{further}
 ",
             hosts = place.hosts,
             password = file("provisioner.password"),
             ca = place.ca,
             quota = options.quota,
+            further = options.cluster,
         )
         .expect("text");
     }

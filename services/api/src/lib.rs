@@ -91,6 +91,8 @@ fn versioned() -> OpenApiRouter<ApiState> {
         .routes(routes!(clusters::read))
         .routes(routes!(clusters::topology))
         .routes(routes!(clusters::preflight))
+        .routes(routes!(clusters::rotate))
+        .routes(routes!(clusters::rotation))
         .routes(routes!(operations::read))
         .routes(routes!(stream::stream))
         .routes(routes!(audit::list))

@@ -1,9 +1,11 @@
 //! The ledger behind proofs: the only place where the door's handlers reach it.
 
+use std::time::Duration;
+
 use pgtenant_ledger as ledger;
 use pgtenant_ledger::{
-    AppsProblem, AuditEntry, Claim, ClaimFilter, Cluster, LedgerError, NewToken, PgConnection, Refused, Token, Wish,
-    Written,
+    AppsProblem, AuditEntry, Claim, ClaimFilter, Cluster, LedgerError, NewToken, PgConnection, Refused, Rotating,
+    Token, Wish, Written,
 };
 use pgtenant_model::{
     ClaimPatch, ClaimSpec, DatabaseState, Event, Operation, OperationKind, Source, Tier, check_label,
@@ -59,16 +61,20 @@ pub(crate) async fn update(
     written.map_err(|refused| explain(refused, may))
 }
 
-/// The operation that removes the claim: that of before, if it is being removed.
+/// The operation that removes the claim: that of before, if it is being removed. For good, if the platform team says so.
 pub(crate) async fn remove(
     db: &mut PgConnection,
     may: &Changeable,
     name: &str,
     condition: &IfMatch,
+    force: Option<&Platform>,
 ) -> Result<Operation> {
     let key = may.readable().key(name)?;
     let expected = expected(db, may.readable(), name, condition).await?;
     let written = ledger::remove(db, &key, Source::Api, expected, may.actor()).await;
+    if force.is_some() && written.is_ok() {
+        ledger::purge(db, &key).await?;
+    }
     begun(db, may, written, OperationKind::Delete).await
 }
 
@@ -133,6 +139,20 @@ pub(crate) async fn rotate(db: &mut PgConnection, may: &Changeable, name: &str, 
     let key = may.readable().key(name)?;
     let written = ledger::rotate(db, &key, tiers, may.actor()).await;
     begun(db, may, written, OperationKind::Rotate).await
+}
+
+/// For how many claims of a cluster new passwords were asked for, one claim each `pace`.
+pub(crate) async fn rotate_cluster(
+    db: &mut PgConnection,
+    may: &Platform,
+    cluster: &str,
+    pace: Duration,
+) -> Result<u64> {
+    Ok(ledger::rotate_cluster(db, cluster, pace, may.actor()).await?)
+}
+
+pub(crate) async fn rotating(db: &mut PgConnection, _may: &Platform, cluster: &str) -> Result<Rotating> {
+    Ok(ledger::rotating(db, cluster).await?)
 }
 
 pub(crate) async fn operation(db: &mut PgConnection, may: &Scope, id: Uuid) -> Result<Option<Operation>> {

@@ -14,6 +14,7 @@ mod listener;
 mod operation;
 mod problem;
 mod refused;
+mod rotation;
 mod token;
 mod wish;
 mod work;
@@ -39,8 +40,9 @@ pub use listener::{Announcement, Listener};
 pub use operation::{operation, operations_of};
 pub use problem::{AppsProblem, apps_problems, replace_apps_problems};
 pub use refused::Refused;
+pub use rotation::{Rotating, rotate, rotate_cluster, rotating};
 pub use token::{NewToken, Token, TokenRole, create_token, find_token, revoke_token, tokens};
-pub use wish::{Written, adopt, create, release, remove, rotate, update, withdraw};
+pub use wish::{Written, adopt, create, purge, release, remove, update, withdraw};
 pub use work::{
     Finished, Take, Work, finish, forget, look_soon, next_due, note_credentials, queue_length, renew, take,
 };

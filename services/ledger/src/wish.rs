@@ -1,6 +1,6 @@
 //! Wishes: what doors write down. Each is checked, stored, audited and announced in the caller's transaction.
 
-use pgtenant_model::{ClaimKey, ClaimSpec, DatabaseState, EventKind, Mode, Operation, OperationKind, Source, Tier};
+use pgtenant_model::{ClaimKey, ClaimSpec, DatabaseState, EventKind, Mode, Operation, OperationKind, Source};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -130,6 +130,19 @@ pub async fn remove(
     record(db, &before, claim, OperationKind::Delete, actor).await
 }
 
+/// What a claim under removal has in stores is removed for good: they are not to keep it for a while.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn purge(db: &mut PgConnection, key: &ClaimKey) -> Result<()> {
+    sqlx::query("update claims set purge = true where namespace = $1 and name = $2 and wish = 'absent'")
+        .bind(key.namespace())
+        .bind(key.name())
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
 /// The definition is gone: a standard claim is removed, a protected one becomes Retained. So does one whose definition said
 /// protected at last, as `last` has it, even if that was never written down.
 ///
@@ -172,33 +185,7 @@ pub async fn release(db: &mut PgConnection, key: &ClaimKey, expected: Option<i64
     }
 }
 
-/// Asks for new passwords of `tiers`.
-///
-/// # Errors
-/// See [`Refused`].
-pub async fn rotate(db: &mut PgConnection, key: &ClaimKey, tiers: &[Tier], actor: &Actor) -> Result<Written> {
-    let claim = locked(db, key).await?.ok_or_else(|| Refused::NotFound(key.clone()))?;
-    match claim.wish {
-        Wish::Present => {}
-        Wish::Retained => return Err(Refused::Retained(claim.key)),
-        Wish::Absent => return Err(Refused::Deleting(claim.key)),
-    }
-    let names: Vec<&str> = tiers.iter().map(|tier| tier.as_str()).collect();
-    let before = claim.clone();
-    let row: ClaimRow = sqlx::query_as(concat!(
-        "update claims set rotate = (select array_agg(distinct tier) from unnest(rotate || $2) tier),
-                generation = generation + 1, urgent = true, due_at = now(), attempts = 0, wished_at = now()
-         where id = $1 returning ",
-        claim_columns!()
-    ))
-    .bind(claim.id)
-    .bind(&names)
-    .fetch_one(&mut *db)
-    .await?;
-    record(db, &before, Claim::try_from(row)?, OperationKind::Rotate, actor).await
-}
-
-async fn locked(db: &mut PgConnection, key: &ClaimKey) -> Result<Option<Claim>> {
+pub(crate) async fn locked(db: &mut PgConnection, key: &ClaimKey) -> Result<Option<Claim>> {
     let row: Option<ClaimRow> = sqlx::query_as(concat!(
         "select ",
         claim_columns!(),
@@ -323,7 +310,7 @@ async fn set_wish(db: &mut PgConnection, claim: Claim, wish: Wish, released: boo
     Ok(row.try_into()?)
 }
 
-async fn record(
+pub(crate) async fn record(
     db: &mut PgConnection,
     before: &Claim,
     claim: Claim,

@@ -160,7 +160,7 @@ pub(crate) async fn update(
 /// its mode first, or release it. Asked again while it is being removed, the answer is the same operation.
 #[utoipa::path(
     delete, path = "/v1/namespaces/{namespace}/databases/{name}", operation_id = "deleteDatabase", tag = "databases",
-    params(DatabasePath),
+    params(DatabasePath, RemoveQuery),
     responses(
         (status = 202, description = "It is being removed.", body = Operation,
          headers(("Pgtenant-Operation" = String, description = "The operation's id."))),
@@ -172,14 +172,26 @@ pub(crate) async fn remove(
     caller: Caller,
     State(state): State<ApiState>,
     Path(path): Path<DatabasePath>,
-    _: Query<NoQuery>,
+    Query(RemoveQuery { force }): Query<RemoveQuery>,
     condition: IfMatch,
 ) -> Result<Response> {
     let may = caller.may_change(&path.namespace)?;
+    let force = force.then(|| caller.platform()).transpose()?;
     let mut change = begin_plain(&state, &caller).await?;
-    let operation = store::remove(change.db(), &may, &path.name, &condition).await?;
+    let operation = store::remove(change.db(), &may, &path.name, &condition, force.as_ref()).await?;
     let answer = Answer::new(StatusCode::ACCEPTED, &operation)?.operation(Some(operation.id));
     change.commit(answer).await
+}
+
+/// How to remove a database.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct RemoveQuery {
+    /// Stores that keep a removed credential for a while do not: it is gone for good. For platform tokens.
+    #[serde(default)]
+    #[param(required = false, default = false)]
+    force: bool,
 }
 
 /// Which databases of a namespace to list.

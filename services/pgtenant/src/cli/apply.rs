@@ -138,7 +138,7 @@ async fn put(client: &Client, key: &ClaimKey, spec: &ClaimSpec) -> Result<&'stat
 
 async fn remove(client: &Client, key: &ClaimKey, mode: Mode) -> Applied {
     let result = match mode {
-        Mode::Standard => client.delete(&database_path(key)).await.map(|_| "deleted"),
+        Mode::Standard => client.delete(&database_path(key), &[]).await.map(|_| "deleted"),
         Mode::Protected => {
             let path = [&database_path(key)[..], &["release"]].concat();
             client.post(&path, &[], None::<&()>).await.map(|_| "released")

@@ -19,6 +19,7 @@ mod operation;
 mod output;
 mod plan;
 mod report;
+mod rotate;
 mod server;
 pub(crate) mod server_args;
 mod token;
@@ -70,6 +71,8 @@ enum Command {
     /// Databases
     #[command(subcommand)]
     Db(db::DbCommand),
+    /// Replace the passwords of a whole cluster
+    Rotate(rotate::RotateArgs),
     /// Shared clusters
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
@@ -116,6 +119,7 @@ async fn run_client(context: &Context, command: Command) -> Result<Outcome> {
         Command::Plan(args) => plan::run(context, &args).await,
         Command::Apply(args) => apply::run(context, &args).await,
         Command::Db(command) => db::run(context, command).await,
+        Command::Rotate(args) => rotate::run(context, &args).await,
         Command::Cluster(command) => cluster::run(context, command).await,
         Command::Operation(command) => operation::run(context, command).await,
         Command::Events(args) => events::run(context, &args).await,

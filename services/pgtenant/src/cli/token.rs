@@ -78,7 +78,7 @@ pub(super) async fn run(context: &Context, command: TokenCommand) -> Result<Outc
         TokenCommand::Create(args) => create(context, args).await,
         TokenCommand::List => list(context).await,
         TokenCommand::Revoke { id } => {
-            context.client()?.delete(&["v1", "tokens", &id.to_string()]).await?;
+            context.client()?.delete(&["v1", "tokens", &id.to_string()], &[]).await?;
             if context.out.is_for_machines() {
                 // REST answers with nothing.
                 context.out.document(&json!({"id": id, "revoked": true}))?;

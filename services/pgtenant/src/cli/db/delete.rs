@@ -16,7 +16,8 @@ use crate::cli::name::{Target, database_path};
 
 Examples:
   pgtenant db delete idp-dev/my-db
-  pgtenant db delete idp-dev/my-db --yes --no-wait"
+  pgtenant db delete idp-dev/my-db --yes --no-wait
+  pgtenant db delete idp-dev/my-db --force"
 )]
 pub(crate) struct DeleteArgs {
     #[command(flatten)]
@@ -24,6 +25,9 @@ pub(crate) struct DeleteArgs {
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
+    /// Stores that keep removed credentials for a while do not; for platform tokens
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     wait: WaitArgs,
 }
@@ -33,7 +37,8 @@ pub(super) async fn run(context: &Context, args: &DeleteArgs) -> Result<Outcome>
     let client = context.client()?;
     let warning =
         format!("This drops database {} with all its data, its three roles and their credentials.", key.database());
+    let query: &[_] = if args.force { &[("force", "true")] } else { &[] };
     confirm_word(context, args.yes, &warning, &key.to_string())?;
-    let reply = client.delete(&database_path(&key)).await?;
+    let reply = client.delete(&database_path(&key), query).await?;
     settle(context, &client, &key, &reply, args.wait.waits(context, true), ("is being deleted", "deleted")).await
 }

@@ -132,8 +132,8 @@ impl Client {
     ///
     /// # Errors
     /// See [`HttpError`].
-    pub(crate) async fn delete(&self, path: &[&str]) -> Result<Reply, HttpError> {
-        self.send(self.request(Method::DELETE, path, &[])).await
+    pub(crate) async fn delete(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Reply, HttpError> {
+        self.send(self.request(Method::DELETE, path, query)).await
     }
 
     /// Opens a stream: the answer's head, without a time limit for the rest.

@@ -1,0 +1,92 @@
+//! Wishes for new passwords.
+
+use std::time::Duration;
+
+use pgtenant_model::{ClaimKey, OperationKind, Tier};
+use serde_json::json;
+use sqlx::PgConnection;
+
+use crate::claim::{ClaimRow, claim_columns};
+use crate::wish::{locked, record};
+use crate::{Actor, Claim, LedgerError, Refused, Wish, Written, announce, write_audit};
+
+/// Asks for new passwords of `tiers`.
+///
+/// # Errors
+/// See [`Refused`].
+pub async fn rotate(db: &mut PgConnection, key: &ClaimKey, tiers: &[Tier], actor: &Actor) -> Result<Written, Refused> {
+    let claim = locked(db, key).await?.ok_or_else(|| Refused::NotFound(key.clone()))?;
+    match claim.wish {
+        Wish::Present => {}
+        Wish::Retained => return Err(Refused::Retained(claim.key)),
+        Wish::Absent => return Err(Refused::Deleting(claim.key)),
+    }
+    let names: Vec<&str> = tiers.iter().map(|tier| tier.as_str()).collect();
+    let before = claim.clone();
+    let row: ClaimRow = sqlx::query_as(concat!(
+        "update claims set rotate = (select array_agg(distinct tier) from unnest(rotate || $2) tier),
+                generation = generation + 1, urgent = true, due_at = now(), attempts = 0, wished_at = now()
+         where id = $1 returning ",
+        claim_columns!()
+    ))
+    .bind(claim.id)
+    .bind(&names)
+    .fetch_one(&mut *db)
+    .await?;
+    record(db, &before, Claim::try_from(row)?, OperationKind::Rotate, actor).await
+}
+
+/// How far a cluster is with its new passwords.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+pub struct Rotating {
+    /// Claims that wait for new ones.
+    pub left: i64,
+    /// Those of them whose last try has failed.
+    pub failing: i64,
+}
+
+/// Asks for new passwords of every claim of `cluster`, one claim each `pace`. Those that wait already keep their turn. Says for
+/// how many.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn rotate_cluster(
+    db: &mut PgConnection,
+    cluster: &str,
+    pace: Duration,
+    actor: &Actor,
+) -> Result<u64, LedgerError> {
+    // Who is at work on one of them finds it due again; a retry stays where it is.
+    let done = sqlx::query(
+        "with asked as (
+             select id as asked_id, row_number() over (order by namespace, name) - 1 as place from claims
+             where cluster = $1 and wish = 'present' and rotate = '{}')
+         update claims set rotate = $2, urgent = true, woken = coalesce(lease_until > now(), false),
+                due_at = case when urgent and attempts > 0 then due_at
+                              else now() + place * $3 * interval '1 second' end
+         from asked where id = asked_id",
+    )
+    .bind(cluster)
+    .bind(Tier::ALL.map(Tier::as_str))
+    .bind(pace.as_secs_f64())
+    .execute(&mut *db)
+    .await?;
+    let detail = json!({"claims": done.rows_affected(), "seconds": pace.as_secs_f64()});
+    write_audit(db, actor, "cluster.rotate", (None, Some(cluster)), &detail).await?;
+    announce(db, true, None).await?;
+    Ok(done.rows_affected())
+}
+
+/// How far a cluster is with its new passwords.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn rotating(db: &mut PgConnection, cluster: &str) -> Result<Rotating, LedgerError> {
+    Ok(sqlx::query_as(
+        "select count(*) as left, count(*) filter (where attempts > 0) as failing from claims
+         where cluster = $1 and wish = 'present' and rotate <> '{}'",
+    )
+    .bind(cluster)
+    .fetch_one(db)
+    .await?)
+}
