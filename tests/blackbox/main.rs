@@ -25,6 +25,7 @@ mod replicas;
 mod rest_around;
 mod rest_database;
 mod rest_slow;
+mod rotation;
 mod shared;
 mod stage;
 mod steps;

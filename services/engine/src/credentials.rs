@@ -61,9 +61,9 @@ pub(crate) struct Wanted {
     pub(crate) both: bool,
     /// A rotation that is wished for has to wait until then.
     pub(crate) waits_until: Option<DateTime<Utc>>,
-    /// This try has written to the ledger what the other login is to get.
-    pub(crate) noted: bool,
-    /// This try has written it to every store.
+    /// When this try has written to the ledger what the other login is to get.
+    pub(crate) noted: Option<DateTime<Utc>>,
+    /// Every store has it, and it is a new one.
     pub(crate) stored: bool,
     known: Option<CredentialState>,
 }
@@ -102,7 +102,7 @@ pub(crate) async fn wanted(rules: Rules<'_>, tier: Tier, reach: &Reach, stores: 
     if known.is_none() {
         found = found.complete().map_err(Failure::at("store"))?;
     }
-    Ok(Wanted::new(target, known, reach, found, choice))
+    Ok(Wanted::new(rules, target, reach, found, choice))
 }
 
 /// What is to become of a tier's password.
@@ -114,8 +114,8 @@ enum Choice {
     Wait(Option<SecretString>, DateTime<Utc>),
     /// The first one of this tier, on this login.
     First(Side, SecretString),
-    /// The other login's takes its place; whether that is under way already, and why.
-    Turn { password: SecretString, begun: bool, reason: String },
+    /// The other login's takes its place: why, and since when that is under way.
+    Turn { password: SecretString, reason: String, begun: Option<DateTime<Utc>> },
     /// No store has it, if all of them are there.
     Lost,
 }
@@ -134,7 +134,8 @@ fn choose(rules: Rules<'_>, tier: Tier, found: &Findings, lost: bool) -> Choice 
     if let Some(next) = &known.next
         && let Some(begun) = found.with_fingerprint(&next.fingerprint)
     {
-        return Choice::Turn { password: begun.password.clone(), begun: true, reason: next.reason.clone() };
+        let (password, reason) = (begun.password.clone(), next.reason.clone());
+        return Choice::Turn { password, reason, begun: Some(next.made_at) };
     }
     let current = found.with_fingerprint(&known.fingerprint).map(|credential| credential.password.clone());
     let there = current.is_some() || found.all_unread();
@@ -146,7 +147,7 @@ fn choose(rules: Rules<'_>, tier: Tier, found: &Findings, lost: bool) -> Choice 
         (Some(_), Some(until)) if there && until > rules.now => Choice::Wait(current, until),
         (reason, _) => Choice::Turn {
             password: fresh(),
-            begun: false,
+            begun: None,
             reason: reason.unwrap_or_else(|| "no store has the credential".to_owned()),
         },
     }
@@ -171,23 +172,23 @@ fn reason(rules: Rules<'_>, tier: Tier, known: &CredentialState, found: &Finding
 }
 
 impl Wanted {
-    fn new(
-        target: CredentialTarget,
-        known: Option<&CredentialState>,
-        reach: &Reach,
-        found: Findings,
-        choice: Choice,
-    ) -> Self {
+    fn new(rules: Rules<'_>, target: CredentialTarget, reach: &Reach, found: Findings, choice: Choice) -> Self {
+        let known = rules.claim.credentials.get(&target.tier);
         let in_use = known.map_or(Side::A, |known| known.side);
         let (side, password, set) = match &choice {
             Choice::Keep(password) | Choice::Wait(password, _) => (in_use, password.as_ref(), false),
             Choice::First(side, password) => (*side, Some(password), true),
-            Choice::Turn { password, begun, .. } => (in_use.other(), Some(password), !begun),
+            Choice::Turn { password, begun, .. } => (in_use.other(), Some(password), begun.is_none()),
             Choice::Lost => (in_use, None, false),
         };
         let credential = password.map(|password| reach.credential(&target, side, password));
         let (turns, waits_until) = match choice {
-            Choice::Turn { reason, .. } => (Some(reason), None),
+            Choice::Turn { reason, begun, .. } => {
+                // Asked for while the former wish was under way: that comes next.
+                let again =
+                    begun.is_some_and(|at| rules.claim.rotate.contains(&target.tier) && rules.claim.wished_at > at);
+                (Some(reason), again.then(|| rules.now + rules.spec.rotate_overlap.duration()))
+            }
             Choice::Wait(_, until) => (None, Some(until)),
             Choice::Keep(_) | Choice::First(..) | Choice::Lost => (None, None),
         };
@@ -199,7 +200,7 @@ impl Wanted {
             set,
             both,
             waits_until,
-            noted: false,
+            noted: None,
             stored: false,
             known: known.cloned(),
             turns,
@@ -237,15 +238,21 @@ impl Wanted {
         due.then(|| (login, now >= since + spec.rotate_grace.duration()))
     }
 
+    /// Whether it is one that the ledger does not know as the one in use, and that every store has answered for.
+    pub(crate) fn is_new(&self) -> bool {
+        let answered = self.found.each().iter().all(|store| store.held.is_ok());
+        answered && !self.stored && (self.turns.is_some() || self.known.is_none())
+    }
+
     /// What the ledger has to know whatever becomes of the try: otherwise the next one would take what this one has written
     /// for a change by hand, and make another password.
     pub(crate) fn state_so_far(&self, now: DateTime<Utc>) -> Option<CredentialState> {
         let fingerprint = || self.credential.as_ref().map(|credential| fingerprint(&credential.password));
         match (&self.turns, &self.known) {
             (Some(reason), Some(known)) if !self.stored => {
-                let reason = reason.clone();
-                let noted =
-                    fingerprint().filter(|_| self.noted).map(|fingerprint| NextPassword { fingerprint, reason });
+                let next =
+                    |made_at| Some(NextPassword { fingerprint: fingerprint()?, reason: reason.clone(), made_at });
+                let noted = self.noted.and_then(next);
                 Some(CredentialState { next: noted.or_else(|| known.next.clone()), ..known.clone() })
             }
             (None, Some(known)) => Some(known.clone()),

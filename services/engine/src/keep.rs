@@ -11,6 +11,7 @@ use pgtenant_secrets::{Removal, StoreErrors};
 
 use crate::credentials::{self, Reach, Rules, Wanted};
 use crate::failure::Failure;
+use crate::progress::Rotated;
 use crate::reconcile::Attempt;
 use crate::roles::roles;
 
@@ -61,20 +62,22 @@ impl Attempt<'_> {
     /// written when it is proven: until then the former one is in the stores, and afterwards both work.
     pub(crate) async fn store(&self, wanted: &mut [Wanted], which: impl Fn(&Wanted) -> bool) -> Result<(), Failure> {
         let entries: Vec<_> = wanted.iter().filter(|one| which(one)).filter_map(Wanted::entry).collect();
-        if entries.is_empty() {
+        if !entries.is_empty() {
+            self.fence("store")?;
+            if let Err(errors) = self.cluster.stores.put_many(&entries).await {
+                self.progress().roles = self.roles_so_far(wanted, &errors);
+                return Err(Failure::at("store")(errors));
+            }
+        }
+        let news: Vec<_> = wanted.iter_mut().filter(|one| which(one) && one.is_new()).collect();
+        if news.is_empty() {
             return Ok(());
         }
-        self.fence("store")?;
-        let written = self.cluster.stores.put_many(&entries).await;
-        if let Err(errors) = written {
-            self.progress().roles = self.roles_so_far(wanted, &errors);
-            return Err(Failure::at("store")(errors));
-        }
-        for one in wanted.iter_mut() {
-            one.stored |= entries.iter().any(|(target, _)| *target == one.target);
-        }
-        let turned =
-            wanted.iter().filter(|one| one.stored).filter_map(|one| Some((one.target.tier, one.turns.clone()?)));
+        news.into_iter().for_each(|one| one.stored = true);
+        let turned = wanted.iter().filter(|one| one.stored).filter_map(|one| {
+            let reason = one.turns.clone()?;
+            Some(Rotated { tier: one.target.tier, login: one.login(), reason, last: one.waits_until.is_none() })
+        });
         let mut progress = self.progress();
         progress.credentials = Some(self.states_so_far(wanted));
         progress.rotated = turned.collect();
@@ -83,11 +86,11 @@ impl Attempt<'_> {
 
     /// Writes down what the other logins are to get, so that a password which some store has is never taken for a stranger's.
     pub(crate) async fn note_turns(&self, wanted: &mut [Wanted]) -> Result<(), Failure> {
-        let turns = |one: &Wanted| one.turns.is_some() && one.set && !one.noted;
+        let turns = |one: &Wanted| one.turns.is_some() && one.set && one.noted.is_none();
         if !wanted.iter().any(turns) {
             return Ok(());
         }
-        wanted.iter_mut().filter(|one| turns(one)).for_each(|one| one.noted = true);
+        wanted.iter_mut().filter(|one| turns(one)).for_each(|one| one.noted = Some(Utc::now()));
         let states = self.states_so_far(wanted);
         let note = async { note_credentials(&mut *self.ledger.acquire().await?, self.work, &states).await };
         within_deadline(note).await.map_err(Failure::at("store"))?;

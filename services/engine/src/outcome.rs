@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::EngineSettings;
 use crate::failure::Failure;
-use crate::progress::Progress;
+use crate::progress::{Progress, Rotated};
 use crate::reconcile::Done;
 
 /// The claim is as it should be.
@@ -78,12 +78,10 @@ type NewEvent = (EventKind, String, Value);
 fn events(claim: &Claim, progress: &Progress, fresh: bool) -> Vec<NewEvent> {
     let key = &claim.key;
     let mut events = Vec::new();
-    for (tier, why) in &progress.rotated {
+    for Rotated { tier, login, reason, .. } in &progress.rotated {
         counter!("pgtenant_credentials_rotated_total").increment(1);
-        let side = claim.credentials.get(tier).map(|known| known.side.other()).unwrap_or_default();
-        let login = key.login(*tier, side);
-        let message = format!("{}: new password on login {login}, since {why}", key.role(*tier));
-        events.push((EventKind::CredentialRotated, message, json!({"tier": tier, "login": login, "reason": why})));
+        let message = format!("{}: new password on login {login}, since {reason}", key.role(*tier));
+        events.push((EventKind::CredentialRotated, message, json!({"tier": tier, "login": login, "reason": reason})));
     }
     let texts: Vec<_> = progress.changes.iter().map(|change| change.text.as_str()).collect();
     if !fresh && !texts.is_empty() {
@@ -173,7 +171,7 @@ pub(crate) fn failed(work: &Work, failure: &Failure, progress: Progress, now: Da
         endpoint: None,
         roles: progress.roles,
         credentials: progress.credentials.unwrap_or_else(|| claim.credentials.clone()),
-        rotated: progress.rotated.into_iter().map(|(tier, _)| tier).collect(),
+        rotated: progress.rotated.into_iter().filter(|one| one.last).map(|one| one.tier).collect(),
         waits: false,
         events,
     }

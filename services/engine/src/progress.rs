@@ -15,12 +15,22 @@ pub(crate) struct Progress {
     pub(crate) credentials: Option<BTreeMap<Tier, CredentialState>>,
     /// Where the credentials are, where a store could not be written.
     pub(crate) roles: Option<Roles>,
-    /// Tiers whose credential is another one now in every store, and why.
-    pub(crate) rotated: Vec<(Tier, String)>,
+    /// Tiers whose credential is another one now in every store.
+    pub(crate) rotated: Vec<Rotated>,
     /// The logins that [turn](turning) in this try.
     pub(crate) turning: Vec<String>,
     /// What the server has committed.
     pub(crate) changes: Vec<Changed>,
+}
+
+/// A credential that took the place of another.
+#[derive(Debug)]
+pub(crate) struct Rotated {
+    pub(crate) tier: Tier,
+    pub(crate) login: String,
+    pub(crate) reason: String,
+    /// Nobody has asked for yet another one meanwhile.
+    pub(crate) last: bool,
 }
 
 /// A change that was made.

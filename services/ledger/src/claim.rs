@@ -56,6 +56,8 @@ pub struct NextPassword {
     pub fingerprint: String,
     /// Why, for the event.
     pub reason: String,
+    /// When it was made: whoever asks for a new one later means another one.
+    pub made_at: DateTime<Utc>,
 }
 
 /// A claim: what is wished and what is true.

@@ -61,7 +61,7 @@ pub async fn rotate_cluster(
         "with asked as (
              select id as asked_id, row_number() over (order by namespace, name) - 1 as place from claims
              where cluster = $1 and wish = 'present' and rotate = '{}')
-         update claims set rotate = $2, urgent = true, woken = coalesce(lease_until > now(), false),
+         update claims set rotate = $2, urgent = true, wished_at = now(), woken = coalesce(lease_until > now(), false),
                 due_at = case when urgent and attempts > 0 then due_at
                               else now() + place * $3 * interval '1 second' end
          from asked where id = asked_id",
