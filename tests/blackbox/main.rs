@@ -29,3 +29,4 @@ mod rotation;
 mod shared;
 mod stage;
 mod steps;
+mod stores;

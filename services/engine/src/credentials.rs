@@ -158,17 +158,25 @@ fn reason(rules: Rules<'_>, tier: Tier, known: &CredentialState, found: &Finding
     if rules.claim.rotate.contains(&tier) {
         return Some("a new password was asked for".to_owned());
     }
-    // What a store held before it was added to the cluster says nothing.
-    let filled = |store: &Found| {
-        let roles = rules.claim.roles.as_ref().map(|roles| roles.of(tier));
-        roles
-            .is_none_or(|role| role.stores.iter().any(|one| one.store == store.store && one.location == store.location))
-    };
-    if let Some(store) = found.each().iter().find(|one| one.is_another(&known.fingerprint) && filled(one)) {
-        return Some(format!("the stored credential was changed by hand: store {:?}, {}", store.store, store.location));
+    let tampered = found.each().iter().enumerate().find(|(index, store)| {
+        store.is_another(&known.fingerprint) && was_filled(rules, tier, &found.each()[..*index], store)
+    });
+    if let Some((_, Found { store, location, .. })) = tampered {
+        return Some(format!("the stored credential was changed by hand: store {store:?}, {location}"));
     }
     let every = rules.spec.rotate_every.filter(|every| known.set_at + every.duration() <= rules.now)?;
     Some(format!("it is older than {every}"))
+}
+
+/// Whether the store had the credential when all was well the last time: what one held before it was added to the cluster says
+/// nothing. Stores of one kind may have the same names, and are told apart by their order.
+fn was_filled(rules: Rules<'_>, tier: Tier, before: &[Found], store: &Found) -> bool {
+    let Some(roles) = &rules.claim.roles else { return true };
+    let place = (store.store, store.location.as_str());
+    let others = before.iter().filter(|one| (one.store, one.location.as_str()) == place).count();
+    let filled =
+        roles.of(tier).stores.iter().filter(|one| (one.store.as_str(), one.location.as_str()) == place).count();
+    others < filled
 }
 
 impl Wanted {
