@@ -3,5 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "what fails in a helper fails its test")]
 
 mod events;
+mod rotation;
 mod work;
 mod world;

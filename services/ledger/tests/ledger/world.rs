@@ -71,6 +71,7 @@ pub(crate) fn ready() -> Finished {
         roles: None,
         credentials: BTreeMap::new(),
         rotated: Vec::new(),
+        waits: false,
         events: Vec::new(),
     }
 }

@@ -117,6 +117,31 @@ fn database(observed: &mut Observed) -> &mut DatabaseFacts {
 }
 
 #[test]
+fn a_second_login_is_made_where_it_is_in_use_and_a_strangers_is_not_taken() {
+    let logins = BTreeMap::from([(Tier::Write, Logins { in_use: Side::B, both: true })]);
+    let desired = Desired { logins, ..desired() };
+    let made = plan(&desired, &settled()).unwrap();
+    let texts: Vec<_> = made.changes().map(Change::text).collect();
+    let second = "a-b-write-b";
+    assert_eq!(
+        texts,
+        [
+            format!("create role {second:?}"),
+            format!("add {second:?} to role \"a-b-write\""),
+            format!("let sessions of {second:?} act as \"a-b-write\""),
+            format!("comment on role {second:?}: \"pgtenant: a/b write\""),
+        ]
+    );
+    assert_eq!(made.roles_without_password(), BTreeSet::from([second]));
+    let mut occupied = settled();
+    occupied.roles.insert(second.to_owned(), role(Some("somebody's".to_owned())));
+    let refusal = plan(&desired, &occupied).unwrap_err();
+    assert!(refusal.to_string().contains(second), "{refusal}");
+    // While it is not in use it is none of the claim's business.
+    assert!(plan(&super::tests::desired(), &occupied).unwrap().is_empty());
+}
+
+#[test]
 fn nothing_is_done_where_all_is_as_it_should_be() {
     let plan = plan(&desired(), &settled()).unwrap();
     assert!(plan.is_empty() && plan.beyond.is_empty(), "{plan:?}");
@@ -390,8 +415,15 @@ fn own_names() -> BTreeSet<String> {
 
 proptest! {
     #[test]
-    fn only_what_bears_the_claims_names_is_changed(observed in anything(), adopt in any::<bool>()) {
-        let desired = Desired { adopt, ..desired() };
+    fn only_what_bears_the_claims_names_is_changed(
+        observed in anything(),
+        adopt in any::<bool>(),
+        second in any::<[bool; 3]>(),
+        both in any::<[bool; 3]>(),
+    ) {
+        let in_use = second.map(|second| if second { Side::B } else { Side::A });
+        let logins = in_use.into_iter().zip(both).map(|(in_use, both)| Logins { in_use, both });
+        let desired = Desired { adopt, logins: Tier::ALL.into_iter().zip(logins).collect(), ..desired() };
         let plans = [plan(&desired, &observed), plan_drop(&key(), &observed)];
         for change in plans.iter().flatten().flat_map(Plan::changes) {
             for name in changed(change) {

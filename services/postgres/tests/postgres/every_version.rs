@@ -1,8 +1,10 @@
 //! What has to hold on each supported version.
 
-use pgtenant_model::Tier;
-use pgtenant_postgres::{Refusal, drop_roles_put_aside, plan, plan_drop};
+use pgtenant_model::{Side, Tier};
+use pgtenant_postgres::{Logins, Refusal, drop_roles_put_aside, generate_password, logged_in, plan, plan_drop};
 use pgtenant_testkit::unique;
+use secrecy::ExposeSecret as _;
+use sqlx::ConnectOptions as _;
 
 use crate::world::{World, run, sqlstate, value};
 
@@ -179,42 +181,57 @@ async fn what_only_a_superuser_undoes_is_said(major: u32) {
 
 async fn a_second_login_makes_what_its_tier_makes(major: u32) {
     let world = World::of_major(major).await;
-    let tenant = world.tenant();
+    let mut tenant = world.tenant();
     tenant.create().await;
     let (admin, second) = (tenant.role(ADMIN), tenant.desired.key.second_login(ADMIN));
-    // As the provisioner makes it during a rotation, but for what makes it act as its tier.
-    let word = unique("word");
-    let mut root = world.root(&tenant.database()).await;
-    let sql = format!(
-        "SET ROLE pgtenant; CREATE ROLE \"{second}\" LOGIN PASSWORD '{word}'; GRANT \"{admin}\" TO \"{second}\"; RESET ROLE"
-    );
-    run(&mut root, &sql).await.unwrap();
-    let options = tenant.options(ADMIN).username(&second).password(&word);
-    let mut login = sqlx::ConnectOptions::connect(&options).await.unwrap();
-    run(&mut login, "CREATE TABLE early (id serial); CREATE SCHEMA theirs").await.unwrap();
+    let first = tenant.options(ADMIN);
+    // It does not exist, and is made where it is to be in use.
+    tenant.desired.logins.insert(ADMIN, Logins { in_use: Side::B, both: true });
+    let word = generate_password(&mut rand::rng());
+    tenant.set_password(ADMIN, &word).await;
+    tenant.assert_settled().await;
+    let options = tenant.options(ADMIN).username(&second).password(word.expose_secret());
+    let mut login = options.connect().await.unwrap();
+    run(&mut login, "CREATE TABLE early (id serial); CREATE SCHEMA theirs; RESET ROLE; SET ROLE NONE").await.unwrap();
+    run(&mut login, "CREATE TABLE stray (id serial)").await.unwrap();
     drop(login);
-
+    tenant.sql(WRITE, "INSERT INTO early DEFAULT VALUES; INSERT INTO stray DEFAULT VALUES").await.unwrap();
     let changes = tenant.repair().await;
-    assert!(changes.contains(&format!("let sessions of {second:?} act as {admin:?}")), "{changes:#?}");
     assert!(changes.contains(&format!("give {admin:?} all that {second:?} owns")), "{changes:#?}");
-    tenant.sql(WRITE, "INSERT INTO early DEFAULT VALUES").await.unwrap();
-
-    let mut login = sqlx::ConnectOptions::connect(&options).await.unwrap();
-    run(&mut login, "CREATE TABLE later (id serial); SET ROLE NONE; CREATE TABLE stray (id serial)").await.unwrap();
-    drop(login);
-    tenant.sql(WRITE, "INSERT INTO later DEFAULT VALUES; INSERT INTO stray DEFAULT VALUES").await.unwrap();
-    tenant.repair().await;
+    let mut root = world.root(&tenant.database()).await;
     let owners: String =
         value(&mut root, "SELECT string_agg(DISTINCT tableowner, ',') FROM pg_tables WHERE schemaname = 'public'")
             .await;
     assert_eq!(owners, admin);
     tenant.sql(READ, "SELECT FROM stray").await.unwrap();
 
-    // By hand: no longer in its tier.
-    run(&mut root, &format!("SET ROLE pgtenant; REVOKE \"{admin}\" FROM \"{second}\"; RESET ROLE")).await.unwrap();
+    // By hand: no longer in its tier, and no longer acting as it.
+    let sql = format!(
+        "SET ROLE pgtenant; REVOKE \"{admin}\" FROM \"{second}\"; ALTER ROLE \"{second}\" RESET role; RESET ROLE"
+    );
+    run(&mut root, &sql).await.unwrap();
     let changes = tenant.repair().await;
-    assert_eq!(changes, [format!("add {second:?} to role {admin:?}")]);
-    drop(root);
+    let expected =
+        [format!("let sessions of {second:?} act as {admin:?}"), format!("add {second:?} to role {admin:?}")];
+    assert_eq!(changes, expected);
+
+    // The former one is locked, and its sessions go on; then it is the other way round.
+    let mut open = first.connect().await.unwrap();
+    let mut session = world.server.maintenance().await.unwrap();
+    let logins = [admin.clone(), second.clone()];
+    assert_eq!(logged_in(&mut session, &logins).await.unwrap(), [admin.as_str()]);
+    tenant.desired.logins.insert(ADMIN, Logins { in_use: Side::B, both: false });
+    assert_eq!(tenant.repair().await, [format!("alter role {admin:?}: NOLOGIN")]);
+    assert_eq!(sqlstate(first.connect().await.map(drop)), "28000");
+    run(&mut open, "CREATE TABLE later ()").await.unwrap();
+    run(&mut options.connect().await.unwrap(), "DROP TABLE later").await.unwrap();
+    tenant.desired.logins.insert(ADMIN, Logins { in_use: Side::A, both: true });
+    assert_eq!(tenant.repair().await, [format!("alter role {admin:?}: LOGIN")]);
+    first.connect().await.unwrap();
+    tenant.desired.logins.clear();
+    assert_eq!(tenant.repair().await, [format!("alter role {second:?}: NOLOGIN")]);
+    assert_eq!(sqlstate(options.connect().await.map(drop)), "28000");
+    drop((root, open, session));
     tenant.drop().await;
 }
 

@@ -172,6 +172,13 @@ impl Tenant<'_> {
         self.assert_settled().await;
     }
 
+    /// Gives the login in use of a tier another password.
+    pub(crate) async fn set_password(&self, tier: Tier, word: &SecretString) {
+        let passwords = [(tier, Verifier::of(word))].into();
+        let plan = plan(&Desired { passwords, ..self.desired.clone() }, &self.observe().await).unwrap();
+        self.apply(&plan).await.unwrap();
+    }
+
     /// Puts right what is wrong, and checks that nothing is left to do; says what was changed.
     pub(crate) async fn repair(&self) -> Vec<String> {
         let plan = self.plan().await.unwrap();

@@ -1,0 +1,131 @@
+//! Wishes for new passwords.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::Utc;
+use pgtenant_ledger::{
+    CredentialState, Finished, LedgerError, NextPassword, Rotating, Take, Work, finish, note_credentials, purge,
+    release, remove, rotate_cluster, rotating, take,
+};
+use pgtenant_model::{Side, Source, Tier};
+use uuid::Uuid;
+
+use crate::world::{LEASE, World, actor, ready};
+
+async fn one(world: &World, holder: Uuid) -> Work {
+    let [work] = <[Work; 1]>::try_from(world.take(holder, 1, LEASE).await).unwrap();
+    work
+}
+
+async fn ended(world: &World, work: &Work, finished: Finished) {
+    let mut tx = world.begin().await;
+    finish(&mut tx, work, &finished).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_whole_cluster_is_asked_for_one_claim_after_the_other() {
+    let world = World::new().await;
+    let mut keys = Vec::new();
+    for number in 0..4 {
+        keys.push(world.create(&format!("db-{number}")).await.claim.key);
+    }
+    for work in world.take(Uuid::new_v4(), 4, LEASE).await {
+        ended(&world, &work, ready()).await;
+    }
+    let mut db = world.ledger.acquire().await.unwrap();
+    release(&mut db, &keys[3], None, &actor()).await.unwrap();
+    let asked = rotate_cluster(&mut db, "default", Duration::from_secs(60), &actor()).await.unwrap();
+    assert_eq!(asked, 3, "what is Retained is not managed");
+    assert_eq!(rotate_cluster(&mut db, "default", Duration::ZERO, &actor()).await.unwrap(), 0, "they keep their turn");
+    assert_eq!(rotate_cluster(&mut db, "other", Duration::ZERO, &actor()).await.unwrap(), 0);
+    assert_eq!(rotating(&mut db, "default").await.unwrap(), Rotating { left: 3, failing: 0 });
+
+    let work = one(&world, Uuid::new_v4()).await;
+    assert_eq!((&work.claim.key, work.claim.rotate.as_slice()), (&keys[0], &Tier::ALL[..]), "the first one now");
+    assert!(world.take(Uuid::new_v4(), 9, LEASE).await.is_empty(), "the next one in a minute");
+    ended(&world, &work, Finished { done: false, ..ready() }).await;
+    assert_eq!(rotating(&mut db, "default").await.unwrap(), Rotating { left: 3, failing: 1 });
+    let due = world.claim(&keys[2]).await.unwrap().due_at - Utc::now();
+    assert!((100..=120).contains(&due.num_seconds()), "{due}");
+}
+
+#[tokio::test]
+async fn whoever_is_at_work_on_a_claim_finds_the_wish_afterwards() {
+    let world = World::new().await;
+    let key = world.create("db").await.claim.key;
+    let work = one(&world, Uuid::new_v4()).await;
+    let mut db = world.ledger.acquire().await.unwrap();
+    assert_eq!(rotate_cluster(&mut db, "default", Duration::ZERO, &actor()).await.unwrap(), 1);
+    ended(&world, &work, Finished { rotated: work.claim.rotate.clone(), ..ready() }).await;
+    let claim = world.claim(&key).await.unwrap();
+    assert_eq!(claim.rotate, Tier::ALL);
+    assert!(claim.due_at - Utc::now() < chrono::TimeDelta::seconds(3), "soon, and not at the next look");
+}
+
+#[tokio::test]
+async fn a_wish_that_has_to_wait_stays_open() {
+    let world = World::new().await;
+    let written = world.create("db").await;
+    let work = one(&world, Uuid::new_v4()).await;
+    let waits = Finished { waits: true, step: Some("rotate"), message: Some("waits".to_owned()), ..ready() };
+    ended(&world, &work, Finished { next: Duration::ZERO, ..waits }).await;
+    let mut db = world.ledger.acquire().await.unwrap();
+    let operation = pgtenant_ledger::operation(&mut db, written.operation.unwrap().id).await.unwrap().unwrap();
+    assert_eq!((operation.step.as_deref(), operation.finished_at), (Some("rotate"), None));
+    let again = one(&world, Uuid::new_v4()).await;
+    assert_eq!(again.claim.attempts, 0, "nothing has failed");
+}
+
+#[tokio::test]
+async fn what_is_about_to_be_set_is_noted_by_its_holder_alone() {
+    let world = World::new().await;
+    let key = world.create("db").await.claim.key;
+    let stalled = one(&world, Uuid::new_v4()).await;
+    let now = Utc::now();
+    let next = NextPassword { fingerprint: "f".repeat(32), reason: "asked for".to_owned(), made_at: now };
+    let state = CredentialState {
+        fingerprint: "0".repeat(32),
+        side: Side::B,
+        set_at: now,
+        former_since: Some(now),
+        next: Some(next),
+        cleaned: None,
+    };
+    let states = BTreeMap::from([(Tier::Write, state)]);
+    let mut db = world.ledger.acquire().await.unwrap();
+    note_credentials(&mut db, &stalled, &states).await.unwrap();
+    assert_eq!(world.claim(&key).await.unwrap().credentials, states);
+    // Another replica has it by now.
+    let sql = "update claims set lease_until = now() - interval '1 second'";
+    sqlx::query(sql).execute(&mut *db).await.unwrap();
+    one(&world, Uuid::new_v4()).await;
+    let late = note_credentials(&mut db, &stalled, &BTreeMap::new()).await;
+    assert!(matches!(late, Err(LedgerError::Fenced(_))), "{late:?}");
+    assert_eq!(world.claim(&key).await.unwrap().credentials, states);
+}
+
+#[tokio::test]
+async fn only_what_is_being_removed_is_removed_for_good() {
+    let world = World::new().await;
+    let key = world.create("db").await.claim.key;
+    let mut db = world.ledger.acquire().await.unwrap();
+    purge(&mut db, &key).await.unwrap();
+    assert!(!world.claim(&key).await.unwrap().purge);
+    remove(&mut db, &key, Source::Api, None, &actor()).await.unwrap();
+    purge(&mut db, &key).await.unwrap();
+    assert!(world.claim(&key).await.unwrap().purge);
+}
+
+#[tokio::test]
+async fn who_can_do_it_better_goes_first() {
+    let world = World::new().await;
+    world.create("db").await;
+    let mut db = world.ledger.acquire().await.unwrap();
+    let head_start = Duration::from_secs(60);
+    let cut_off = Take { holder: Uuid::new_v4(), limit: 1, urgent: true, lease: LEASE, head_start };
+    assert!(take(&mut db, "default", cut_off).await.unwrap().is_empty());
+    sqlx::query("update claims set due_at = now() - interval '61 seconds'").execute(&mut *db).await.unwrap();
+    assert_eq!(take(&mut db, "default", cut_off).await.unwrap().len(), 1, "nobody else does it");
+}
