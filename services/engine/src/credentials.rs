@@ -296,3 +296,6 @@ impl Wanted {
         [self.waits_until, former, due].into_iter().flatten().min()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use crate::{Held, StoreError, StoreErrors, fingerprint, same};
 
 /// What each store of a cluster holds for one role, in the order of the stores.
 #[derive(Debug)]
-pub struct Findings(pub(crate) Vec<Found>);
+pub struct Findings(Vec<Found>);
 
 /// What one store holds, or why nobody knows.
 #[derive(Debug)]
@@ -18,6 +18,12 @@ pub struct Found {
     pub location: String,
     /// What is there. An error says nothing about the credential: try later, do not make a new one.
     pub held: Result<Held, StoreError>,
+}
+
+impl From<Vec<Found>> for Findings {
+    fn from(found: Vec<Found>) -> Self {
+        Self(found)
+    }
 }
 
 impl Findings {

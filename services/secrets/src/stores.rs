@@ -97,7 +97,7 @@ impl Stores {
                 answer => answer,
             },
         });
-        Findings(found.collect())
+        found.collect::<Vec<_>>().into()
     }
 
     /// Whether every store is there; see [`SecretStore::reach`].
