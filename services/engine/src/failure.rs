@@ -76,7 +76,9 @@ impl Failure {
         match &*self.cause {
             Cause::Postgres(error) => error.advice().map(|advice| format!("What to do: {advice}")),
             Cause::Topology(_) => Some("What to do: nothing here; work goes on when a primary answers".to_owned()),
-            Cause::Store(_) => Some("The credential that was there stays valid".to_owned()),
+            Cause::Store(errors) => {
+                Some(format!("What to do: {}; the credential that was there stays valid", errors.advice()))
+            }
             Cause::Refused(_)
             | Cause::Reference(_)
             | Cause::Ledger(_)

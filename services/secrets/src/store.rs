@@ -196,13 +196,18 @@ impl StoreError {
         }
     }
 
-    /// The whole of it in one line, for a condition's message: what, why, and what to do.
+    /// What it could not do and why, in one line.
+    #[must_use]
+    pub fn what(&self) -> String {
+        match &self.fault {
+            Fault::Io { step, source } => format!("{self}: {step}: {source}"),
+            fault => format!("{self}: {fault}"),
+        }
+    }
+
+    /// What, why, and what to do, in one line.
     #[must_use]
     pub fn explain(&self) -> String {
-        let why = match &self.fault {
-            Fault::Broken(_) | Fault::Foreign(_) | Fault::Kubernetes(_) => self.fault.to_string(),
-            Fault::Io { step, source } => format!("{step}: {source}"),
-        };
-        format!("{self}: {why}; {}", self.advice())
+        format!("{}; {}", self.what(), self.advice())
     }
 }

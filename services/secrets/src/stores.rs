@@ -26,7 +26,7 @@ impl fmt::Display for StoreErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (position, (_, error)) in self.0.iter().enumerate() {
             let separator = if position == 0 { "" } else { "; " };
-            write!(f, "{separator}{}", error.explain())?;
+            write!(f, "{separator}{}", error.what())?;
         }
         Ok(())
     }
@@ -37,6 +37,14 @@ impl std::error::Error for StoreErrors {}
 impl StoreErrors {
     fn unless_none(errors: Vec<(usize, StoreError)>) -> Result<(), Self> {
         if errors.is_empty() { Ok(()) } else { Err(Self(errors)) }
+    }
+
+    /// What a person can do about each, said once.
+    #[must_use]
+    pub fn advice(&self) -> String {
+        let mut each: Vec<_> = self.0.iter().map(|(_, error)| error.advice()).collect();
+        each.dedup();
+        each.join("; ")
     }
 
     /// Whether one of the faults is such.
