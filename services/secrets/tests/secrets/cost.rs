@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use pgtenant_secrets::SecretStore;
+use pgtenant_secrets::{Removal, SecretStore};
 use tempfile::TempDir;
 
 use crate::{store, targets, tiers};
@@ -44,9 +44,9 @@ async fn cost_of_three_tiers() {
         took("put");
         store.put_many(&entries).await.unwrap();
         took("put of what is there");
-        store.get(&entries[0].0).await.unwrap();
+        store.get(&entries[0].0, None).await.unwrap();
         took("get of one");
-        store.delete_many(&targets(&entries)).await.unwrap();
+        store.delete_many(&targets(&entries), Removal::Usual).await.unwrap();
         took("delete");
         for entry in &entries {
             store.put_many(std::slice::from_ref(entry)).await.unwrap();

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use pgtenant_model::Tier;
-use pgtenant_secrets::{SecretStore, same};
+use pgtenant_secrets::{Removal, SecretStore, same};
 use secrecy::ExposeSecret;
 use tempfile::TempDir;
 
@@ -25,12 +25,12 @@ async fn writers_and_deleters_at_once_leave_whole_documents() {
         tasks.push(tokio::spawn(async move {
             for round in 0..40 {
                 if worker % 4 == 3 {
-                    store.delete_many(std::slice::from_ref(&target)).await.unwrap();
+                    store.delete_many(std::slice::from_ref(&target), Removal::Usual).await.unwrap();
                 } else {
                     let credential = made(&target, &format!("{worker}-{round}").repeat(50));
                     store.put_many(&[(target.clone(), credential)]).await.unwrap();
                 }
-                if let Some(read) = store.get(&target).await.unwrap().credential() {
+                if let Some(read) = store.get(&target, None).await.unwrap().credential() {
                     let uri = read.uri.expose_secret();
                     assert!(uri.contains(read.password.expose_secret()), "parts of two documents");
                 }
@@ -42,7 +42,7 @@ async fn writers_and_deleters_at_once_leave_whole_documents() {
     }
     let store = store(dir.path());
     store.put_many(&[(target.clone(), made(&target, "last"))]).await.unwrap();
-    assert_eq!(store.get(&target).await.unwrap().credential().unwrap().password.expose_secret(), "last");
+    assert_eq!(store.get(&target, None).await.unwrap().credential().unwrap().password.expose_secret(), "last");
     assert_eq!(tree(dir.path()).len(), 3, "{:?}", tree(dir.path()));
 }
 
@@ -58,7 +58,7 @@ async fn child_that_writes_until_it_is_killed() {
         let entries = tiers("ns", "db", &round.to_string().repeat(20));
         store.put_many(&entries).await.unwrap();
         if round % 5 == 4 {
-            store.delete_many(&targets(&entries)).await.unwrap();
+            store.delete_many(&targets(&entries), Removal::Usual).await.unwrap();
         }
     }
 }
@@ -81,7 +81,7 @@ async fn killed_writers_leave_whole_documents() {
     for round in 0..40_u64 {
         let mut children = [writer(dir.path()), writer(dir.path())];
         let deadline = Instant::now() + Duration::from_secs(30);
-        while store.get(&admin).await.unwrap().credential().is_none_or(|c| c.password.expose_secret() == "mine") {
+        while store.get(&admin, None).await.unwrap().credential().is_none_or(|c| c.password.expose_secret() == "mine") {
             assert!(Instant::now() < deadline, "the children write nothing");
         }
         // Not to wait for something, but to kill at another instant in each round.
@@ -92,7 +92,7 @@ async fn killed_writers_leave_whole_documents() {
         }
         leftovers += temporaries(dir.path()).len();
         for tier in Tier::ALL {
-            if let Some(read) = store.get(&target("ns", "db", tier)).await.unwrap().credential() {
+            if let Some(read) = store.get(&target("ns", "db", tier), None).await.unwrap().credential() {
                 assert!(read.uri.expose_secret().contains(read.password.expose_secret()));
             }
         }
@@ -101,7 +101,7 @@ async fn killed_writers_leave_whole_documents() {
             store.put_many(&entries).await.unwrap();
             assert!(temporaries(dir.path()).is_empty(), "{:?}", tree(dir.path()));
         } else {
-            store.delete_many(&targets(&entries)).await.unwrap();
+            store.delete_many(&targets(&entries), Removal::Usual).await.unwrap();
             assert_eq!(tree(dir.path()), BTreeSet::from(["customer".to_owned()]));
         }
     }
@@ -143,7 +143,7 @@ async fn a_full_disk_changes_nothing_and_says_so() {
     let error = store.put_many(&tiers("ns", "db", "new")).await.unwrap_err();
     assert!(error.explain().contains("free space"), "{}", error.explain());
     for (target, credential) in &old {
-        assert!(same(credential, store.get(target).await.unwrap().credential().unwrap()));
+        assert!(same(credential, store.get(target, None).await.unwrap().credential().unwrap()));
     }
     store.put_many(&old).await.unwrap();
     assert!(temporaries(root).is_empty(), "{:?}", tree(root));
@@ -195,15 +195,15 @@ async fn without_permissions(directory: &Path) {
         let place = base.join(place);
         allow(&place, mode);
         if mode == 0 {
-            let error = store.get(target).await.unwrap_err();
+            let error = store.get(target, None).await.unwrap_err();
             assert!(error.explain().contains("give the user"), "{}", error.explain());
         }
         let error = store.put_many(&tiers("ns", "db", "q")).await.unwrap_err();
         assert!(error.explain().contains("give the user"), "{}", error.explain());
-        assert!(store.delete_many(std::slice::from_ref(target)).await.is_err());
+        assert!(store.delete_many(std::slice::from_ref(target), Removal::Usual).await.is_err());
         allow(&place, 0o700);
-        assert!(store.get(target).await.unwrap().credential().is_some());
+        assert!(store.get(target, None).await.unwrap().credential().is_some());
     }
     allow(&base.join("customer/ns/ns-db-read.json"), 0o000);
-    assert!(store.get(target).await.unwrap_err().explain().contains("give the user"));
+    assert!(store.get(target, None).await.unwrap_err().explain().contains("give the user"));
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use pgtenant_model::{FileStore, HostPort, SslMode, StoreSpec};
-use pgtenant_secrets::{Access, Action, Fault, FileSecrets, SecretStore, StoreError, Stores, same};
+use pgtenant_secrets::{Access, Action, Fault, FileSecrets, Removal, SecretStore, StoreError, Stores, same};
 use secrecy::{ExposeSecret, SecretString};
 use tempfile::TempDir;
 
@@ -55,7 +55,7 @@ async fn the_document_is_what_the_contract_says() {
     }
     assert_eq!(store.location(&entries[0].0), "customer/idp-dev/idp-dev-my-db-read.json");
     for (target, credential) in &entries {
-        assert!(same(credential, store.get(target).await.unwrap().credential().unwrap()));
+        assert!(same(credential, store.get(target, None).await.unwrap().credential().unwrap()));
     }
     assert_eq!(tree(&root).len(), 5, "{:?}", tree(&root));
     assert!(!format!("{entries:?} {store:?}").contains("word\""));
@@ -78,7 +78,7 @@ async fn what_is_there_is_not_written_again() {
     assert_eq!(mode(&file), 0o600);
     store.put_many(&tiers("ns", "db", "two")).await.unwrap();
     let (target, _) = &entries[0];
-    assert_eq!(store.get(target).await.unwrap().credential().unwrap().password.expose_secret(), "two");
+    assert_eq!(store.get(target, None).await.unwrap().credential().unwrap().password.expose_secret(), "two");
 }
 
 #[tokio::test]
@@ -102,18 +102,18 @@ async fn deleting_leaves_nothing_and_touches_no_other() {
     }
     // What a kill left behind goes too.
     fs::write(dir.path().join("customer/ns/.ns-a-read.json.0.tmp"), "half").unwrap();
-    store.delete_many(&targets(&first)).await.unwrap();
-    assert!(store.get(&first[0].0).await.unwrap().credential().is_none());
-    assert!(store.get(&second[0].0).await.unwrap().credential().is_some());
+    store.delete_many(&targets(&first), Removal::Usual).await.unwrap();
+    assert!(store.get(&first[0].0, None).await.unwrap().credential().is_none());
+    assert!(store.get(&second[0].0, None).await.unwrap().credential().is_some());
     assert_eq!(tree(&dir.path().join("customer/ns")).len(), 3);
 
-    store.delete_many(&targets(&second)).await.unwrap();
-    store.delete_many(&targets(&second)).await.unwrap();
+    store.delete_many(&targets(&second), Removal::Usual).await.unwrap();
+    store.delete_many(&targets(&second), Removal::Usual).await.unwrap();
     assert!(!dir.path().join("customer/ns").exists());
-    store.delete_many(&targets(&other)).await.unwrap();
+    store.delete_many(&targets(&other), Removal::Usual).await.unwrap();
     assert_eq!(tree(dir.path()), BTreeSet::from(["customer".to_owned()]));
     store.put_many(&first).await.unwrap();
-    assert!(store.get(&first[0].0).await.unwrap().credential().is_some());
+    assert!(store.get(&first[0].0, None).await.unwrap().credential().is_some());
 }
 
 #[tokio::test]
@@ -140,18 +140,18 @@ async fn a_foreign_document_is_broken_and_is_replaced() {
     for (why, spoil) in cases {
         fs::remove_file(&file).unwrap();
         spoil();
-        let error = store.get(target).await.unwrap_err();
+        let error = store.get(target, None).await.unwrap_err();
         assert!(broken(&error).contains(why), "{error:?}");
         assert!(!error.explain().contains("hunter2"));
         store.put_many(&entries).await.unwrap();
-        assert!(same(store.get(target).await.unwrap().credential().unwrap(), wanted));
+        assert!(same(store.get(target, None).await.unwrap().credential().unwrap(), wanted));
     }
     assert!(fs::read(&elsewhere).unwrap().ends_with(b"}\n"), "what the link led to is untouched");
 
     // A directory in the file's place is more than it may remove.
     fs::remove_file(&file).unwrap();
     fs::create_dir(&file).unwrap();
-    assert!(broken(&store.get(target).await.unwrap_err()).contains("not a regular file"));
+    assert!(broken(&store.get(target, None).await.unwrap_err()).contains("not a regular file"));
     let error = store.put_many(&entries).await.unwrap_err();
     assert_eq!((error.action, error.location.as_str()), (Action::Write, "customer/ns/ns-db-read.json"));
     assert!(error.explain().contains("move away"), "{}", error.explain());
@@ -168,8 +168,8 @@ async fn no_link_in_place_of_a_directory_is_followed() {
     let entries = tiers("ns", "db", "one");
     let error = store.put_many(&entries).await.unwrap_err();
     assert!(error.explain().contains("symbolic links are not followed"), "{}", error.explain());
-    assert!(store.get(&entries[0].0).await.is_err());
-    assert!(store.delete_many(&targets(&entries)).await.is_err());
+    assert!(store.get(&entries[0].0, None).await.is_err());
+    assert!(store.delete_many(&targets(&entries), Removal::Usual).await.is_err());
     assert!(tree(outside.path()).is_empty());
 }
 
@@ -179,7 +179,7 @@ fn templates_that_lead_elsewhere_are_refused() {
     assert_eq!(FileSecrets::new(&spec("relative", "{role}")).unwrap_err().field, "directory");
     assert_eq!(FileSecrets::new(&spec("/x", "../{role}")).unwrap_err().field, "name");
     let specs = [StoreSpec::File(spec("/x", "{role}")), StoreSpec::File(spec("/x", "{namespace}"))];
-    assert_eq!(Stores::from_specs(&specs, &Access::default()).unwrap_err().field, "stores[1].file.name");
+    assert_eq!(Stores::from_specs("stores", &specs, &Access::default()).unwrap_err().field, "stores[1].file.name");
 }
 
 /// libpq itself reads the URI: it fails to connect, at every host and port that the URI names.

@@ -9,7 +9,7 @@ use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use pgtenant_model::Tier;
-use pgtenant_secrets::{Fault, Held, KubernetesSecrets, SecretStore as _};
+use pgtenant_secrets::{Fault, Held, KubernetesSecrets, Removal, SecretStore as _};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
@@ -39,7 +39,7 @@ async fn change(secrets: &Api<Secret>, name: &str, patch: Value) {
 }
 
 async fn held(store: &KubernetesSecrets, entry: &Entry) -> Held {
-    store.get(&entry.0).await.unwrap()
+    store.get(&entry.0, None).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -71,8 +71,8 @@ async fn of_many_writers_at_once_one_has_written_all_of_it() {
     let before = version().await;
     store.put_many(&entries).await.unwrap();
     assert_eq!(version().await, before);
-    store.delete_many(&targets(&entries)).await.unwrap();
-    store.delete_many(&targets(&entries)).await.unwrap();
+    store.delete_many(&targets(&entries), Removal::Usual).await.unwrap();
+    store.delete_many(&targets(&entries), Removal::Usual).await.unwrap();
     assert_eq!(version().await, Vec::new());
 }
 
@@ -86,8 +86,8 @@ async fn what_is_not_ours_is_neither_read_nor_written_nor_deleted() {
     let made = secrets.create(&PostParams::default(), &theirs).await.unwrap();
     let error = store.put_many(&entries).await.unwrap_err();
     assert!(matches!(error.fault, Fault::Foreign(_)), "{error:?}");
-    assert!(matches!(store.get(&entries[0].0).await.unwrap_err().fault, Fault::Foreign(_)));
-    store.delete_many(&targets(&entries)).await.unwrap();
+    assert!(matches!(store.get(&entries[0].0, None).await.unwrap_err().fault, Fault::Foreign(_)));
+    store.delete_many(&targets(&entries), Removal::Usual).await.unwrap();
     assert_eq!(secrets.get(&name).await.unwrap().metadata.resource_version, made.metadata.resource_version);
     assert!(secrets.get_opt(&entries[1].0.role()).await.unwrap().is_none(), "the others are deleted");
 }
@@ -136,7 +136,7 @@ async fn an_api_server_that_does_not_answer_is_given_up_in_time() {
     kubernetes.pause_api_server();
     let begun = Instant::now();
     let written = store.put_many(&entries).await.unwrap_err();
-    let read = store.get(&entries[0].0).await.unwrap_err();
+    let read = store.get(&entries[0].0, None).await.unwrap_err();
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     for error in [written, read] {
         assert!(error.fault.to_string().contains("did not answer within 8 s"), "{error:?}");

@@ -4,15 +4,19 @@ use std::fs;
 use std::path::Path;
 
 use pgtenant_model::{StoreSpec, Tier};
-use pgtenant_secrets::{Access, Action, Held, Stores, Verdict, fingerprint};
+use pgtenant_secrets::{Access, Action, Fault, Held, Removal, Stores, fingerprint, version};
 use secrecy::{ExposeSecret, SecretString};
 use tempfile::TempDir;
 
-use crate::{made, spec, target};
+use crate::{made, spec, target, targets, tiers};
 
 fn stores(directories: &[&Path]) -> Stores {
     let specs: Vec<StoreSpec> = directories.iter().map(|d| StoreSpec::File(spec(d))).collect();
-    Stores::from_specs(&specs, &Access::default()).unwrap()
+    Stores::from_specs("stores", &specs, &Access::default()).unwrap()
+}
+
+fn print(password: &str) -> String {
+    fingerprint(&SecretString::from(password))
 }
 
 #[tokio::test]
@@ -22,47 +26,105 @@ async fn stores_are_compared() {
     let only_two = stores(&[two.path()]);
     let target = target("ns", "db", Tier::Read);
     let file = one.path().join("customer/ns/ns-db-read.json");
+    let known = print("right");
 
-    assert!(matches!(both.get(&target).await.unwrap(), Verdict::Missing));
+    let found = both.get(&target, None).await;
+    assert!(found.each().iter().all(|one| matches!(one.held, Ok(Held::Missing))), "{found:?}");
+    assert!(found.unanimous().is_none() && !found.incomplete() && !found.all_unread());
+
     both.put(&target, &made(&target, "right")).await.unwrap();
-    let verdict = both.get(&target).await.unwrap();
-    assert!(matches!(&verdict, Verdict::Same(c) if c.password.expose_secret() == "right"));
-    assert_eq!(verdict.describe(), "");
-    let places: Vec<_> = both.locations(&target).into_iter().map(|l| (l.store, l.location)).collect();
-    assert_eq!(places, vec![("file".to_owned(), "customer/ns/ns-db-read.json".to_owned()); 2]);
+    let found = both.get(&target, None).await;
+    assert_eq!(found.unanimous().unwrap().password.expose_secret(), "right");
+    assert!(!found.describe(&known).contains("another"), "{}", found.describe(&known));
+    let places: Vec<_> = both.locations(&target).collect();
+    assert_eq!(places, vec![("file", "customer/ns/ns-db-read.json".to_owned()); 2]);
 
     // Another one, none, and something broken: the one that the ledger knows is found in each case.
-    let known = fingerprint(&SecretString::from("right"));
     only_two.put(&target, &made(&target, "wrong")).await.unwrap();
-    let verdict = both.get(&target).await.unwrap();
-    assert_eq!(verdict.with_fingerprint(&known).unwrap().password.expose_secret(), "right");
-    assert!(verdict.describe().ends_with("has another one"), "{}", verdict.describe());
-    assert!(verdict.with_fingerprint(&fingerprint(&SecretString::from("x"))).is_none());
-    assert!(!format!("{verdict:?}").contains("right"), "no password in Debug");
+    let found = both.get(&target, None).await;
+    assert!(found.unanimous().is_none());
+    assert_eq!(found.with_fingerprint(&known).unwrap().password.expose_secret(), "right");
+    assert!(found.with_fingerprint(&print("x")).is_none());
+    assert_eq!(found.each().iter().map(|one| one.is_another(&known)).collect::<Vec<_>>(), [false, true]);
+    assert!(found.describe(&known).ends_with("has another one"), "{}", found.describe(&known));
+    assert!(!format!("{found:?}").contains("right"), "no password in Debug");
 
     only_two.put(&target, &made(&target, "right")).await.unwrap();
-    fs::remove_file(&file).unwrap();
-    let verdict = both.get(&target).await.unwrap();
-    let Verdict::Differs(found) = &verdict else { panic!("{verdict:?}") };
-    assert!(matches!((&found[0].held, &found[1].held), (Held::Missing, Held::Credential(_))));
-    assert!(verdict.with_fingerprint(&known).is_some());
+    for (spoil, is_another) in [(None, false), (Some("spoilt"), true)] {
+        fs::remove_file(&file).unwrap_or_default();
+        if let Some(text) = spoil {
+            fs::write(&file, text).unwrap();
+        }
+        let found = both.get(&target, None).await;
+        assert!(matches!(found.each()[0].held, Ok(Held::Missing | Held::Broken(_))), "{found:?}");
+        assert_eq!(found.each()[0].is_another(&known), is_another);
+        assert!(found.unanimous().is_none() && found.with_fingerprint(&known).is_some());
+    }
+    assert!(both.get(&target, None).await.describe(&known).contains("is not a credential: not JSON"));
+}
 
-    fs::write(&file, "spoilt").unwrap();
-    let verdict = both.get(&target).await.unwrap();
-    let Verdict::Differs(found) = &verdict else { panic!("{verdict:?}") };
-    assert!(matches!((&found[0].held, &found[1].held), (Held::Broken(_), Held::Credential(_))));
+/// A file in the place of its directory: it can be neither read nor written.
+fn break_down(directory: &Path) {
+    fs::remove_dir_all(directory).unwrap();
+    fs::write(directory, "").unwrap();
+}
 
-    only_two.delete(&target).await.unwrap();
-    let verdict = both.get(&target).await.unwrap();
-    assert!(matches!(&verdict, Verdict::Broken { store: "file", .. }), "{verdict:?}");
-    assert!(verdict.describe().contains("is not a credential: not JSON"), "{}", verdict.describe());
+#[tokio::test]
+async fn a_store_that_is_down_keeps_none_of_the_others_from_being_asked() {
+    let dirs = [(); 3].map(|()| TempDir::new().unwrap());
+    let all = stores(&dirs.each_ref().map(TempDir::path));
+    let entries = tiers("ns", "db", "one");
+    all.put_many(&entries).await.unwrap();
+    break_down(dirs[0].path());
 
+    let later = tiers("ns", "db", "two");
+    let errors = all.put_many(&later).await.unwrap_err();
+    assert_eq!(errors.0.iter().map(|(index, error)| (*index, error.action)).collect::<Vec<_>>(), [(0, Action::Write)]);
+    assert!(errors.any(|fault| matches!(fault, Fault::Io { .. })), "{errors}");
+    // The later ones of the list have it all the same.
+    for dir in &dirs[1..] {
+        let found = stores(&[dir.path()]).get(&later[0].0, None).await;
+        assert_eq!(found.unanimous().unwrap().password.expose_secret(), "two");
+    }
     // A store that does not answer says nothing about the credential.
-    fs::remove_dir_all(two.path()).unwrap();
-    fs::write(two.path(), "").unwrap();
-    let error = both.get(&target).await.unwrap_err();
-    assert_eq!((error.store, error.action), ("file", Action::Read));
-    assert!(both.delete(&target).await.is_err());
-    assert!(!file.exists(), "the store that works was asked all the same");
-    fs::remove_file(two.path()).unwrap();
+    let found = all.get(&later[0].0, None).await;
+    assert!(found.incomplete() && found.unanimous().is_none());
+    assert!(!found.each()[0].is_another(&print("two")));
+    assert!(found.describe(&print("two")).contains("can not be read"));
+    assert_eq!(found.unanswered().map(|(index, _)| index).collect::<Vec<_>>(), [0]);
+    assert_eq!(all.reach().await.unwrap_err().0.len(), 1);
+
+    let errors = all.delete_many(&targets(&entries), Removal::Usual).await.unwrap_err();
+    assert_eq!(errors.0.len(), 1);
+    for dir in &dirs[1..] {
+        assert!(!dir.path().join("customer/ns").exists(), "the stores that work were asked all the same");
+    }
+    fs::remove_file(dirs[0].path()).unwrap();
+    fs::create_dir(dirs[0].path()).unwrap();
+}
+
+#[test]
+fn a_version_tells_documents_apart_without_the_password() {
+    let target = target("ns", "db", Tier::Read);
+    let of = |credential: &pgtenant_model::Credential| version(credential, &fingerprint(&credential.password));
+    let one = made(&target, "one");
+    assert_eq!(of(&one), of(&made(&target, "one")));
+    assert_ne!(of(&one), of(&made(&target, "two")));
+    // The password's fingerprint is enough.
+    assert_eq!(of(&one), version(&made(&target, "unknown"), &print("one")));
+    let changes: [fn(&mut pgtenant_model::Credential); 6] = [
+        |one| one.username.push('x'),
+        |one| one.endpoint.push('x'),
+        |one| one.port += 1,
+        |one| one.database.push('x'),
+        |one| one.ca_crt = None,
+        |one| one.uri = SecretString::from(one.uri.expose_secret().replace("db2.example", "db3.example")),
+    ];
+    for (index, change) in changes.into_iter().enumerate() {
+        let mut other = made(&target, "one");
+        change(&mut other);
+        assert_ne!(of(&one), of(&other), "change {index}");
+    }
+    // Secrets Manager wants 32 to 64 characters.
+    assert_eq!(of(&one).to_string().len(), 36);
 }
