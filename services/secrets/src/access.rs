@@ -10,6 +10,7 @@ use pgtenant_model::SecretRef;
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
+use crate::aws::Paces;
 use crate::kubernetes::ask;
 use crate::{Action, Fault, StoreError};
 
@@ -18,6 +19,7 @@ use crate::{Action, Fault, StoreError};
 pub struct Access {
     kubernetes: Option<Client>,
     aws: Aws,
+    paces: Paces,
 }
 
 impl Access {
@@ -25,6 +27,16 @@ impl Access {
     #[must_use]
     pub fn with_kubernetes(client: Client) -> Self {
         Self { kubernetes: Some(client), ..Self::default() }
+    }
+
+    /// With another way to Amazon.
+    #[must_use]
+    pub fn with_aws(self, aws: Aws) -> Self {
+        Self { aws, ..self }
+    }
+
+    pub(crate) fn paces(&self) -> &Paces {
+        &self.paces
     }
 
     pub(crate) fn kubernetes(&self) -> Result<Client, String> {

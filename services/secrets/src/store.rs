@@ -7,6 +7,7 @@ use std::pin::Pin;
 use pgtenant_model::{Credential, CredentialTarget};
 use uuid::Uuid;
 
+use crate::aws::AwsFault;
 use crate::kubernetes::KubernetesFault;
 
 /// A future of a trait that is used as `dyn`.
@@ -144,6 +145,9 @@ pub enum Fault {
     /// Kubernetes refused, or did not answer.
     #[error("{}", .0.text())]
     Kubernetes(KubernetesFault),
+    /// Amazon refused, or did not answer.
+    #[error("{}", .0.text())]
+    Aws(AwsFault),
     /// The operating system refused.
     #[error("{step}")]
     Io {
@@ -164,6 +168,7 @@ impl Fault {
     pub fn silent(&self) -> bool {
         match self {
             Self::Kubernetes(fault) => fault.silent(),
+            Self::Aws(fault) => fault.silent(),
             Self::Broken(_) | Self::Foreign(_) | Self::Io { .. } => false,
         }
     }
@@ -182,6 +187,7 @@ impl StoreError {
             Fault::Broken(_) => return "a new password replaces it",
             Fault::Foreign(_) => return "remove it or give it another name; it is never overwritten",
             Fault::Kubernetes(fault) => return fault.advice(),
+            Fault::Aws(fault) => return fault.advice(),
         };
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free space where the store's directory is",

@@ -72,7 +72,7 @@ impl Stores {
                 StoreSpec::ExternalSecret(spec) => {
                     Arc::new(ExternalSecrets::new(client("externalSecret")?, spec.clone()))
                 }
-                StoreSpec::AwsSecretsManager(spec) => Arc::new(AwsSecrets::new(access.aws(), spec.clone())),
+                StoreSpec::AwsSecretsManager(spec) => Arc::new(AwsSecrets::new(access, spec.clone())),
             });
         }
         Ok(Self { list: stores })
