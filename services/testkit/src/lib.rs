@@ -12,6 +12,7 @@
 //! What goes wrong here panics: a test can do nothing about it.
 #![expect(clippy::panic, reason = "a test that gets no server has failed")]
 
+mod secrets_manager;
 mod server;
 mod tempdir;
 
@@ -21,6 +22,7 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::sync::OnceCell;
 
 pub use pgtenant_lab::{Cluster, Kubernetes, SUPPORTED_VERSIONS, free_port};
+pub use secrets_manager::{Call, FakeSecret, FakeSecretsManager, FakeVersion, Trouble};
 pub use server::{Login, Server};
 
 /// By major version, from 14.
