@@ -161,9 +161,19 @@ pub enum Error {
         /// The program.
         name: &'static str,
     },
-    /// A part of Kubernetes ended, or did not come up.
+    /// moto is not on this machine, and can not be had.
+    #[error(
+        "moto can not be started: {why}\ninstall Python 3 with venv and pip (`apt-get install python3-venv`), or have `moto_server` on PATH (`pip install '{package}'`)"
+    )]
+    MissingMoto {
+        /// As pip names it.
+        package: &'static str,
+        /// What is missing, or did not work.
+        why: String,
+    },
+    /// A part of Kubernetes, or moto, ended or did not come up.
     #[error("{program} {what}; its log ends with:\n{log}")]
-    KubernetesPart {
+    Part {
         /// The program.
         program: &'static str,
         /// Ended, or too slow.

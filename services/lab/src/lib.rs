@@ -1,5 +1,5 @@
 //! What pgtenant works with, on this machine: PostgreSQL clusters (a primary, and a standby that streams from it, with TLS and
-//! SCRAM only), and a Kubernetes API server.
+//! SCRAM only), a Kubernetes API server, and moto in the place of Amazon.
 //!
 //! `pgtenant dev` and the tests run on these. [`Cluster`] and [`Kubernetes`] are what callers want; each keeps everything under
 //! one folder, and goes on where it was when it is opened again. A cluster never lets two of its servers be writable.
@@ -17,7 +17,9 @@ mod error;
 mod files;
 mod kubernetes;
 mod lock;
+mod moto;
 mod node;
+mod part;
 mod place;
 mod ports;
 mod postmaster;
@@ -28,6 +30,7 @@ pub use binaries::{Binaries, SUPPORTED_VERSIONS};
 pub use cluster::{Cluster, ClusterOptions};
 pub use error::{Error, Result};
 pub use kubernetes::{Kubernetes, KubernetesBinaries, KubernetesOptions};
+pub use moto::{Moto, MotoProgram};
 pub use node::{Node, NodeOptions};
 pub use ports::free_port;
 pub use tls::{CertificateAuthority, IssuedCertificate};

@@ -1,5 +1,5 @@
-//! Real servers for tests: PostgreSQL with TLS and SCRAM, of any supported version, and a Kubernetes API server. Servers and files
-//! go when the test process ends, however it ends.
+//! Real servers for tests: PostgreSQL with TLS and SCRAM, of any supported version, a Kubernetes API server, and moto in the place
+//! of Amazon. Servers and files go when the test process ends, however it ends.
 //!
 //! ```no_run
 //! # async fn example() -> sqlx::Result<()> {
@@ -16,12 +16,12 @@ mod secrets_manager;
 mod server;
 mod tempdir;
 
-use pgtenant_lab::{Binaries, ClusterOptions, KubernetesBinaries, KubernetesOptions};
+use pgtenant_lab::{Binaries, ClusterOptions, KubernetesBinaries, KubernetesOptions, MotoProgram};
 use rand::RngExt;
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::OnceCell;
 
-pub use pgtenant_lab::{Cluster, Kubernetes, SUPPORTED_VERSIONS, free_port};
+pub use pgtenant_lab::{Cluster, Kubernetes, Moto, SUPPORTED_VERSIONS, free_port};
 pub use secrets_manager::{Call, FakeSecret, FakeSecretsManager, FakeVersion, Trouble};
 pub use server::{Login, Server};
 
@@ -29,6 +29,8 @@ pub use server::{Login, Server};
 static SERVERS: [OnceCell<Server>; 5] = [const { OnceCell::const_new() }; 5];
 
 static KUBERNETES: OnceCell<Kubernetes> = OnceCell::const_new();
+
+static MOTO: OnceCell<Moto> = OnceCell::const_new();
 
 /// The server that the tests of this process share, of the version that is installed. It has tenants of other tests: take unique
 /// names, and do not stop it.
@@ -64,6 +66,17 @@ pub async fn own_kubernetes() -> Kubernetes {
 /// One of one's own that writes down who asked for what.
 pub async fn audited_kubernetes() -> Kubernetes {
     start_kubernetes(true).await
+}
+
+/// The moto that the tests of this process share. It has what other tests made: take a region or names of your own.
+pub async fn moto() -> &'static Moto {
+    MOTO.get_or_init(own_moto).await
+}
+
+/// A moto of one's own. It ends when this is dropped.
+pub async fn own_moto() -> Moto {
+    let started = async { Moto::start(&tempdir::until_exit(), MotoProgram::locate_or_install(|_| {}).await?).await };
+    started.await.unwrap_or_else(|error| panic!("no moto for tests: {error}"))
 }
 
 async fn start_kubernetes(audit: bool) -> Kubernetes {

@@ -13,7 +13,6 @@
 mod binaries;
 mod flags;
 mod http;
-mod part;
 mod state;
 
 use std::fs;
@@ -28,11 +27,11 @@ use crate::account::Account;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::lock::FolderLock;
+use crate::part::{POLL, Part};
 use crate::place;
 use crate::ports;
 use crate::process::Runner;
 use crate::tls::CertificateAuthority;
-use part::{POLL, Part};
 use state::{Secrets, State};
 
 pub use binaries::KubernetesBinaries;

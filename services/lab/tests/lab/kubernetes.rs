@@ -221,7 +221,7 @@ async fn a_port_in_use_is_named_and_a_part_that_ends_shows_its_log() {
     let mut options = KubernetesOptions { port: None, dir: dir.path().join("broken"), ..options };
     options.binaries.etcd = "/usr/bin/env".into();
     let error = Kubernetes::open_or_create(options, |_| {}).await.expect_err("that is no etcd");
-    assert!(matches!(&error, Error::KubernetesPart { log, .. } if log.contains("--data-dir")), "{error}");
+    assert!(matches!(&error, Error::Part { log, .. } if log.contains("--data-dir")), "{error}");
 }
 
 /// `pgtenant dev` does all this on a runtime with several threads.

@@ -2,6 +2,7 @@
 
 mod helper;
 mod kubernetes;
+mod moto;
 mod postgresql;
 
 use std::fs;

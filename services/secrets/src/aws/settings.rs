@@ -65,6 +65,12 @@ impl Settings {
         self.kms_key.as_deref()
     }
 
+    /// Whether a secret has this key. AWS may show an id or an alias as the ARN that ends so.
+    pub(super) fn is_key(&self, found: Option<&str>) -> bool {
+        let (found, wanted) = (found.unwrap_or(DEFAULT_KEY), self.kms_key_or_default());
+        found.ends_with(wanted) || wanted.ends_with(found)
+    }
+
     pub(super) fn kms_key_or_default(&self) -> &str {
         self.kms_key.as_deref().unwrap_or(DEFAULT_KEY)
     }

@@ -51,9 +51,11 @@ impl Inner {
         let mut refused = None;
         if !there {
             match self.create(entry).await {
+                // Also where it was there with this very version: AWS then leaves all else as it is, and so it is looked at.
+                Ok(()) => {}
                 // AWS says the latter of a name that is scheduled for deletion.
                 Err(fault) if fault.is(EXISTS) || fault.is(INVALID_REQUEST) => refused = Some(fault),
-                created => return Ok(created?),
+                Err(fault) => return Err(fault.into()),
             }
         }
         let found = match self.calls.describe(&entry.name).await {
@@ -79,13 +81,8 @@ impl Inner {
             tags.extend([settings.done()]);
         }
         let description = format!("PostgreSQL login {} of {}", target.role(), target.key);
-        let new = New { name: &entry.name, description, version: &entry.version, text: &entry.text, tags, settings };
-        self.calls.create(new).await?;
-        if let Some(policy) = settings.policy() {
-            self.calls.set_policy(&entry.name, policy.to_owned()).await?;
-            self.calls.tag(&entry.name, &[settings.done()].into()).await?;
-        }
-        Ok(())
+        let name = &entry.name;
+        self.calls.create(New { name, description, version: &entry.version, text: &entry.text, tags, settings }).await
     }
 
     /// A version that is there already is not written again: AWS would ignore that, and leave the other one current.
@@ -108,7 +105,7 @@ impl Inner {
     /// Brings the settings into effect; the tag that says so is written last.
     async fn settle(&self, name: &str, found: &Secret) -> Result<(), Fault> {
         let settings = &self.settings;
-        if found.kms_key.as_deref() != settings.kms_key() {
+        if !settings.is_key(found.kms_key.as_deref()) {
             self.calls.set_key(name, settings.kms_key_or_default()).await?;
         }
         let wanted = settings.copies();

@@ -1,6 +1,7 @@
-//! The file store on a real file system, Secrets of a real API server, and several stores together.
+//! The file store on a real file system, Secrets of a real API server and of AWS Secrets Manager, and several stores together.
 #![expect(clippy::unwrap_used, reason = "helpers of tests are no tests to clippy")]
 
+mod aws;
 mod cost;
 mod faults;
 mod file;

@@ -1,4 +1,4 @@
-//! One of the processes that Kubernetes consists of.
+//! A server that is no PostgreSQL: one of those that Kubernetes consists of, or moto.
 
 use std::fs::{self, OpenOptions};
 use std::path::PathBuf;
@@ -14,14 +14,14 @@ use crate::postmaster::send;
 use crate::process::{AtTheEnd, Runner, last_lines};
 
 /// How often a state is looked at while it is waited for.
-pub(super) const POLL: Duration = Duration::from_millis(50);
+pub(crate) const POLL: Duration = Duration::from_millis(50);
 const LOG_LINES: usize = 15;
 /// What was sent SIGKILL is gone at once, unless its disk hangs.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// It ends with this process, also when that is killed; dropping it kills it. None of them loses what it has confirmed.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(crate) struct Part {
     name: &'static str,
     program: PathBuf,
     args: Vec<String>,
@@ -30,13 +30,13 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// The first of `args` is one that no other process has.
-    pub(super) fn new(name: &'static str, program: PathBuf, args: Vec<String>, runner: Runner) -> Self {
+    /// For [`Part::settle_earlier`], the first of `args` is one that no other process has.
+    pub(crate) fn new(name: &'static str, program: PathBuf, args: Vec<String>, runner: Runner) -> Self {
         Self { name, program, args, runner, child: None }
     }
 
     /// Kills what an earlier run left here. The kernel does that when this process ends, so there is hardly ever something.
-    pub(super) async fn settle_earlier(&self) -> Result<()> {
+    pub(crate) async fn settle_earlier(&self) -> Result<()> {
         let deadline = Instant::now() + KILL_DEADLINE;
         while let Some(pid) = self.earlier() {
             if Instant::now() > deadline {
@@ -49,7 +49,7 @@ impl Part {
     }
 
     /// Starts it, unless it runs; it is not ready then.
-    pub(super) fn start(&mut self) -> Result<()> {
+    pub(crate) fn start(&mut self) -> Result<()> {
         if self.is_running() {
             return Ok(());
         }
@@ -61,7 +61,7 @@ impl Part {
     }
 
     /// One step of waiting until it is ready.
-    pub(super) async fn wait_more(&mut self, deadline: Instant) -> Result<()> {
+    pub(crate) async fn wait_more(&mut self, deadline: Instant) -> Result<()> {
         self.require_running()?;
         if Instant::now() > deadline {
             self.kill();
@@ -72,7 +72,7 @@ impl Part {
     }
 
     /// Lets it end by itself for as long as `patience`.
-    pub(super) async fn stop(&mut self, patience: Duration) -> Result<()> {
+    pub(crate) async fn stop(&mut self, patience: Duration) -> Result<()> {
         for (signal, patience) in [(Signal::INT, patience), (Signal::KILL, KILL_DEADLINE)] {
             self.send(signal);
             let deadline = Instant::now() + patience;
@@ -87,7 +87,7 @@ impl Part {
     }
 
     /// SIGKILL, as a crash would be. It is gone afterwards.
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             send(child.id().cast_signed(), Signal::KILL);
             // That it is no child any more would be the only error.
@@ -96,13 +96,13 @@ impl Part {
     }
 
     /// Nothing where it does not run.
-    pub(super) fn send(&self, signal: Signal) {
+    pub(crate) fn send(&self, signal: Signal) {
         if let Some(pid) = self.pid() {
             send(pid.cast_signed(), signal);
         }
     }
 
-    pub(super) fn is_running(&mut self) -> bool {
+    pub(crate) fn is_running(&mut self) -> bool {
         if let Some(child) = &mut self.child
             && !matches!(child.try_wait(), Ok(None))
         {
@@ -111,18 +111,18 @@ impl Part {
         self.child.is_some()
     }
 
-    pub(super) fn require_running(&mut self) -> Result<()> {
+    pub(crate) fn require_running(&mut self) -> Result<()> {
         if self.is_running() { Ok(()) } else { Err(self.failed("has ended")) }
     }
 
-    pub(super) fn pid(&self) -> Option<u32> {
+    pub(crate) fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }
 
     fn failed(&self, what: &str) -> Error {
         let log = fs::read(self.log_file()).unwrap_or_default();
         let log = last_lines(&String::from_utf8_lossy(&log), LOG_LINES);
-        Error::KubernetesPart { program: self.name, what: what.to_owned(), log }
+        Error::Part { program: self.name, what: what.to_owned(), log }
     }
 
     fn log_file(&self) -> PathBuf {
