@@ -19,6 +19,9 @@ const ATTEMPT: Duration = Duration::from_secs(3);
 /// For a call with all its tries: shorter than the engine's lease of 15 s.
 const CALL: Duration = Duration::from_secs(8);
 const ATTEMPTS: u32 = 4;
+/// Between two tries of one call. Adaptive retries would wait 10 s after a single answer that throttles a quiet client: longer
+/// than the call may take.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// Amazon as this process reaches it. Clones share what was loaded; nothing is loaded before it is first needed, so that who
 /// does not use Amazon never waits for its metadata service.
@@ -70,7 +73,7 @@ async fn load(stand_in: Option<&StandIn>) -> SdkConfig {
     let http = aws_smithy_http_client::Builder::new().tls_provider(provider).build_https();
     let loader = aws_config::defaults(BehaviorVersion::latest())
         .http_client(http)
-        .retry_config(RetryConfig::adaptive().with_max_attempts(ATTEMPTS))
+        .retry_config(RetryConfig::adaptive().with_max_attempts(ATTEMPTS).with_max_backoff(LONGEST_WAIT))
         .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT).operation_timeout(CALL).build());
     stand_in.into_iter().fold(loader, at).load().await
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use aws_sdk_secretsmanager::Client;
+use aws_sdk_secretsmanager::config::retry::RetryPartition;
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, ReplicaRegionType, StatusType, Tag};
 use pgtenant_aws::Aws;
@@ -82,7 +83,16 @@ impl Calls {
     }
 
     async fn client(&self) -> &Client {
-        self.client.get_or_init(|| async { Client::new(&self.aws.config(self.region.as_deref()).await) }).await
+        self.client
+            .get_or_init(|| async {
+                let shared = self.aws.config(self.region.as_deref()).await;
+                let config = aws_sdk_secretsmanager::config::Builder::from(&shared);
+                // What one endpoint throttles says nothing about another.
+                let partition =
+                    format!("{} {}", shared.region().map_or("", |r| r.as_ref()), shared.endpoint_url().unwrap_or(""));
+                Client::from_conf(config.retry_partition(RetryPartition::new(partition)).build())
+            })
+            .await
     }
 
     /// Waits for its turn, and for the answer.

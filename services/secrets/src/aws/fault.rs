@@ -42,7 +42,10 @@ impl AwsFault {
                 code: said.err().code().unwrap_or("an error without a code").to_owned(),
                 message: one_line(said.err().message().unwrap_or_default()),
             },
-            SdkError::TimeoutError(_) => What::Silent("it did not answer in time".to_owned()),
+            // Adaptive retries wait ever longer while AWS throttles.
+            SdkError::TimeoutError(_) => {
+                What::Silent("it did not answer in time, or throttled the calls for too long".to_owned())
+            }
             SdkError::DispatchFailure(failure) => What::Silent(one_line(&chain(
                 failure.as_connector_error().map_or(error as &dyn StdError, |inner| inner),
             ))),

@@ -30,7 +30,8 @@ async fn stores_are_compared() {
 
     let found = both.get(&target, None).await;
     assert!(found.each().iter().all(|one| matches!(one.held, Ok(Held::Missing))), "{found:?}");
-    assert!(found.unanimous().is_none() && !found.incomplete() && !found.all_unread());
+    assert!(found.unanimous().is_none() && !found.all_unread());
+    assert!(found.complete().is_ok());
 
     both.put(&target, &made(&target, "right")).await.unwrap();
     let found = both.get(&target, None).await;
@@ -88,10 +89,11 @@ async fn a_store_that_is_down_keeps_none_of_the_others_from_being_asked() {
     }
     // A store that does not answer says nothing about the credential.
     let found = all.get(&later[0].0, None).await;
-    assert!(found.incomplete() && found.unanimous().is_none());
+    assert!(found.unanimous().is_none());
     assert!(!found.each()[0].is_another(&print("two")));
     assert!(found.describe(&print("two")).contains("can not be read"));
-    assert_eq!(found.unanswered().map(|(index, _)| index).collect::<Vec<_>>(), [0]);
+    let unanswered = found.complete().unwrap_err();
+    assert_eq!(unanswered.0.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [0]);
     assert_eq!(all.reach().await.unwrap_err().0.len(), 1);
 
     let errors = all.delete_many(&targets(&entries), Removal::Usual).await.unwrap_err();

@@ -129,21 +129,16 @@ async fn removing_for_good_leaves_nothing_and_no_window() {
 #[tokio::test]
 async fn what_is_not_ours_is_neither_read_nor_written_nor_deleted() {
     let entry = entry("ours");
-    let other_claim = tags("other");
-    let spoilt: [(&str, fn(&mut pgtenant_testkit::FakeSecret)); 3] = [
-        ("without tags", |_| {}),
-        ("of another", |_| {}),
-        ("scheduled", |secret| secret.recovery_window_days = Some(7)),
-    ];
-    for (what, spoil) in spoilt {
+    for what in ["without tags", "of another", "scheduled"] {
         let (fake, store) = begun().await;
         fake.change(NAME, |secret| {
             secret.put(&"a".repeat(32), "theirs");
             secret.tags.insert("team".to_owned(), "theirs".to_owned());
-            if what == "of another" {
-                secret.tags.extend(other_claim.clone());
+            match what {
+                "of another" => secret.tags.extend(tags("other")),
+                "scheduled" => secret.recovery_window_days = Some(7),
+                _ => {}
             }
-            spoil(secret);
         });
         let before = fake.secret(NAME);
         let errors = [put(&store, &entry).await.unwrap_err(), store.get(&entry.0, None).await.unwrap_err()];
