@@ -51,6 +51,20 @@ pub struct AwsSecretsManagerStore {
     pub tags: BTreeMap<String, String>,
 }
 
+impl Default for AwsSecretsManagerStore {
+    fn default() -> Self {
+        Self {
+            name: credential_name(),
+            region: None,
+            recovery_window_days: recovery_window(),
+            kms_key_id: None,
+            replica_regions: Vec::new(),
+            readers: Vec::new(),
+            tags: BTreeMap::new(),
+        }
+    }
+}
+
 fn recovery_window() -> u8 {
     7
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use pgtenant_api::{ApiParts, ApiSettings, ApiState, Check, Planner};
+use pgtenant_aws::Aws;
 use pgtenant_engine::{Engine, EngineSettings, check_cluster};
 use pgtenant_ledger::{Ledger, put_clusters};
 use pgtenant_model::{ClusterSpec, InvalidField, PlanReport, PlanRequest};
@@ -28,6 +29,7 @@ pub(crate) struct ControlPlane {
     pub(crate) api: ApiSettings,
     pub(crate) apps: Option<(PathBuf, pgtenant_apps_repo::Settings)>,
     pub(crate) kubernetes: Option<Kubernetes>,
+    pub(crate) aws: Aws,
     pub(crate) listener: TcpListener,
 }
 
@@ -37,9 +39,10 @@ impl ControlPlane {
     /// # Errors
     /// A cluster's settings that can not be used.
     pub(crate) async fn run(self, stop: CancellationToken) -> Result<(), InvalidField> {
-        let Self { ledger, clusters, engine, api, apps, kubernetes, listener } = self;
+        let Self { ledger, clusters, engine, api, apps, kubernetes, aws, listener } = self;
         let access =
             kubernetes.as_ref().map_or_else(Access::default, |one| Access::with_kubernetes(one.client.clone()));
+        let access = access.with_aws(aws);
         clusters.iter().try_for_each(|(_, spec)| check_cluster(spec, &access))?;
         let engine = Engine::new(ledger.clone(), access, engine);
         let prepared = Arc::new(AtomicBool::new(false));

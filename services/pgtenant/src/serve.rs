@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pgtenant_api::ApiSettings;
 use pgtenant_apps_repo::Guard;
+use pgtenant_aws::Aws;
 use pgtenant_engine::EngineSettings;
 use pgtenant_ledger::Ledger;
 use secrecy::ExposeSecret as _;
@@ -36,6 +37,7 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
         api: api(&settings),
         apps: apps(&settings),
         kubernetes: Kubernetes::of(&settings.kubernetes).await?,
+        aws: Aws::default(),
         listener,
     };
     Ok(plane.run(stop).await?)

@@ -2,6 +2,7 @@
 
 mod apply;
 mod audit;
+mod aws;
 mod bootstrap;
 mod cluster;
 mod completions;
@@ -86,6 +87,9 @@ enum Command {
     /// Tokens for REST and the command line
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// What Amazon has to be told of pgtenant
+    #[command(subcommand)]
+    Aws(aws::AwsCommand),
     /// Settings of the server
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -108,6 +112,7 @@ fn dispatch(global: GlobalArgs, command: Command) -> Result<Outcome> {
         Command::Dev(args) => server::dev(args),
         Command::Serve(args) => server::serve(&args),
         Command::Migrate(args) => migrate(&context, &args),
+        Command::Aws(command) => aws::run(&context, &command),
         Command::Config(command) => config::run(&context, &command),
         Command::Completions(args) => completions::run(&context, &args),
         client => block_on(run_client(&context, client)),
@@ -125,6 +130,7 @@ async fn run_client(context: &Context, command: Command) -> Result<Outcome> {
         Command::Events(args) => events::run(context, &args).await,
         Command::Audit(args) => audit::run(context, &args).await,
         Command::Token(command) => token::run(context, command).await,
+        Command::Aws(command) => aws::run(context, &command),
         Command::Config(command) => config::run(context, &command),
         Command::Completions(args) => completions::run(context, &args),
         Command::Dev(args) => server::dev(args),

@@ -13,7 +13,8 @@ use crate::config::SettingsArgs;
 #[command(after_help = "Examples:
   pgtenant dev                         # then, in another terminal: . DIR/env
   pgtenant dev --dir ./try --listen 127.0.0.1:9090
-  pgtenant dev --kubernetes            # then: . DIR/env; kubectl get pgdb -A")]
+  pgtenant dev --kubernetes            # then: . DIR/env; kubectl get pgdb -A
+  pgtenant dev --aws                   # then: . DIR/env; aws secretsmanager list-secrets")]
 pub(crate) struct DevArgs {
     /// Where everything is kept: apps folder, credentials, clusters, env [default: the user's data folder]
     #[arg(long, value_name = "DIR")]
@@ -24,6 +25,9 @@ pub(crate) struct DevArgs {
     /// Also start a Kubernetes API server, with the resources and webhooks in place
     #[arg(long)]
     pub(crate) kubernetes: bool,
+    /// Also start moto in the place of Amazon (needs Python 3), and keep credentials in its Secrets Manager, too
+    #[arg(long)]
+    pub(crate) aws: bool,
 }
 
 /// `pgtenant serve`: the control plane, for clusters that exist.

@@ -81,13 +81,13 @@ impl Folder {
         self.root.join("pgtenant.log")
     }
 
-    /// Lines for a shell to read.
+    /// Lines for a shell to read; `further` are variables of what runs beside the rest.
     pub(super) fn write_env(
         &self,
         address: SocketAddr,
         token: &SecretString,
         ca: &Path,
-        kubeconfig: Option<&Path>,
+        further: &[(&str, String)],
     ) -> Result<()> {
         let mut text = format!(
             "export PGTENANT_URL={}\nexport PGTENANT_TOKEN={}\nexport PGTENANT_CA={}\nexport PGTENANT_SECRETS_DIR={}\n",
@@ -96,8 +96,8 @@ impl Folder {
             quote(&ca.display().to_string()),
             quote(&self.secrets().display().to_string()),
         );
-        if let Some(file) = kubeconfig {
-            text.push_str(&format!("export KUBECONFIG={}\n", quote(&file.display().to_string())));
+        for (name, value) in further {
+            text.push_str(&format!("export {name}={}\n", quote(value)));
         }
         write_private(&self.env_file(), text.as_bytes())
     }

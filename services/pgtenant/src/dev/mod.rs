@@ -1,5 +1,6 @@
 //! `pgtenant dev`: everything on this machine, from nothing, in one folder.
 
+mod aws;
 mod folder;
 mod kubernetes;
 mod passfile;
@@ -11,7 +12,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use pgtenant_api::ApiSettings;
+use pgtenant_aws::Aws;
 use pgtenant_engine::EngineSettings;
+use pgtenant_model::{AwsSecretsManagerStore, KubernetesStore, StoreSpec};
 use tokio::net::TcpListener;
 
 use crate::cli::server_args::DevArgs;
@@ -47,24 +50,37 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
             }
             kubernetes::start(&folder, |text: &str| say(begun, text)).await.map(Some)
         };
+        let aws = async {
+            if !args.aws {
+                return Ok(None);
+            }
+            aws::start(&folder, |text: &str| say(begun, text)).await.map(Some)
+        };
         let servers = Servers::start(&folder, |text: &str| say(begun, text));
-        let (servers, kubernetes) = tokio::try_join!(servers, kubernetes)?;
+        let (servers, kubernetes, aws) = tokio::try_join!(servers, kubernetes, aws)?;
         let token = welcome::token(&folder, &servers.ledger).await?;
-        Ok::<_, Box<dyn std::error::Error>>((servers, kubernetes, token))
+        Ok::<_, Box<dyn std::error::Error>>((servers, kubernetes, aws, token))
     };
-    let (mut servers, kubernetes, token) = tokio::select! {
+    let (mut servers, kubernetes, aws, token) = tokio::select! {
         started = start => started?,
         () = stop.cancelled() => return Ok(()),
     };
     let (lab, door) = kubernetes.unzip();
     let kubeconfig = lab.as_ref().map(pgtenant_lab::Kubernetes::kubeconfig);
-    folder.write_env(address, &token, &servers.ca_file, kubeconfig.as_deref())?;
+    let (moto, stand_in) = aws.unzip();
+    let mut further: Vec<_> = stand_in.iter().flat_map(aws::variables).collect();
+    further.extend(kubeconfig.as_ref().map(|file| ("KUBECONFIG", file.display().to_string())));
+    folder.write_env(address, &token, &servers.ca_file, &further)?;
     let example = folder.write_example()?;
 
+    let beside = door.as_ref().map(|_| StoreSpec::Kubernetes(KubernetesStore {}));
+    let beside = beside
+        .into_iter()
+        .chain(moto.as_ref().map(|_| StoreSpec::AwsSecretsManager(AwsSecretsManagerStore::default())));
     let client = door.as_ref().map(|door| door.client.clone());
     let plane = ControlPlane {
         ledger: servers.ledger.clone(),
-        clusters: vec![("default".to_owned(), servers.spec(&folder, door.is_some()))],
+        clusters: vec![("default".to_owned(), servers.spec(&folder, beside))],
         engine: EngineSettings {
             look_interval: LOOK_INTERVAL,
             lease: LEASE,
@@ -74,13 +90,14 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
         api: ApiSettings::default(),
         apps: Some((folder.apps(), pgtenant_apps_repo::Settings::default())),
         kubernetes: door,
+        aws: stand_in.map_or_else(Aws::default, Aws::stand_in),
         listener,
     };
     let greeting = async {
         say(begun, "making the databases of the apps folder");
         let first = welcome::first_ready(&servers.ledger, FIRST_CLAIMS).await;
         passfile::write(&folder).ok();
-        print(&welcome::message(&folder, address, &servers, first.as_ref(), example, kubeconfig.as_deref()));
+        print(&welcome::message(&folder, address, &servers, first.as_ref(), example, &further));
         passfile::follow(&folder, servers.ledger.clone()).await;
     };
     let namespaces = async {
@@ -88,11 +105,14 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
             kubernetes::follow_namespaces(client, servers.ledger.clone()).await;
         }
     };
-    let beside = stop.run_until_cancelled(async { tokio::join!(greeting, namespaces) });
-    let (result, _) = tokio::join!(plane.run(stop.clone()), beside);
+    let besides = stop.run_until_cancelled(async { tokio::join!(greeting, namespaces) });
+    let (result, _) = tokio::join!(plane.run(stop.clone()), besides);
     say(begun, "stopping the servers");
     if let Some(mut lab) = lab {
         lab.stop().await?;
+    }
+    if let Some(mut moto) = moto {
+        moto.stop().await?;
     }
     servers.stop().await?;
     Ok(result?)

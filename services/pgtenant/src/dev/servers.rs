@@ -6,8 +6,7 @@ use std::str::FromStr as _;
 use pgtenant_lab::{Binaries, Cluster, ClusterOptions};
 use pgtenant_ledger::Ledger;
 use pgtenant_model::{
-    ClusterSpec, FileStore, HostPort, KubernetesStore, Limits, Provisioner, SslMode, StoreSpec, StreamingTopology,
-    TlsSpec, Topology,
+    ClusterSpec, FileStore, HostPort, Limits, Provisioner, SslMode, StoreSpec, StreamingTopology, TlsSpec, Topology,
 };
 use pgtenant_postgres::{Bootstrap, GROUP, Server, ServerOptions, Timeouts, Verifier, bootstrap};
 use postgres_protocol::password::scram_sha_256;
@@ -73,14 +72,13 @@ impl Servers {
         Ok(Self { cluster, ledger_server, ledger, ca_file })
     }
 
-    /// The cluster as the control plane is told of it.
-    pub(super) fn spec(&self, folder: &Folder, kubernetes: bool) -> ClusterSpec {
+    /// The cluster as the control plane is told of it, with these stores beside the files.
+    pub(super) fn spec(&self, folder: &Folder, beside: impl IntoIterator<Item = StoreSpec>) -> ClusterSpec {
         let file = FileStore { directory: folder.secrets(), name: "customer/{namespace}/{role}".to_owned() };
-        let secrets = kubernetes.then_some(StoreSpec::Kubernetes(KubernetesStore {}));
         let provisioner = Provisioner::from_file(PROVISIONER, folder.root().join("provisioner.password"));
         let topology = Topology::Streaming(StreamingTopology { hosts: self.hosts() });
         let tls = TlsSpec { ca_file: Some(self.ca_file.clone()), ..TlsSpec::default() };
-        let stores = [StoreSpec::File(file)].into_iter().chain(secrets).collect();
+        let stores = [StoreSpec::File(file)].into_iter().chain(beside).collect();
         ClusterSpec {
             allowed_extensions: EXTENSIONS.map(str::to_owned).to_vec(),
             limits: Limits { databases_per_namespace: 1000, connections: None },

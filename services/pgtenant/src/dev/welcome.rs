@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use pgtenant_ledger::{
@@ -66,7 +65,7 @@ pub(super) fn message(
     servers: &Servers,
     first: Option<&Claim>,
     example: bool,
-    kubeconfig: Option<&Path>,
+    further: &[(&str, String)],
 ) -> String {
     let url = url(address);
     let mut text = String::new();
@@ -82,8 +81,12 @@ pub(super) fn message(
     );
     line("credentials", &format!("{}/customer/NAMESPACE/ROLE.json", folder.secrets().display()));
     line("apps folder", &format!("{}{}", folder.apps().display(), if example { "   (with an example)" } else { "" }));
-    if let Some(file) = kubeconfig {
-        line("Kubernetes", &format!("KUBECONFIG={}; then: kubectl get pgdb -A", quote(&file.display().to_string())));
+    let of = |wanted: &str| further.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value);
+    if let Some(file) = of("KUBECONFIG") {
+        line("Kubernetes", &format!("KUBECONFIG={}; then: kubectl get pgdb -A", quote(file)));
+    }
+    if let Some(url) = of("AWS_ENDPOINT_URL") {
+        line("Amazon", &format!("moto at {url}; with the lines of env: aws secretsmanager list-secrets"));
     }
     line("log", &folder.log_file().display().to_string());
     if let Some(claim) = first {
