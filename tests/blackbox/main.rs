@@ -4,6 +4,7 @@
 mod adopt;
 mod apps;
 mod apps_guard;
+mod aws;
 mod cli;
 mod connect;
 mod credentials;

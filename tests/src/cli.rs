@@ -94,7 +94,8 @@ impl Cli {
         let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
-            if text.starts_with("PGTENANT_") || text.starts_with("PG") || text == "RUST_LOG" || text == "COLUMNS" {
+            let ours = ["PG", "AWS_"].iter().any(|prefix| text.starts_with(prefix));
+            if ours || text == "RUST_LOG" || text == "COLUMNS" {
                 command.env_remove(&name);
             }
         }

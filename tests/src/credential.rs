@@ -52,7 +52,8 @@ impl Credential {
         TIERS.map(|tier| Self::read(secrets, namespace, name, tier))
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    /// Reads a document; `Err` says what is missing in it.
+    pub fn parse(text: &str) -> Result<Self, String> {
         let json: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
         let get = |key: &str| json[key].as_str().map(str::to_owned).ok_or_else(|| format!("no text at {key}"));
         Ok(Self {

@@ -72,11 +72,7 @@ impl Dev {
             out[begin..].contains("\n  stop").then(|| out[begin..].to_owned())
         });
         let greeting = greeting.await;
-        let variable = |name: &str| {
-            let text = fs::read_to_string(dir.join("env")).expect("DIR/env");
-            let line = text.lines().find_map(|line| line.strip_prefix(&format!("export {name}=")).map(str::to_owned));
-            line.unwrap_or_else(|| panic!("no {name} in DIR/env: {text}")).trim_matches('\'').to_owned()
-        };
+        let variable = |name: &str| variable(dir, name);
         let (url, token, ca) = (variable("PGTENANT_URL"), variable("PGTENANT_TOKEN"), variable("PGTENANT_CA"));
         Self { running, dir: dir.to_path_buf(), url, token, ca: ca.into(), greeting, _folder: None }
     }
@@ -86,6 +82,11 @@ impl Dev {
         let mut command = Cli::new().command(&["dev", "--listen", &format!("127.0.0.1:{port}"), "--dir"]);
         command.arg(dir);
         command
+    }
+
+    /// A variable of `DIR/env`.
+    pub fn variable(&self, name: &str) -> String {
+        variable(&self.dir, name)
     }
 
     /// A client with the platform token.
@@ -137,6 +138,12 @@ impl Dev {
             .ssl_mode(PgSslMode::VerifyFull)
             .ssl_root_cert(&self.ca)
     }
+}
+
+fn variable(dir: &Path, name: &str) -> String {
+    let text = fs::read_to_string(dir.join("env")).expect("DIR/env");
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("export {name}=")).map(str::to_owned));
+    line.unwrap_or_else(|| panic!("no {name} in DIR/env: {text}")).trim_matches('\'').to_owned()
 }
 
 fn port_in(conf: &Path) -> u16 {

@@ -33,7 +33,7 @@ impl Span {
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs();
-        let unit = UNITS.into_iter().find(|(_, length)| seconds > 0 && seconds % length == 0);
+        let unit = UNITS.into_iter().find(|(_, length)| seconds > 0 && seconds.is_multiple_of(*length));
         let (unit, length) = unit.unwrap_or(('s', 1));
         write!(f, "{}{unit}", seconds / length)
     }

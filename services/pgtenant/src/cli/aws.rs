@@ -101,7 +101,7 @@ fn read(file: &Path) -> Result<ClusterSpec> {
     let text = std::fs::read_to_string(file).map_err(|error| at(error.to_string()))?;
     let mut document: serde_yaml_ng::Value = serde_yaml_ng::from_str(&text).map_err(|error| at(error.to_string()))?;
     if let Some(spec) = document.get_mut("spec") {
-        document = spec.take();
+        document = std::mem::take(spec);
     }
     let spec: ClusterSpec = serde_yaml_ng::from_value(document).map_err(|error| at(error.to_string()))?;
     match spec.problems().first() {

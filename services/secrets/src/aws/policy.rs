@@ -25,9 +25,9 @@ pub fn control_plane_policy(store: &AwsSecretsManagerStore, options: PolicyOptio
     let [(by, pgtenant)] = MANAGED_BY;
     let ours = json!({"StringEquals": {format!("aws:ResourceTag/{by}"): pgtenant}});
     let as_ours = json!({"StringEquals": {format!("aws:RequestTag/{by}"): pgtenant}});
-    // Creating with tags and copies takes the actions for these as well.
-    let mut create = vec![action::CREATE, action::TAG];
-    let mut change = vec![
+    // Creating with tags takes the action for these as well.
+    let create = [action::CREATE, action::TAG];
+    let change = [
         action::GET,
         action::PUT,
         action::UPDATE,
@@ -39,10 +39,6 @@ pub fn control_plane_policy(store: &AwsSecretsManagerStore, options: PolicyOptio
         action::UNTAG,
         action::DELETE_POLICY,
     ];
-    if !store.replica_regions.is_empty() {
-        create.push(action::REPLICATE);
-        change.push(action::REPLICATE);
-    }
     let mut statements = vec![
         // It knows no resources and no tags.
         json!({"Sid": "List", "Effect": "Allow", "Action": [action::LIST], "Resource": "*"}),
@@ -51,6 +47,13 @@ pub fn control_plane_policy(store: &AwsSecretsManagerStore, options: PolicyOptio
         json!({"Sid": "Create", "Effect": "Allow", "Action": create, "Resource": secrets, "Condition": as_ours}),
         json!({"Sid": "Change", "Effect": "Allow", "Action": change, "Resource": secrets, "Condition": ours}),
     ];
+    if !store.replica_regions.is_empty() {
+        // Of a secret that is being created, too, which has no tags yet.
+        let regions = json!({"ForAllValues:StringEquals": {"secretsmanager:AddReplicaRegions": store.replica_regions}});
+        statements.push(json!({
+            "Sid": "Copy", "Effect": "Allow", "Action": [action::REPLICATE], "Resource": secrets, "Condition": regions,
+        }));
+    }
     if !store.readers.is_empty() {
         let mut condition = ours;
         condition["Bool"] = json!({"secretsmanager:BlockPublicPolicy": "true"});
