@@ -24,6 +24,7 @@ test: ## Install what the tests need, and run all of them
 	@.ci/postgres
 	@.ci/postgres-versions
 	@.ci/kubernetes-binaries
+	@.ci/packages python3-venv
 	@.ci/test
 
 bench: ## Measure against the same SQL by hand (takes some minutes)
