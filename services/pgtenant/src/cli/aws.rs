@@ -99,11 +99,11 @@ fn named(args: &IamPolicyArgs) -> Result<Vec<ClusterSpec>> {
 fn read(file: &Path) -> Result<ClusterSpec> {
     let at = |why: String| CliError::failed(format!("{}: {why}", file.display()));
     let text = std::fs::read_to_string(file).map_err(|error| at(error.to_string()))?;
-    let mut document: serde_yaml_ng::Value = serde_yaml_ng::from_str(&text).map_err(|error| at(error.to_string()))?;
+    let mut document: Value = serde_yaml_ng::from_str(&text).map_err(|error| at(error.to_string()))?;
     if let Some(spec) = document.get_mut("spec") {
-        document = std::mem::take(spec);
+        document = spec.take();
     }
-    let spec: ClusterSpec = serde_yaml_ng::from_value(document).map_err(|error| at(error.to_string()))?;
+    let spec: ClusterSpec = serde_json::from_value(document).map_err(|error| at(error.to_string()))?;
     match spec.problems().first() {
         None => Ok(spec),
         Some(problem) => Err(at(format!("{}: {}", problem.field, problem.message))),

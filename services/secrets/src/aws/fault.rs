@@ -102,8 +102,8 @@ impl AwsFault {
     /// What a person can do about it.
     pub(crate) fn advice(&self) -> &'static str {
         let (code, message) = match &self.what {
-            What::Silent(why) if why.contains("redentials") => return CREDENTIALS,
-            What::Silent(why) if why.contains("region") => return "set the store's region, or AWS_REGION",
+            What::Silent(why) if why.contains("redential") => return CREDENTIALS,
+            What::Silent(why) if why.contains("Missing Region") => return "set the store's region, or AWS_REGION",
             What::Silent(_) | What::Unsettled => return "nothing here; work goes on when AWS answers",
             What::Said { code, message } => (code.as_str(), message),
         };
