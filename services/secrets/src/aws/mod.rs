@@ -176,7 +176,11 @@ impl Inner {
             Err(fault) => return Err(fault.into()),
         };
         let Some(text) = text else { return Ok(Held::Broken("it is binary".to_owned())) };
-        Ok(match document::decode(text.expose_secret().as_bytes()) {
+        let text = text.expose_secret().as_bytes();
+        if text.len() > document::MAX_BYTES {
+            return Ok(Held::Broken(format!("it has more than {} bytes", document::MAX_BYTES)));
+        }
+        Ok(match document::decode(text) {
             Err(why) => Held::Broken(why),
             // The same content under the id of another version would be read at every look.
             Ok(there) if seen.is_right(target, &id(&there)) => Held::Credential(there),

@@ -162,7 +162,8 @@ async fn values_that_are_no_credential_are_said_without_quoting_them() {
     let (fake, store) = begun().await;
     let entry = entry("ours");
     put(&store, &entry).await.unwrap();
-    for (number, text) in ["hunter2", "{\"password\": \"hunter2\"}", ""].into_iter().enumerate() {
+    let long = "hunter2".repeat(10_000);
+    for (number, text) in ["hunter2", "{\"password\": \"hunter2\"}", "", &long].into_iter().enumerate() {
         fake.change(NAME, |secret| secret.put(&format!("{number:032}"), text));
         let Held::Broken(why) = read(&store, &entry.0).await else { panic!("{text:?} is a credential") };
         assert!(!why.contains("hunter2"), "{why}");
