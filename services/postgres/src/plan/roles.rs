@@ -53,9 +53,8 @@ fn of_login(
         }
         None => {}
         Some(facts) if side == Side::B && !belongs(facts, &tier_role, &comment) => {
-            if in_use {
-                return Err(occupied(&role, facts.comment.as_deref()));
-            }
+            let fault = in_use.then(|| occupied(&role, facts.comment.as_deref()));
+            return fault.map_or(Ok(()), Err);
         }
         Some(facts) => {
             let tier_role = (side == Side::B).then_some(tier_role.as_str());
