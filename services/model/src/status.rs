@@ -269,6 +269,20 @@ pub struct Member {
     pub message: Option<String>,
 }
 
+/// A setting of a cluster that is not as described. pgtenant shows it and does not change it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Drift {
+    /// The setting.
+    pub setting: String,
+    /// As described.
+    pub wanted: String,
+    /// As it is.
+    pub found: String,
+    /// The call that would mend it.
+    pub mend: String,
+}
+
 /// What was last seen of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -283,6 +297,12 @@ pub struct ClusterStatus {
     pub problem: Option<String>,
     /// What would bite later, and how to mend it.
     pub preflight: Vec<InvalidField>,
+    /// Where a cluster that is described with `create` is not as described.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drift: Vec<Drift>,
+    /// What tells the cluster from another one that has its name now, where the topology knows such a thing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
     /// When it was seen.
     pub observed_at: Option<DateTime<Utc>>,
 }

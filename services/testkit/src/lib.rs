@@ -12,9 +12,11 @@
 //! What goes wrong here panics: a test can do nothing about it.
 #![expect(clippy::panic, reason = "a test that gets no server has failed")]
 
+mod rds;
 mod secrets_manager;
 mod server;
 mod tempdir;
+mod xml;
 
 use pgtenant_lab::{Binaries, ClusterOptions, KubernetesBinaries, KubernetesOptions, MotoProgram};
 use rand::RngExt;
@@ -22,6 +24,7 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::sync::OnceCell;
 
 pub use pgtenant_lab::{Cluster, Kubernetes, Moto, SUPPORTED_VERSIONS, free_port};
+pub use rds::{FakeRds, RdsCall, RdsFields};
 pub use secrets_manager::{Call, FakeSecret, FakeSecretsManager, FakeVersion, Trouble};
 pub use server::{Login, Server};
 
