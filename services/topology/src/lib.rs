@@ -3,10 +3,14 @@
 //! A [`Topology`] remembers the primary and asks the members again when somebody finds that it moved. At rest it holds no
 //! connection.
 
+mod aurora;
 mod observation;
+mod probe;
 mod streaming;
 mod topology;
 
+pub use aurora::Aurora;
 pub use observation::Observation;
-pub use streaming::{ProbeOptions, StreamingProbe};
-pub use topology::{NoPrimary, Topology};
+pub use probe::ProbeOptions;
+pub use streaming::StreamingProbe;
+pub use topology::{NoPrimary, Source, Topology};

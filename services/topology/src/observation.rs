@@ -14,6 +14,8 @@ pub struct Observation {
     pub version: Option<String>,
     /// Why there is no primary, and what to do; none where there is one.
     pub problem: Option<String>,
+    /// What tells the cluster from another one that has its name now, where the topology knows such a thing.
+    pub identity: Option<String>,
     /// When the last member had answered.
     pub observed_at: DateTime<Utc>,
 }
@@ -71,7 +73,20 @@ impl Observation {
             primary: primary.map(|(host, _)| host.clone()),
             version: version.map(|answer| answer.version.clone()),
             problem,
+            identity: None,
             observed_at,
+        }
+    }
+
+    /// Nothing was seen but `problem`.
+    pub(crate) fn without_primary(problem: String) -> Self {
+        Self {
+            members: Vec::new(),
+            primary: None,
+            version: None,
+            problem: Some(problem),
+            identity: None,
+            observed_at: Utc::now(),
         }
     }
 
@@ -84,6 +99,8 @@ impl Observation {
             members: self.members.clone(),
             problem: self.problem.clone(),
             preflight: Vec::new(),
+            drift: Vec::new(),
+            identity: self.identity.clone(),
             observed_at: Some(self.observed_at),
         }
     }

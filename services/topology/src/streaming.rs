@@ -1,38 +1,14 @@
 //! A primary and streaming standbys: every host is asked what it is.
 
-use std::time::Duration;
-
 use chrono::Utc;
 use futures::future::join_all;
-use pgtenant_model::{HostPort, SslMode};
-use secrecy::{ExposeSecret, SecretString};
-use sqlx::postgres::{PgConnectOptions, PgRow, PgSslMode};
-use sqlx::{ConnectOptions, Connection, Row};
+use pgtenant_model::HostPort;
+use sqlx::Row;
+use sqlx::postgres::PgRow;
 
 use crate::Observation;
 use crate::observation::{Answer, Asked};
-
-/// How members are asked.
-#[derive(Debug, Clone)]
-pub struct ProbeOptions {
-    /// The login; it needs no privilege beyond CONNECT.
-    pub username: String,
-    /// Its password.
-    pub password: SecretString,
-    /// The database to connect to.
-    pub database: String,
-    /// As libpq's `sslmode`.
-    pub sslmode: SslMode,
-    /// The certificate authority, PEM; none: the machine's own trust store.
-    pub ca: Option<String>,
-    /// How long one host may take to connect and answer; see [`ProbeOptions::CONNECT_TIMEOUT`].
-    pub connect_timeout: Duration,
-}
-
-impl ProbeOptions {
-    /// Long enough for a busy host on a far network, short enough to find another one soon.
-    pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-}
+use crate::probe::{ProbeOptions, reason};
 
 /// Hosts of which one is writable.
 #[derive(Debug, Clone)]
@@ -40,9 +16,6 @@ pub struct StreamingProbe {
     hosts: Vec<HostPort>,
     options: ProbeOptions,
 }
-
-/// For a goodbye, so that the server logs no lost connection.
-const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// One round trip, and nothing in it that a login without privileges may not ask (14 to 18).
 ///
@@ -85,45 +58,14 @@ impl StreamingProbe {
     /// Asks every host at once. All of them are waited for, up to the timeout: whether there are two primaries is known only
     /// then.
     pub async fn observe(&self) -> Observation {
-        let asked: Vec<Asked> = join_all(self.hosts.iter().map(|host| async {
-            let limit = self.options.connect_timeout;
-            let answer = tokio::time::timeout(limit, self.ask(host)).await;
-            let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")));
-            (host.clone(), answer)
-        }))
-        .await;
+        let asked: Vec<Asked> =
+            join_all(self.hosts.iter().map(|host| async { (host.clone(), self.ask(host).await) })).await;
         Observation::of(&asked, Utc::now())
     }
 
     async fn ask(&self, host: &HostPort) -> Result<Answer, String> {
-        let mut connection = self.connect_options(host).connect().await.map_err(|e| reason(&e))?;
-        let row = sqlx::raw_sql(QUESTION).fetch_one(&mut connection).await;
-        let answer = row.and_then(|row| answer(&row)).map_err(|e| reason(&e));
-        tokio::spawn(async move {
-            let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close()).await;
-        });
-        answer
-    }
-
-    fn connect_options(&self, host: &HostPort) -> PgConnectOptions {
-        let ProbeOptions { username, password, database, sslmode, ca, connect_timeout: _ } = &self.options;
-        let options = PgConnectOptions::new_without_pgpass()
-            .host(&host.host)
-            .port(host.port)
-            .username(username)
-            .password(password.expose_secret())
-            .database(database)
-            .ssl_mode(match sslmode {
-                SslMode::Require => PgSslMode::Require,
-                SslMode::VerifyCa => PgSslMode::VerifyCa,
-                SslMode::VerifyFull => PgSslMode::VerifyFull,
-            })
-            .application_name("pgtenant topology")
-            .disable_statement_logging();
-        match ca {
-            Some(pem) => options.ssl_root_cert_from_pem(pem.clone().into_bytes()),
-            None => options,
-        }
+        let row = self.options.ask(host, QUESTION).await?;
+        answer(&row).map_err(|error| reason(&error))
     }
 }
 
@@ -141,16 +83,4 @@ fn answer(row: &PgRow) -> Result<Answer, sqlx::Error> {
         // Distributions add their own, as in `15.18 (Debian 15.18-0+deb12u1)`.
         version: version.split(' ').next().unwrap_or_default().to_owned(),
     })
-}
-
-/// For people, in one line.
-fn reason(error: &sqlx::Error) -> String {
-    match error {
-        sqlx::Error::Io(error) => error.to_string(),
-        sqlx::Error::Database(error) => match error.code() {
-            Some(code) => format!("{} ({code})", error.message()),
-            None => error.message().to_owned(),
-        },
-        other => other.to_string(),
-    }
 }

@@ -3,12 +3,42 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use chrono::Utc;
+use pgtenant_aws::Aws;
 use pgtenant_model::{HostPort, StreamingTopology};
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::Instant;
 
+use crate::aurora::{Aurora, Depth};
 use crate::{Observation, ProbeOptions, StreamingProbe};
+
+/// Where a topology is read from, without a login.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// Hosts, each of which says what it is.
+    Streaming(Vec<HostPort>),
+    /// RDS.
+    Aurora(Aurora),
+}
+
+impl Source {
+    /// As a cluster's spec has it. Nothing is asked yet.
+    #[must_use]
+    pub fn new(spec: &pgtenant_model::Topology, aws: &Aws) -> Self {
+        match spec {
+            pgtenant_model::Topology::Streaming(StreamingTopology { hosts }) => Self::Streaming(hosts.clone()),
+            pgtenant_model::Topology::Aurora(spec) => Self::Aurora(Aurora::new(spec, aws)),
+        }
+    }
+
+    /// The Aurora cluster, where it is one.
+    #[must_use]
+    pub fn aurora(&self) -> Option<&Aurora> {
+        match self {
+            Self::Streaming(_) => None,
+            Self::Aurora(aurora) => Some(aurora),
+        }
+    }
+}
 
 /// A shared cluster's members. Clones are the same topology.
 #[derive(Debug, Clone)]
@@ -28,6 +58,7 @@ struct Inner {
 #[derive(Debug)]
 enum Kind {
     Streaming(StreamingProbe),
+    Aurora(Aurora, ProbeOptions),
 }
 
 #[derive(Debug, Default)]
@@ -55,24 +86,33 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 impl Topology {
-    /// A topology as a cluster's spec has it. Nothing is connected yet.
+    /// A topology whose members are asked with these options. Nothing is connected yet.
     #[must_use]
-    pub fn new(spec: &pgtenant_model::Topology, options: ProbeOptions) -> Self {
-        let hosts = match spec {
-            pgtenant_model::Topology::Streaming(StreamingTopology { hosts }) => hosts.clone(),
-            pgtenant_model::Topology::Aurora(_) => Vec::new(),
+    pub fn new(source: &Source, options: ProbeOptions) -> Self {
+        let kind = match source {
+            Source::Streaming(hosts) => Kind::Streaming(StreamingProbe::new(hosts.clone(), options)),
+            Source::Aurora(aurora) => Kind::Aurora(aurora.clone(), options),
         };
-        let kind = Kind::Streaming(StreamingProbe::new(hosts, options));
         let (state, turn) = (Mutex::default(), Arc::default());
         let (seen, _) = watch::channel(None);
         Self { inner: Arc::new(Inner { kind, state, turn, seen }) }
     }
 
-    /// Every member that takes connections of tenants: what a connection URI lists.
+    /// Every host that takes connections of tenants who want to write: what a connection URI lists.
     #[must_use]
-    pub fn hosts(&self) -> &[HostPort] {
+    pub fn hosts(&self) -> Vec<HostPort> {
         match &self.inner.kind {
-            Kind::Streaming(probe) => probe.hosts(),
+            Kind::Streaming(probe) => probe.hosts().to_vec(),
+            Kind::Aurora(aurora, _) => aurora.endpoint().into_iter().collect(),
+        }
+    }
+
+    /// The one host for whoever wants to read, where there is such a host.
+    #[must_use]
+    pub fn read_host(&self) -> Option<HostPort> {
+        match &self.inner.kind {
+            Kind::Streaming(_) => None,
+            Kind::Aurora(aurora, _) => aurora.read_endpoint(),
         }
     }
 
@@ -105,7 +145,7 @@ impl Topology {
             since.map_or(Duration::ZERO, |since| pause.saturating_sub(since))
         };
         tokio::time::sleep(pause).await;
-        let observation = self.probe(turn).await;
+        let observation = self.probe(turn, Depth::Work).await;
         observation.primary.clone().ok_or(NoPrimary { observation })
     }
 
@@ -138,15 +178,15 @@ impl Topology {
         }
     }
 
-    /// Asks every member, whatever is remembered. It is the only way in which a split brain is noticed while the remembered
-    /// primary works, so a periodic look should call it.
+    /// Asks every member, whatever is remembered; servers that pause when nobody is connected are left asleep. It is the only way
+    /// in which a split brain is noticed while the remembered primary works, so a periodic look should call it.
     pub async fn observe(&self) -> Arc<Observation> {
         let asked = self.inner.state().begun;
         let turn = Arc::clone(&self.inner.turn).lock_owned().await;
         let shared = self.inner.state().ended > asked;
         match self.last().filter(|_| shared) {
             Some(observation) => observation,
-            None => self.probe(turn).await,
+            None => self.probe(turn, Depth::Look).await,
         }
     }
 
@@ -163,10 +203,10 @@ impl Topology {
     }
 
     /// Asks the members on a task of its own: a caller with a short deadline does not stop what others wait for.
-    async fn probe(&self, turn: OwnedMutexGuard<()>) -> Arc<Observation> {
+    async fn probe(&self, turn: OwnedMutexGuard<()>, depth: Depth) -> Arc<Observation> {
         let inner = Arc::clone(&self.inner);
         let task = tokio::spawn(async move {
-            let observation = inner.probe().await;
+            let observation = inner.probe(depth).await;
             drop(turn);
             observation
         });
@@ -179,7 +219,7 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn probe(&self) -> Arc<Observation> {
+    async fn probe(&self, depth: Depth) -> Arc<Observation> {
         let (probe, epoch) = {
             let mut state = self.state();
             state.begun += 1;
@@ -187,6 +227,7 @@ impl Inner {
         };
         let observation = Arc::new(match &self.kind {
             Kind::Streaming(streaming) => streaming.observe().await,
+            Kind::Aurora(aurora, options) => aurora.observe(options, depth).await,
         });
         let before = self.seen.send_replace(Some(Arc::clone(&observation)));
         report(before.as_deref(), &observation);
@@ -219,13 +260,7 @@ fn report(before: Option<&Observation>, now: &Observation) {
 }
 
 fn unknown(why: &str) -> Arc<Observation> {
-    Arc::new(Observation {
-        members: Vec::new(),
-        primary: None,
-        version: None,
-        problem: Some(format!("nothing is known of the cluster's hosts: {why}")),
-        observed_at: Utc::now(),
-    })
+    Arc::new(Observation::without_primary(format!("nothing is known of the cluster's hosts: {why}")))
 }
 
 /// From the end of a probe to the begin of the next; `jitter` is about 1.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use pgtenant_model::{HostPort, MemberRole, SslMode, StreamingTopology};
+use pgtenant_model::{HostPort, MemberRole, SslMode};
 use pgtenant_testkit::{cluster_of, pair};
-use pgtenant_topology::{Observation, ProbeOptions, Topology};
+use pgtenant_topology::{Observation, ProbeOptions, Source, Topology};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, Row};
 use tokio::net::{TcpListener, TcpStream};
@@ -37,7 +37,7 @@ fn pem(file: &std::path::Path) -> String {
 
 fn topology(hosts: &[String], options: ProbeOptions) -> Topology {
     let hosts = hosts.iter().map(|h| host(h)).collect();
-    Topology::new(&pgtenant_model::Topology::Streaming(StreamingTopology { hosts }), options)
+    Topology::new(&Source::Streaming(hosts), options)
 }
 
 async fn run(login: &PgConnectOptions, sql: &str) {

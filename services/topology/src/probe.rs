@@ -1,0 +1,84 @@
+//! One question to one server, on a connection of its own.
+
+use std::time::Duration;
+
+use pgtenant_model::{HostPort, SslMode};
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::postgres::{PgConnectOptions, PgRow, PgSslMode};
+use sqlx::{ConnectOptions, Connection};
+
+/// How members are asked.
+#[derive(Debug, Clone)]
+pub struct ProbeOptions {
+    /// The login; it needs no privilege beyond CONNECT.
+    pub username: String,
+    /// Its password.
+    pub password: SecretString,
+    /// The database to connect to.
+    pub database: String,
+    /// As libpq's `sslmode`.
+    pub sslmode: SslMode,
+    /// The certificate authority, PEM; none: the machine's own trust store.
+    pub ca: Option<String>,
+    /// How long one host may take to connect and answer; see [`ProbeOptions::CONNECT_TIMEOUT`].
+    pub connect_timeout: Duration,
+}
+
+impl ProbeOptions {
+    /// Long enough for a busy host on a far network, short enough to find another one soon.
+    pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+}
+
+/// For a goodbye, so that the server logs no lost connection.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+
+impl ProbeOptions {
+    /// The one row that answers `question`, or why there is none, within the timeout.
+    pub(crate) async fn ask(&self, host: &HostPort, question: &'static str) -> Result<PgRow, String> {
+        let limit = self.connect_timeout;
+        let answer = tokio::time::timeout(limit, self.ask_patiently(host, question)).await;
+        answer.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")))
+    }
+
+    async fn ask_patiently(&self, host: &HostPort, question: &'static str) -> Result<PgRow, String> {
+        let mut connection = self.connect_options(host).connect().await.map_err(|e| reason(&e))?;
+        let row = sqlx::raw_sql(question).fetch_one(&mut connection).await.map_err(|e| reason(&e));
+        tokio::spawn(async move {
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close()).await;
+        });
+        row
+    }
+
+    fn connect_options(&self, host: &HostPort) -> PgConnectOptions {
+        let ProbeOptions { username, password, database, sslmode, ca, connect_timeout: _ } = self;
+        let options = PgConnectOptions::new_without_pgpass()
+            .host(&host.host)
+            .port(host.port)
+            .username(username)
+            .password(password.expose_secret())
+            .database(database)
+            .ssl_mode(match sslmode {
+                SslMode::Require => PgSslMode::Require,
+                SslMode::VerifyCa => PgSslMode::VerifyCa,
+                SslMode::VerifyFull => PgSslMode::VerifyFull,
+            })
+            .application_name("pgtenant topology")
+            .disable_statement_logging();
+        match ca {
+            Some(pem) => options.ssl_root_cert_from_pem(pem.clone().into_bytes()),
+            None => options,
+        }
+    }
+}
+
+/// For people, in one line.
+pub(crate) fn reason(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Io(error) => error.to_string(),
+        sqlx::Error::Database(error) => match error.code() {
+            Some(code) => format!("{} ({code})", error.message()),
+            None => error.message().to_owned(),
+        },
+        other => other.to_string(),
+    }
+}
