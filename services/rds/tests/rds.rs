@@ -11,7 +11,7 @@ use pgtenant_testkit::FakeRds;
 use serde_json::json;
 
 fn aws(url: &str) -> Aws {
-    let [url, region, access_key_id, secret_access_key] = [url, "us-east-1", "any", "any"].map(ToOwned::to_owned);
+    let [url, region, access_key_id, secret_access_key] = [url, "us-east-1", "any", "any"].map(str::to_owned);
     Aws::stand_in(StandIn { url, region, access_key_id, secret_access_key })
 }
 

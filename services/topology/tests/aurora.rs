@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pgtenant_aws::Aws;
+use pgtenant_aws::{Aws, StandIn};
 use pgtenant_model::{AuroraTopology, HostPort, MemberRole, SslMode};
 use pgtenant_testkit::{FakeRds, cluster, pair};
 use pgtenant_topology::{Aurora, ProbeOptions, Source, Topology};
@@ -27,7 +27,9 @@ fn options(username: &str, password: &SecretString, ca: String) -> ProbeOptions 
 async fn aurora(fake: &FakeRds) -> Aurora {
     let spec = serde_json::json!({"region": "eu-west-1", "clusterIdentifier": "Shared"});
     let spec: AuroraTopology = serde_json::from_value(spec).unwrap();
-    Aurora::new(&spec, &Aws::at(fake.url()).await)
+    let [url, region, access_key_id, secret_access_key] = [fake.url(), "us-east-1", "any", "any"].map(str::to_owned);
+    let stand_in = StandIn { url, region, access_key_id, secret_access_key };
+    Aurora::new(&spec, &Aws::stand_in(stand_in))
 }
 
 /// RDS with nothing behind the endpoint `port` leads to, and a topology that can not log in anywhere.
