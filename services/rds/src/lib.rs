@@ -2,6 +2,7 @@
 //! description. Nothing is ever deleted.
 
 mod actions;
+mod bundle;
 mod client;
 mod cluster;
 mod fault;
@@ -12,6 +13,7 @@ mod wanted;
 mod window;
 
 pub use actions::actions;
+pub use bundle::{CaBundle, NoBundle};
 pub use client::Rds;
 pub use cluster::{Capacity, Cluster, ClusterMember, Instance, Maintenance, MasterSecret, Parameters};
 pub use fault::RdsFault;

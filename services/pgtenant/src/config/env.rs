@@ -9,7 +9,7 @@ use super::layer::Layer;
 const PREFIX: &str = "PGTENANT_";
 
 /// Variables of the command line and of other parts: no settings of the server.
-const OTHERS: &[&str] = &["URL", "TOKEN", "TOKEN_FILE", "CA", "SECRETS_DIR", "FAULT"];
+const OTHERS: &[&str] = &["URL", "TOKEN", "TOKEN_FILE", "CA", "SECRETS_DIR", "CACHE_DIR", "RDS_CA_URL", "FAULT"];
 
 /// Takes every variable that is a setting. The second value warns of those that look like one and are none.
 pub(crate) fn layer(variables: impl IntoIterator<Item = (OsString, OsString)>) -> (Layer, Vec<Problem>) {

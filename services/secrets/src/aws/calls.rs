@@ -82,7 +82,7 @@ impl Calls {
         Self { aws, region, pace, client: OnceCell::new() }
     }
 
-    async fn client(&self) -> &Client {
+    pub(super) async fn client(&self) -> &Client {
         self.client
             .get_or_init(|| async {
                 let shared = self.aws.config(self.region.as_deref()).await;
@@ -96,7 +96,7 @@ impl Calls {
     }
 
     /// Waits for its turn, and for the answer.
-    async fn ask<T, E, R>(
+    pub(super) async fn ask<T, E, R>(
         &self,
         kind: Kind,
         action: &'static str,

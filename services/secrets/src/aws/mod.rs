@@ -8,6 +8,7 @@ mod fault;
 mod listing;
 mod pace;
 mod policy;
+mod reference;
 mod remove;
 mod secret;
 mod settings;
@@ -32,6 +33,7 @@ use crate::{Access, Action, BoxFuture, Fault, Held, Removal, SecretStore, StoreE
 pub use fault::AwsFault;
 pub(crate) use pace::Paces;
 pub use policy::{PolicyOptions, control_plane_policy, external_secrets_policy};
+pub use reference::AwsLogin;
 
 const KIND: &str = "awsSecretsManager";
 
