@@ -393,6 +393,11 @@ impl AuroraCreate {
         if let Some(version) = engine_version.as_ref().filter(|version| !version_like(version)) {
             say("aurora.create.engineVersion", format!("{version:?} is not a version, as 16.6"));
         }
+        let major = engine_version.as_ref().and_then(|version| version.split('.').next()?.parse::<u32>().ok());
+        if major.is_some_and(|major| major < 15) {
+            let message = "must be 15 or later: for 14 a superuser is needed, which RDS does not give";
+            say("aurora.create.engineVersion", message.to_owned());
+        }
         let name_like = |text: &String| {
             (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b" ._-".contains(&b))
         };

@@ -71,7 +71,8 @@ pub fn bootstrap_sql(version: ServerVersion, bootstrap: &Bootstrap) -> String {
     lines.join("\n")
 }
 
-/// Does what [`bootstrap_sql`] says. `server` logs in as a superuser.
+/// Does what [`bootstrap_sql`] says. `server` logs in as a superuser, or from PostgreSQL 15 on as a login with CREATEDB and CREATEROLE
+/// that owns `postgres` and `template1`, as RDS's master login: 14 needs [`OWN_TEMPLATE`], which only a superuser makes.
 ///
 /// # Errors
 /// What the server says; it may be tried again.
@@ -140,6 +141,7 @@ fn roles(bootstrap: &Bootstrap) -> Vec<String> {
             format!("COMMENT ON ROLE {name} IS 'login of the pgtenant control plane'"),
         ]);
     }
+    statements.push(give_if_there(RDS_PASSWORD, &bootstrap.group));
     if bootstrap.close_to_public {
         statements.extend([
             format!("GRANT CONNECT ON DATABASE postgres TO {group}"),
@@ -155,6 +157,17 @@ fn create_unless_there(role: &str, attributes: &str) -> String {
     format!(
         "DO $do$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {value}) THEN \
          CREATE ROLE {name} {attributes}; END IF; END $do$"
+    )
+}
+
+/// On RDS with `rds.restrict_password_commands` only members of this role set passwords; it is on every RDS server.
+const RDS_PASSWORD: &str = "rds_password";
+
+fn give_if_there(role: &str, member: &str) -> String {
+    let (value, role, member) = (literal(role), ident(role), ident(member));
+    format!(
+        "DO $do$ BEGIN IF EXISTS (SELECT FROM pg_roles WHERE rolname = {value}) THEN \
+         GRANT {role} TO {member}; END IF; END $do$"
     )
 }
 
