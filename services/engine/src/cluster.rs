@@ -1,20 +1,28 @@
 //! One shared cluster as this replica knows it: its primary, its connections, its stores.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use pgtenant_model::{ClusterSpec, Endpoint, HostPort, InvalidField, Provisioner, StoreSpec, TlsSpec};
+use pgtenant_model::{ClusterSpec, Endpoint, HostPort, InvalidField, StoreSpec};
 use pgtenant_postgres::{Server, ServerOptions, Timeouts};
 use pgtenant_secrets::{Access, Stores};
-use pgtenant_topology::{Observation, ProbeOptions, Topology};
-use secrecy::{ExposeSecret as _, SecretString};
+use pgtenant_topology::{Observation, ProbeOptions, Source, Topology};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
-use zeroize::Zeroizing;
 
+use crate::aurora::AuroraWork;
 use crate::credentials::Reach;
 use crate::failure::Cause;
+use crate::login::Login;
+
+/// After somebody began to use a cluster that pauses when nobody does, looks may come along for this time. A use within twice of it
+/// does not make it longer, so that looks do not keep the cluster awake for one another.
+const AWAKE: Duration = Duration::from_secs(60);
+
+fn is_awake(woken: Option<Instant>, now: Instant) -> bool {
+    woken.is_some_and(|since| now < since + AWAKE)
+}
 
 /// A shared cluster under work.
 #[derive(Debug)]
@@ -25,7 +33,11 @@ pub(crate) struct Cluster {
     /// Stores that are to hold nothing any more.
     pub(crate) former: Option<Former>,
     pub(crate) wake: Arc<Notify>,
-    access: Access,
+    pub(crate) access: Access,
+    source: Source,
+    aurora: Option<AuroraWork>,
+    /// When somebody began to use a cluster that sleeps.
+    woken: Mutex<Option<Instant>>,
     /// Made when the cluster is first needed: the password may come later than the control plane.
     parts: Mutex<Option<Parts>>,
     /// The server refused the login: it may have been changed there and where it is read from.
@@ -47,22 +59,8 @@ struct Parts {
     topology: Topology,
     login: Arc<Login>,
     server: Option<(HostPort, Server)>,
-}
-
-/// How the control plane itself logs in, as it was last read.
-#[derive(Debug)]
-struct Login {
-    username: String,
-    password: SecretString,
-    /// PEM.
-    ca: Option<String>,
-}
-
-impl Login {
-    fn same(&self, other: &Self) -> bool {
-        let Self { username, password, ca } = self;
-        *username == other.username && password.expose_secret() == other.password.expose_secret() && *ca == other.ca
-    }
+    /// The member behind a name that leads to whichever is the writer.
+    writer: Option<String>,
 }
 
 impl Former {
@@ -85,7 +83,12 @@ impl Cluster {
     pub(crate) fn new(name: String, spec: ClusterSpec, access: Access) -> Result<Self, InvalidField> {
         let stores = Stores::from_specs("stores", &spec.stores, &access)?;
         let former = Former::new(&spec.former_stores, &access)?;
+        let source = Source::new(&spec.topology, access.aws());
+        let aurora = source.aurora().map(AuroraWork::new);
         Ok(Self {
+            source,
+            aurora,
+            woken: Mutex::default(),
             name,
             spec,
             stores,
@@ -101,6 +104,7 @@ impl Cluster {
     /// Connections to the primary, found anew if it has moved.
     pub(crate) async fn server(&self) -> Result<Server, Cause> {
         let (topology, login) = self.parts().await?;
+        self.note_use();
         let primary = topology.primary().await?;
         let mut parts = self.lock();
         let known = parts.as_ref().and_then(|parts| parts.server.as_ref());
@@ -116,7 +120,7 @@ impl Cluster {
             password: login.password.clone(),
             maintenance_database: self.spec.provisioner.database.clone(),
             application_name: "pgtenant".to_owned(),
-            timeouts: Timeouts::default(),
+            timeouts: self.timeouts(),
         })?;
         // Where the login was read anew meanwhile, this server is good for one use and not kept.
         if let Some(parts) = parts.as_mut().filter(|parts| Arc::ptr_eq(&parts.login, &login)) {
@@ -127,7 +131,54 @@ impl Cluster {
 
     /// The members as they are now; [`Cluster::server`] waits for the same answer.
     pub(crate) async fn observe(&self) -> Result<Arc<Observation>, Cause> {
-        Ok(self.parts().await?.0.observe().await)
+        let seen = self.parts().await?.0.observe().await;
+        self.note_writer(&seen);
+        Ok(seen)
+    }
+
+    /// Connections to a member that is not the writer any more are let go of, where the name they were made by stays.
+    fn note_writer(&self, seen: &Observation) {
+        let Some(aurora) = self.source.aurora() else { return };
+        let writer = aurora.last().and_then(|cluster| cluster.writer().map(ToOwned::to_owned));
+        let mut parts = self.lock();
+        let Some(parts) = parts.as_mut().filter(|_| seen.primary.is_some() && writer.is_some()) else { return };
+        if parts.writer != writer && parts.writer.is_some() {
+            tracing::warn!(cluster = self.name, before = parts.writer, now = writer, "the writer is another one");
+            parts.server = None;
+        }
+        parts.writer = writer;
+    }
+
+    /// What is done for the cluster at AWS, where it is one of Aurora.
+    pub(crate) fn aurora(&self) -> Option<&AuroraWork> {
+        self.aurora.as_ref()
+    }
+
+    /// Whether it pauses when nobody is connected, and nobody had work for it in the last minute: then looks that nobody asked for
+    /// are put off, since each would wake it.
+    pub(crate) fn sleeps(&self) -> bool {
+        let can_pause = self.source.aurora().is_some_and(|aurora| aurora.can_pause());
+        can_pause && !is_awake(*self.woken(), Instant::now())
+    }
+
+    fn note_use(&self) {
+        let mut woken = self.woken();
+        let now = Instant::now();
+        if woken.is_none_or(|since| since + AWAKE * 2 < now) {
+            *woken = Some(now);
+        }
+    }
+
+    fn woken(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.woken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn timeouts(&self) -> Timeouts {
+        let usual = Timeouts::default();
+        match self.source.aurora().filter(|aurora| aurora.can_pause()) {
+            Some(aurora) => Timeouts { connect: aurora.patience(usual.connect), idle: Duration::ZERO, ..usual },
+            None => usual,
+        }
     }
 
     /// `server` is not the primary any more, or does not answer: the next call finds it anew.
@@ -155,13 +206,14 @@ impl Cluster {
         if let Some(endpoint) = self.spec.endpoint.clone() {
             return Ok(Reach { endpoint, hosts: Vec::new(), sslmode, ca_crt });
         }
+        let read = topology.read_host();
         let endpoint = Endpoint {
             host: primary.options().host.clone(),
             port: primary.options().port,
-            read_host: None,
-            read_port: None,
+            read_port: read.as_ref().map(|read| read.port),
+            read_host: read.map(|read| read.host),
         };
-        Ok(Reach { endpoint, hosts: topology.hosts().to_vec(), sslmode, ca_crt })
+        Ok(Reach { endpoint, hosts: topology.hosts(), sslmode, ca_crt })
     }
 
     /// The server has refused the control plane's own login.
@@ -215,52 +267,12 @@ impl Cluster {
             ca: login.ca.clone(),
             connect_timeout: ProbeOptions::CONNECT_TIMEOUT,
         };
-        let topology = Topology::new(&self.spec.topology, options);
-        *parts = Some(Parts { topology: topology.clone(), login: Arc::clone(&login), server: None });
+        let topology = Topology::new(&self.source, options);
+        *parts = Some(Parts { topology: topology.clone(), login: Arc::clone(&login), server: None, writer: None });
         Ok((topology, login))
-    }
-
-    async fn login(&self) -> Result<Login, Cause> {
-        let Provisioner { username, password_file, secret_ref, aws_secret: _, database: _ } = &self.spec.provisioner;
-        let TlsSpec { sslmode: _, ca_file, ca_secret_ref } = &self.spec.tls;
-        let (username, password) = match (password_file, secret_ref) {
-            (Some(path), _) => (username.clone(), read_password(path)?),
-            (None, Some(secret)) => {
-                let mut found = self.access.read(secret).await?;
-                let missing = |key: &str| Cause::Settings(format!("{secret} has no key {key:?}"));
-                let password = found.remove("password").ok_or_else(|| missing("password"))?;
-                let given = found.remove("username").map(|text| text.expose_secret().to_owned());
-                (Some(username.clone().or(given).ok_or_else(|| missing("username"))?), password)
-            }
-            (None, None) => return Err(Cause::Settings("provisioner has no password".to_owned())),
-        };
-        let username = username.ok_or_else(|| Cause::Settings("provisioner has no username".to_owned()))?;
-        let ca = match (ca_file, ca_secret_ref) {
-            (Some(path), _) => Some(read_text(path)?),
-            (None, Some(secret)) => {
-                let found = self.access.read(secret).await?.remove("ca.crt");
-                let missing = || Cause::Settings(format!("{secret} has no key \"ca.crt\""));
-                Some(found.ok_or_else(missing)?.expose_secret().to_owned())
-            }
-            (None, None) => None,
-        };
-        Ok(Login { username, password, ca })
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Parts>> {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn read_text(path: &Path) -> Result<String, Cause> {
-    std::fs::read_to_string(path).map_err(|error| Cause::Settings(format!("can not read {}: {error}", path.display())))
-}
-
-/// The first line of the file.
-fn read_password(path: &Path) -> Result<SecretString, Cause> {
-    let text = Zeroizing::new(read_text(path)?);
-    match text.lines().next() {
-        Some(line) if !line.is_empty() => Ok(SecretString::from(line)),
-        _ => Err(Cause::Settings(format!("{} holds no password", path.display()))),
     }
 }

@@ -4,6 +4,7 @@
 //! any instant loses nothing, since the next look finds what is left to do. Any number of replicas share one ledger.
 
 mod attend;
+mod aurora;
 mod cluster;
 mod credentials;
 mod failure;
@@ -11,6 +12,7 @@ mod fault;
 mod housekeeping;
 mod keep;
 mod lease;
+mod login;
 mod outcome;
 mod planner;
 mod progress;

@@ -4,15 +4,16 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use pgtenant_ledger::{
-    ClaimFilter, Ledger, LedgerError, NewEvent, append_event, claims, look_soon, set_cluster_status,
+    ClaimFilter, Ledger, LedgerError, NewEvent, append_event, claims, cluster, look_soon, set_cluster_status,
 };
-use pgtenant_model::{ClaimKey, ClusterStatus, EventKind, InvalidField};
+use pgtenant_model::{ClaimKey, ClusterStatus, EventKind, InvalidField, MemberRole};
 use pgtenant_postgres::{Session, claims_on_cluster, drop_half_made, drop_roles_put_aside, half_made, preflight};
 use rand::RngExt as _;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::EngineSettings;
+use crate::aurora::Told;
 use crate::cluster::Cluster;
 use crate::failure::{Cause, Failure};
 
@@ -47,6 +48,10 @@ struct Memory {
     /// Since when it can not be used.
     trouble: Option<Instant>,
     preflight: Vec<InvalidField>,
+    /// What RDS said, and when.
+    told: Option<(Told, Instant)>,
+    /// The identity of the cluster that was there, once the ledger was asked for it.
+    identity: Option<Option<String>>,
     /// Half-made databases that nobody claimed at the last inspection.
     orphans: Vec<String>,
 }
@@ -77,13 +82,18 @@ impl Watch<'_> {
     }
 
     async fn look(&self, memory: &mut Memory) {
+        let unmade = self.make(memory).await;
         self.read_login(memory).await;
         let mut status = match self.cluster.observe().await {
             Ok(observation) => observation.status(),
             Err(cause) => ClusterStatus { problem: Some(cause.to_string()), ..ClusterStatus::default() },
         };
+        if status.primary.is_none() {
+            status.problem = unmade.or(status.problem);
+        }
+        self.ask_rds(memory).await;
         let due = memory.inspected.is_none_or(|at| at.elapsed() > INSPECTION);
-        if status.primary.is_some() && due {
+        if status.primary.is_some() && due && !self.cluster.sleeps() {
             match self.inspect(memory).await {
                 Ok(()) => memory.inspected = Some(Instant::now()),
                 Err(failure) => {
@@ -97,21 +107,58 @@ impl Watch<'_> {
             }
         }
         status.preflight.clone_from(&memory.preflight);
+        if let Some((told, _)) = &memory.told {
+            status.preflight.extend(told.preflight.iter().cloned());
+            status.drift.clone_from(&told.drift);
+        }
         let known = memory.written.as_ref();
         if known.is_some_and(|(before, at)| same(before, &status) && at.elapsed() < STATUS_AGE) {
             return;
         }
         match self.record(&status).await {
-            Ok(()) => memory.written = Some((status, Instant::now())),
+            Ok(()) => {
+                memory.identity = memory.identity.take().map(|before| status.identity.clone().or(before));
+                memory.written = Some((status, Instant::now()));
+            }
             Err(error) => tracing::warn!(cluster = self.cluster.name, error = ?error, "status not written"),
+        }
+    }
+
+    /// Goes on with making the cluster, where that is wanted; tells why it can not.
+    async fn make(&self, memory: &mut Memory) -> Option<String> {
+        self.cluster.aurora()?;
+        if memory.identity.is_none() {
+            let read = async { cluster(&mut *self.ledger.acquire().await?, &self.cluster.name).await };
+            match read.await {
+                Ok(known) => memory.identity = Some(known.and_then(|known| known.status.0.identity)),
+                // A cluster that was there is not to be made anew because that is not known.
+                Err(error) => {
+                    tracing::warn!(cluster = self.cluster.name, error = ?error, "the ledger does not answer");
+                    return None;
+                }
+            }
+        }
+        self.cluster.make(memory.identity.clone().flatten().as_deref()).await
+    }
+
+    /// Asks RDS at the pace of inspections: nobody connects to the cluster for it.
+    async fn ask_rds(&self, memory: &mut Memory) {
+        if memory.told.as_ref().is_none_or(|(_, at)| at.elapsed() > INSPECTION)
+            && let Some(told) = self.cluster.ask_rds().await
+        {
+            memory.told = Some((told, Instant::now()));
         }
     }
 
     /// Reads the login again when it is old, when it was refused, and at each look while the cluster can not be used.
     async fn read_login(&self, memory: &mut Memory) {
         let old = memory.login_read.is_none_or(|at| at.elapsed() > LOGIN_AGE);
-        if !self.cluster.take_login_refused() && memory.trouble.is_none() && !old {
+        let refused = self.cluster.take_login_refused();
+        if !refused && memory.trouble.is_none() && !old {
             return;
+        }
+        if let Some(aurora) = self.cluster.aurora().filter(|_| refused || memory.trouble.is_some()) {
+            aurora.doubt_login();
         }
         memory.login_read = Some(Instant::now());
         let changed = match self.cluster.refresh().await {
@@ -142,6 +189,21 @@ impl Watch<'_> {
         let mut tx = self.ledger.begin().await?;
         let before = set_cluster_status(&mut tx, name, status).await?;
         let known = before.observed_at.is_some();
+        let writer = |status: &ClusterStatus| {
+            let mut members = status.members.iter().filter(|member| member.role == MemberRole::Primary);
+            members.next().map(|member| member.host.clone())
+        };
+        // A name that leads to whichever is the writer stays.
+        if let (Some(old), Some(new)) = (writer(&before), writer(status))
+            && old != new
+            && before.primary == status.primary
+        {
+            let message = format!("cluster {name}: the writer is {new}, before it was {old}");
+            tracing::warn!(cluster = name, "{message}");
+            let detail = json!({"before": old, "after": new});
+            let event = NewEvent { kind: EventKind::ClusterChanged, namespace: None, name, message, detail };
+            append_event(&mut tx, event).await?;
+        }
         if known && before.primary != status.primary {
             if status.primary.is_some() {
                 look_soon(&mut tx, name, SPREAD_AFTER_FAILOVER).await?;
@@ -259,5 +321,7 @@ fn same(a: &ClusterStatus, b: &ClusterStatus) -> bool {
         && a.version == b.version
         && a.problem == b.problem
         && a.preflight == b.preflight
+        && a.drift == b.drift
+        && a.identity == b.identity
         && members(a) == members(b)
 }

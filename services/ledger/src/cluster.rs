@@ -188,7 +188,7 @@ async fn announce_clusters(db: &mut PgConnection) -> Result<()> {
 }
 
 /// Writes down what was seen of a cluster, and when, by the ledger's clock; returns what was there before. Of several replicas that see the same change
-/// one gets the earlier status, the others the new one.
+/// one gets the earlier status, the others the new one. An identity stays until another one is seen.
 ///
 /// # Errors
 /// The ledger did not answer, or there is no such cluster.
@@ -197,10 +197,14 @@ pub async fn set_cluster_status(db: &mut PgConnection, name: &str, status: &Clus
         .bind(name)
         .fetch_one(&mut *db)
         .await?;
-    sqlx::query("update clusters set status = $2 || jsonb_build_object('observedAt', now()) where name = $1")
-        .bind(name)
-        .bind(Json(status))
-        .execute(db)
-        .await?;
+    sqlx::query(
+        "update clusters set status = jsonb_strip_nulls(jsonb_build_object('identity', status -> 'identity'))
+                || $2 || jsonb_build_object('observedAt', now())
+         where name = $1",
+    )
+    .bind(name)
+    .bind(Json(status))
+    .execute(db)
+    .await?;
     Ok(before.0)
 }

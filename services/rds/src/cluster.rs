@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use aws_sdk_rds::types;
 use chrono::{DateTime, Utc};
 
+use crate::wanted::MANAGED_BY;
+
 /// What `DescribeDBClusters` says of one.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Cluster {
@@ -139,6 +141,12 @@ impl Cluster {
     #[must_use]
     pub fn has_readers(&self) -> bool {
         self.members.iter().any(|member| !member.writer)
+    }
+
+    /// Whether pgtenant has made it.
+    #[must_use]
+    pub fn is_made_by_pgtenant(&self) -> bool {
+        self.tags.get(MANAGED_BY.0).is_some_and(|by| by == MANAGED_BY.1)
     }
 
     /// Whether it pauses when nobody is connected.

@@ -28,8 +28,7 @@ pub enum Step {
 #[must_use]
 pub fn next_step(wanted: &Wanted, found: Option<&Cluster>) -> Option<Step> {
     let Some(found) = found else { return Some(Step::MakeCluster) };
-    let ours = found.tags.get(MANAGED_BY.0).is_some_and(|by| by == MANAGED_BY.1);
-    if !ours || found.tags.contains_key(COMPLETE) {
+    if !found.is_made_by_pgtenant() || found.tags.contains_key(COMPLETE) {
         return None;
     }
     if found.status != "available" {

@@ -180,7 +180,7 @@ impl Aurora {
         };
         let mut seen = Observation {
             members: self.members(&cluster),
-            identity: cluster.resource_id.clone(),
+            identity: cluster.resource_id.as_ref().map(|id| format!("{}{id}", self.identity_prefix())),
             version: cluster.engine_version.clone(),
             ..Observation::without_primary(String::new())
         };
@@ -263,6 +263,12 @@ impl Aurora {
             Member { host: member.instance.clone(), role, timeline: None, message }
         };
         cluster.members.iter().map(one).collect()
+    }
+
+    /// With what the identity of every cluster begins that has this name in this region.
+    #[must_use]
+    pub fn identity_prefix(&self) -> String {
+        format!("{}/{}/", self.inner.spec.region, self.identifier())
     }
 
     fn identifier(&self) -> String {

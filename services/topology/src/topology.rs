@@ -82,6 +82,14 @@ pub struct NoPrimary {
     pub observation: Arc<Observation>,
 }
 
+impl NoPrimary {
+    /// For whoever knows without a look why there can be none.
+    #[must_use]
+    pub fn because(problem: impl Into<String>) -> Self {
+        Self { observation: Arc::new(Observation::without_primary(problem.into())) }
+    }
+}
+
 const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 

@@ -59,7 +59,8 @@ async fn the_endpoint_is_the_primary_and_rds_is_asked_once_a_look() {
     assert_eq!(topology.primary().await.unwrap(), at(server.port()));
     let seen = topology.observe().await;
     assert_eq!((seen.problem.as_deref(), seen.version.as_deref()), (None, Some(server.version())));
-    assert_eq!(seen.identity, fake.get("shared", "DbClusterResourceId"));
+    let resource = fake.get("shared", "DbClusterResourceId").unwrap();
+    assert_eq!(seen.identity, Some(format!("eu-west-1/shared/{resource}")));
     assert_eq!((seen.members[0].host.as_str(), seen.members[0].role), ("shared-1", MemberRole::Primary));
     assert_eq!(seen.members[0].message.as_deref(), Some("no readers: the reader endpoint leads here"));
     assert_eq!((topology.hosts(), topology.read_host()), (vec![at(server.port())], None));
