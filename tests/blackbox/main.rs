@@ -4,6 +4,7 @@
 mod adopt;
 mod apps;
 mod apps_guard;
+mod aurora;
 mod aws;
 mod cli;
 mod connect;

@@ -76,15 +76,19 @@ impl Cluster {
         aurora.rds().take_step(&step, &wanted, found.as_deref()).await.err().and_then(told)
     }
 
-    /// What is to be known of the cluster at RDS. The backup window alone is put right, since it has to follow the clocks.
+    /// What is to be known of the cluster at RDS; none while it is being made. The backup window alone is put right, since it has to follow the clocks.
     pub(crate) async fn ask_rds(&self) -> Option<Told> {
         let AuroraWork { aurora, .. } = self.aurora()?;
-        let (facts, faults) = aurora.facts().await?;
         let now = Utc::now();
+        let wanted = Wanted::new(aurora.spec(), self.spec.environment, now);
+        let known = aurora.last()?;
+        if wanted.as_ref().is_some_and(|wanted| next_step(wanted, Some(&known)).is_some()) {
+            return None;
+        }
+        let (facts, faults) = aurora.facts().await?;
         let mut preflight = facts.findings(self.spec.environment, aurora.spec().proxy.is_some(), now);
         let refused = |fault: &RdsFault| InvalidField::new("topology.aurora", format!("{fault}; {}", fault.advice()));
         preflight.extend(faults.iter().chain(&aurora.fault()).map(refused));
-        let wanted = Wanted::new(aurora.spec(), self.spec.environment, now);
         let mut drift = wanted.as_ref().map(|wanted| wanted.drift(&facts.cluster, facts.parameters.as_ref()));
         if let (Some(wanted), Some(drift)) = (&wanted, &mut drift)
             && facts.cluster.status == "available"

@@ -24,6 +24,11 @@ fn is_awake(woken: Option<Instant>, now: Instant) -> bool {
     woken.is_some_and(|since| now < since + AWAKE)
 }
 
+fn used(woken: Option<Instant>, now: Instant) -> Option<Instant> {
+    let fresh = woken.is_none_or(|since| since + AWAKE * 2 < now);
+    if fresh { Some(now) } else { woken }
+}
+
 /// A shared cluster under work.
 #[derive(Debug)]
 pub(crate) struct Cluster {
@@ -163,10 +168,7 @@ impl Cluster {
 
     fn note_use(&self) {
         let mut woken = self.woken();
-        let now = Instant::now();
-        if woken.is_none_or(|since| since + AWAKE * 2 < now) {
-            *woken = Some(now);
-        }
+        *woken = used(*woken, Instant::now());
     }
 
     fn woken(&self) -> MutexGuard<'_, Option<Instant>> {
@@ -274,5 +276,26 @@ impl Cluster {
 
     fn lock(&self) -> MutexGuard<'_, Option<Parts>> {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_come_along_and_do_not_keep_a_cluster_awake() {
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        assert!(!is_awake(None, start));
+        let mut woken = used(None, start);
+        assert!(is_awake(woken, at(59)));
+        // A look that was begun in time and ends late begins no new minute.
+        woken = used(woken, at(59));
+        woken = used(woken, at(61));
+        assert!(!is_awake(woken, at(62)));
+        // Work later on does.
+        woken = used(woken, at(121));
+        assert!(is_awake(woken, at(122)) && !is_awake(woken, at(181)));
     }
 }

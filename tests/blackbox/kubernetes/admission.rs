@@ -215,8 +215,8 @@ async fn a_cluster_names_no_files_and_one_topology() {
     };
     dry_run(&kube, CLUSTERS, with(json!({}))).await.expect(201);
     are_refused(&kube, CLUSTERS, &[
-        (with(json!({"provisioner": {"username": "x", "passwordFile": "/etc/shadow"}})), 422, "spec.provisioner.passwordFile: Invalid value: provisioner.passwordFile is for the settings file; use secretRef, spec: Invalid value: name the Secret of the provisioner: provisioner.secretRef"),
-        (with(json!({"provisioner": {"username": "x"}})), 422, "spec: Invalid value: name the Secret of the provisioner: provisioner.secretRef"),
+        (with(json!({"provisioner": {"username": "x", "passwordFile": "/etc/shadow"}})), 422, "spec.provisioner.passwordFile: Invalid value: provisioner.passwordFile is for the settings file; use secretRef, spec: Invalid value: name where the provisioner's login is: provisioner.secretRef or provisioner.awsSecret"),
+        (with(json!({"provisioner": {"username": "x"}})), 422, "spec: Invalid value: name where the provisioner's login is: provisioner.secretRef or provisioner.awsSecret"),
         (with(json!({"tls": {"caFile": "/etc/ca.crt"}})), 422, "spec: Invalid value: tls.caFile is for the settings file; use caSecretRef"),
         (with(json!({"stores": [{"file": {"directory": "/tmp"}}]})), 422, "spec: Invalid value: store file is for the settings file; use kubernetes or another"),
         (with(json!({"stores": [{"externalSecret": {}}]})), 422, "spec: Invalid value: externalSecret holds no credential: name the store that it reads from as well"),

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use chrono::{DateTime, Utc};
 use pgtenant_ledger::{Cluster, Rotating};
-use pgtenant_model::{ClusterSpec, ClusterStatus, Endpoint, Environment, InvalidField, Limits, Member};
+use pgtenant_model::{ClusterSpec, ClusterStatus, Drift, Endpoint, Environment, InvalidField, Limits, Member};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -135,6 +135,8 @@ pub(crate) struct TopologyView {
     members: Vec<Member>,
     /// Why no claim can be served, if so.
     problem: Option<String>,
+    /// Where a cluster that is described with `create` is not as described: what a person may do, and pgtenant does not.
+    drift: Vec<Drift>,
     /// When it was seen; none: not yet.
     observed_at: Option<DateTime<Utc>>,
 }
@@ -157,8 +159,8 @@ pub(crate) async fn topology(
     caller.platform()?;
     let mut db = state.ledger().acquire().await?;
     let Cluster { name, status, .. } = store::cluster(&mut db, &caller.scope(), &path.cluster).await?;
-    let ClusterStatus { primary, version, members, problem, preflight: _, observed_at } = status.0;
-    Ok(Json(TopologyView { cluster: name, primary, version, members, problem, observed_at }))
+    let ClusterStatus { primary, version, members, problem, preflight: _, drift, identity: _, observed_at } = status.0;
+    Ok(Json(TopologyView { cluster: name, primary, version, members, problem, drift, observed_at }))
 }
 
 /// What would bite later.

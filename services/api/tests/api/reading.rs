@@ -47,6 +47,8 @@ async fn clusters_are_shown_to_those_who_may_use_them() {
         members: vec![Member { host: "db1:5432".into(), role: MemberRole::Primary, timeline: Some(1), message: None }],
         problem: None,
         preflight: vec![InvalidField::new("max_connections", "is 100; raise it")],
+        drift: Vec::new(),
+        identity: None,
         observed_at: Some("2026-11-20T03:00:00Z".parse().unwrap()),
     };
     set_cluster_status(&mut world.ledger.acquire().await.unwrap(), "default", &status).await.unwrap();

@@ -36,7 +36,8 @@ use serde_json::{Map, Value};
     validation = Rule::new("!has(self.provisioner.passwordFile)")
         .message("provisioner.passwordFile is for the settings file; use secretRef")
         .field_path(".provisioner.passwordFile"),
-    validation = Rule::new("has(self.provisioner.secretRef)").message("name the Secret of the provisioner: provisioner.secretRef"),
+    validation = Rule::new("has(self.provisioner.secretRef) != has(self.provisioner.awsSecret)")
+        .message("name where the provisioner's login is: provisioner.secretRef or provisioner.awsSecret"),
     validation = Rule::new("!has(self.tls) || !has(self.tls.caFile)").message("tls.caFile is for the settings file; use caSecretRef"),
     validation = Rule::new("self.stores.all(s, !has(s.file))").message("store file is for the settings file; use kubernetes or another"),
     validation = Rule::new("self.stores.size() == 0 || self.stores.exists(s, !has(s.externalSecret))")

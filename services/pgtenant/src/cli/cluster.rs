@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
-use pgtenant_model::{Endpoint, Environment, InvalidField, Limits, Member};
+use pgtenant_model::{Drift, Endpoint, Environment, InvalidField, Limits, Member};
 use serde::Deserialize;
 
 use super::bootstrap;
@@ -59,6 +59,8 @@ struct Cluster {
 struct Topology {
     members: Vec<Member>,
     problem: Option<String>,
+    #[serde(default)]
+    drift: Vec<Drift>,
     observed_at: Option<DateTime<Utc>>,
 }
 
@@ -135,13 +137,20 @@ async fn topology(context: &Context, name: &str) -> Result<Outcome> {
         context.out.document(&reply.document()?)?;
         return Ok(Outcome::Done);
     }
-    let Topology { members, problem, observed_at } = reply.read()?;
+    let Topology { members, problem, drift, observed_at } = reply.read()?;
     let mut table = Table::new(&["HOST", "ROLE", "TIMELINE", "SEEN", "MESSAGE"]);
     for Member { host, role, timeline, message } in members {
         let timeline = timeline.map_or_else(|| "-".to_owned(), |n| n.to_string());
         table.row([host, json_word(role), timeline, seen(observed_at), message.unwrap_or_default()]);
     }
     context.out.table(&table, "The cluster was not seen yet.")?;
+    if !drift.is_empty() {
+        let mut table = Table::new(&["NOT AS DESCRIBED", "WANTED", "FOUND", "MENDED BY"]);
+        for Drift { setting, wanted, found, mend } in drift {
+            table.row([setting, wanted, found, mend]);
+        }
+        context.out.table(&table, "")?;
+    }
     if let Some(problem) = problem {
         note(&format!("{} {problem}", context.out.paint("problem:", Paint::Bad)));
     }
