@@ -102,6 +102,7 @@ async fn hundreds_of_kills_at_random_moments_end_with_exactly_what_was_claimed()
         look,
         lease,
         level: "warn,pgtenant::serve=info".to_owned(),
+        cluster: "rotateOverlap = \"1s\"".to_owned(),
         ..SiteOptions::shared().await
     })
     .await;

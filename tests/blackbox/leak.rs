@@ -87,6 +87,7 @@ async fn no_password_is_in_any_log_table_answer_metric_process_list_or_statement
     let place = own.place();
     superuser_sql(&place.superuser, None, "create extension pg_stat_statements").await;
     let options = SiteOptions {
+        cluster: "rotateOverlap = \"1s\"".to_owned(),
         // The ledger's statements are looked at as well.
         ledger: place.clone(),
         level: "trace".to_owned(),

@@ -97,7 +97,7 @@ impl Schedule<'_> {
         for urgent in if pace.is_late(since) { [false, true] } else { [true, false] } {
             if urgent {
                 taken.extend(take(&mut db, &self.cluster.name, wanted(true, free - taken.len())).await?);
-            } else if taken.len() < free && pace.ready(since) {
+            } else if taken.len() < free && pace.ready(since) && !self.cluster.sleeps() {
                 pace.spend(since);
                 taken.extend(take(&mut db, &self.cluster.name, wanted(false, 1)).await?);
             }
@@ -114,6 +114,7 @@ impl Schedule<'_> {
         let due = async { next_due(&mut *self.ledger.acquire().await?, &self.cluster.name).await };
         match within_deadline(due).await {
             Ok((urgent, look)) => {
+                let look = look.filter(|_| !self.cluster.sleeps());
                 let look = look.map(|wait| wait.max(pace.wait(Instant::now())));
                 let next = urgent.into_iter().chain(look).min().unwrap_or(LONGEST_SLEEP);
                 (next + self.head_start()).clamp(Duration::from_millis(20), LONGEST_SLEEP)

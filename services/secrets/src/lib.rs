@@ -17,7 +17,9 @@ mod store;
 mod stores;
 
 pub use access::Access;
-pub use aws::{AwsFault, AwsLogin, AwsSecrets, PolicyOptions, control_plane_policy, external_secrets_policy};
+pub use aws::{
+    AwsFault, AwsLogin, AwsSecrets, PolicyOptions, control_plane_policy, external_secrets_policy, login_policy,
+};
 pub use credential::{Login, credential, fingerprint, same, uri, version};
 pub use file::FileSecrets;
 pub use findings::{Findings, Found};

@@ -73,12 +73,12 @@ async fn a_cluster_that_is_applied_serves_until_it_is_deleted() {
             ready["status"] == "False" && ready["message"].as_str().is_some_and(|message| message.contains(&text))
         }
     };
-    comes_to(&kube, &name, "says that the provisioner's Secret is missing", missing("provisioner")).await;
-    secret(&kube, &vault, "provisioner", &[("username", &provisioner), ("password", &password)]).await;
     comes_to(&kube, &name, "says that the CA is missing", missing("ca")).await;
     let ca = std::fs::read_to_string(own.cluster.ca_file()).unwrap();
-    let begun = Instant::now();
     secret(&kube, &vault, "ca", &[("ca.crt", &ca)]).await;
+    comes_to(&kube, &name, "says that the provisioner's Secret is missing", missing("provisioner")).await;
+    let begun = Instant::now();
+    secret(&kube, &vault, "provisioner", &[("username", &provisioner), ("password", &password)]).await;
     let object = comes_to(&kube, &name, "Ready", |object| ready_is(object, "PrimaryFound")).await;
     measured(&format!("cluster: Ready {:.1} s after its Secrets", begun.elapsed().as_secs_f64()));
     assert_eq!(object["status"]["primary"], own.cluster.hosts()[0]);

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
-use pgtenant_model::{ClusterSpec, StoreSpec};
-use pgtenant_secrets::{PolicyOptions, control_plane_policy, external_secrets_policy};
+use pgtenant_model::{ClusterSpec, StoreSpec, Topology};
+use pgtenant_secrets::{PolicyOptions, control_plane_policy, external_secrets_policy, login_policy};
 use serde_json::{Value, json};
 
 use super::context::Context;
@@ -110,7 +110,7 @@ fn read(file: &Path) -> Result<ClusterSpec> {
     }
 }
 
-/// What one cluster needs: its stores, those it had before among them.
+/// What one cluster needs: its stores, those it had before among them, its login, and RDS.
 fn statements(cluster: &ClusterSpec, who: Who, options: PolicyOptions<'_>) -> Vec<Value> {
     let stores = cluster.stores.iter().chain(&cluster.former_stores);
     let statements = stores.filter_map(|store| match (store, who) {
@@ -118,7 +118,24 @@ fn statements(cluster: &ClusterSpec, who: Who, options: PolicyOptions<'_>) -> Ve
         (StoreSpec::AwsSecretsManager(store), Who::ExternalSecrets) => Some(external_secrets_policy(store, options)),
         (StoreSpec::File(_) | StoreSpec::Kubernetes(_) | StoreSpec::ExternalSecret(_), _) => None,
     });
-    statements.flatten().collect()
+    let mut statements: Vec<_> = statements.flatten().collect();
+    if who == Who::ControlPlane {
+        statements.extend(cluster_statements(cluster, options));
+    }
+    statements
+}
+
+fn cluster_statements(cluster: &ClusterSpec, options: PolicyOptions<'_>) -> Vec<Value> {
+    let aurora = match &cluster.topology {
+        Topology::Aurora(aurora) => Some(aurora),
+        Topology::Streaming(_) => None,
+    };
+    let login =
+        cluster.provisioner.aws_secret.iter().flat_map(|secret| login_policy(secret, aurora.is_some(), options));
+    // Most of them know no resources before the cluster is there.
+    let rds =
+        |aurora| json!({"Sid": "Rds", "Effect": "Allow", "Action": pgtenant_rds::actions(aurora), "Resource": "*"});
+    login.chain(aurora.map(rds)).collect()
 }
 
 /// Each statement once. Those of one name get numbers, since IAM wants names that are unique.

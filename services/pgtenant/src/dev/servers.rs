@@ -6,7 +6,8 @@ use std::str::FromStr as _;
 use pgtenant_lab::{Binaries, Cluster, ClusterOptions};
 use pgtenant_ledger::Ledger;
 use pgtenant_model::{
-    ClusterSpec, FileStore, HostPort, Limits, Provisioner, SslMode, StoreSpec, StreamingTopology, TlsSpec, Topology,
+    ClusterSpec, FileStore, HostPort, Limits, Provisioner, Span, SslMode, StoreSpec, StreamingTopology, TlsSpec,
+    Topology,
 };
 use pgtenant_postgres::{Bootstrap, GROUP, Server, ServerOptions, Timeouts, Verifier, bootstrap};
 use postgres_protocol::password::scram_sha_256;
@@ -80,6 +81,8 @@ impl Servers {
         let tls = TlsSpec { ca_file: Some(self.ca_file.clone()), ..TlsSpec::default() };
         let stores = [StoreSpec::File(file)].into_iter().chain(beside).collect();
         ClusterSpec {
+            // Whoever reads a credential here reads the file itself.
+            rotate_overlap: Span::from_secs(5),
             allowed_extensions: EXTENSIONS.map(str::to_owned).to_vec(),
             limits: Limits { databases_per_namespace: 1000, connections: None },
             ..ClusterSpec::new(topology, provisioner, tls, stores)

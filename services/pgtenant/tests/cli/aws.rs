@@ -62,6 +62,26 @@ fn a_policy_is_made_of_a_cluster_in_a_file() {
 }
 
 #[test]
+fn a_cluster_of_aurora_needs_rds_and_its_login() {
+    let (_dir, file) = write(
+        "cluster.yaml",
+        "topology: {aurora: {region: eu-west-1, clusterIdentifier: shared, create: {minAcu: 0.5, maxAcu: 4}}}
+provisioner: {awsSecret: {name: pgtenant/shared, region: eu-west-1}}
+stores: [{file: {directory: /x}}]\n",
+    );
+    let found = policy(&["-f", &file, "--account", "123456789012"]);
+    let statements = found["Statement"].as_array().unwrap();
+    let sids: Vec<&str> = statements.iter().map(|one| one["Sid"].as_str().unwrap()).collect();
+    assert_eq!(sids, ["MakeLogin", "Login", "Rds"]);
+    let secret = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:";
+    let read = [format!("{secret}pgtenant/shared-??????"), format!("{secret}rds!cluster-*")];
+    assert_eq!(statements[1]["Resource"], serde_json::json!(read));
+    let text = statements[2]["Action"].to_string();
+    assert!(text.contains("rds:CreateDBCluster") && !text.contains("Delete"), "{text}");
+    end(bare(&["aws", "iam-policy", "-f", &file, "--for", "external-secrets"]).env_remove("AWS_REGION")).expect(1);
+}
+
+#[test]
 fn what_can_not_be_meant_is_said() {
     let (_dir, file) = write("pgtenant.toml", SETTINGS);
     for (args, status, said) in [

@@ -32,7 +32,7 @@ use crate::{Access, Action, BoxFuture, Fault, Held, Removal, SecretStore, StoreE
 
 pub use fault::AwsFault;
 pub(crate) use pace::Paces;
-pub use policy::{PolicyOptions, control_plane_policy, external_secrets_policy};
+pub use policy::{PolicyOptions, control_plane_policy, external_secrets_policy, login_policy};
 pub use reference::AwsLogin;
 
 const KIND: &str = "awsSecretsManager";

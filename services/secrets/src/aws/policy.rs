@@ -3,7 +3,7 @@
 //! Sources: <https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecretsmanager.html> for actions and
 //! condition keys, <https://docs.aws.amazon.com/secretsmanager/latest/userguide/security-encryption.html> for keys.
 
-use pgtenant_model::AwsSecretsManagerStore;
+use pgtenant_model::{AwsSecretRef, AwsSecretsManagerStore};
 use serde_json::{Value, json};
 
 use super::calls::action;
@@ -78,6 +78,27 @@ pub fn external_secrets_policy(store: &AwsSecretsManagerStore, options: PolicyOp
         "Condition": {"StringEquals": {format!("aws:ResourceTag/{by}"): pgtenant}},
     });
     [read].into_iter().chain(key(store, options, &["kms:Decrypt"])).collect()
+}
+
+/// Statements for the control plane to read its own login, and to make the secret of it where `made` says so, which takes
+/// reading the master login that RDS keeps (`rds!cluster-…`).
+#[must_use]
+pub fn login_policy(secret: &AwsSecretRef, made: bool, options: PolicyOptions<'_>) -> Vec<Value> {
+    let region = secret.region.as_deref().unwrap_or(options.region);
+    let arn =
+        |name: &str| format!("arn:{}:secretsmanager:{region}:{}:secret:{name}", partition(region), options.account);
+    // AWS puts a hyphen and six characters behind the name.
+    let own =
+        if secret.name.starts_with("arn:") { secret.name.clone() } else { arn(&format!("{}-??????", secret.name)) };
+    let mut read = vec![own];
+    let mut statements = Vec::new();
+    if made {
+        let name = arn(&format!("{}*", secret.name));
+        statements.push(json!({"Sid": "MakeLogin", "Effect": "Allow", "Action": [action::CREATE], "Resource": name}));
+        read.push(arn("rds!cluster-*"));
+    }
+    statements.push(json!({"Sid": "Login", "Effect": "Allow", "Action": [action::GET], "Resource": read}));
+    statements
 }
 
 /// What all names of a store begin with.
