@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use pgtenant_ledger::{Claim, CredentialState, NextPassword};
-use pgtenant_model::{ClusterSpec, Credential, CredentialTarget, Endpoint, HostPort, Side, SslMode, Tier};
+use pgtenant_model::{
+    ClusterSpec, Credential, CredentialTarget, Endpoint, HostPort, Side, SslMode, StoreLocation, StoreState, Tier,
+};
 use pgtenant_postgres::{Logins, generate_password};
 use pgtenant_secrets::{Findings, Found, Login, Stores, fingerprint};
 use secrecy::SecretString;
@@ -85,7 +87,9 @@ pub(crate) struct Rules<'a> {
 pub(crate) async fn wanted(rules: Rules<'_>, tier: Tier, reach: &Reach, stores: &Stores) -> Result<Wanted, Failure> {
     let target = CredentialTarget { key: rules.claim.key.clone(), tier };
     let known = rules.claim.credentials.get(&tier);
-    let expected = known.filter(|_| rules.idle).map(|known| reach.version(&target, known));
+    // While a rotation is under way a listing that lags may show what was there before it.
+    let settled = known.filter(|known| rules.idle && known.next.is_none());
+    let expected = settled.map(|known| reach.version(&target, known));
     let mut found = stores.get(&target, expected).await;
     let mut choice = choose(rules, tier, &found, false);
     if expected.is_some() && !matches!(choice, Choice::Keep(_)) {
@@ -93,14 +97,16 @@ pub(crate) async fn wanted(rules: Rules<'_>, tier: Tier, reach: &Reach, stores: 
         found = stores.get(&target, None).await;
         choice = choose(rules, tier, &found, false);
     }
+    // Nothing is concluded from what a store that does not answer may have: the first password that another try has stored, or the
+    // next one of a rotation that is under way.
+    let begun = matches!(choice, Choice::Turn { begun: Some(_), .. });
+    if known.is_none_or(|known| known.next.is_some() && !begun) || matches!(choice, Choice::Lost) {
+        found = found.complete().map_err(Failure::at("store"))?;
+    }
     if matches!(choice, Choice::Lost) {
         // Lost is what stores that are there do not have: a volume that is not mounted has lost nothing.
-        found = found.complete().map_err(Failure::at("store"))?;
         stores.reach().await.map_err(Failure::at("store"))?;
         choice = choose(rules, tier, &found, true);
-    }
-    if known.is_none() {
-        found = found.complete().map_err(Failure::at("store"))?;
     }
     Ok(Wanted::new(rules, target, reach, found, choice))
 }
@@ -143,7 +149,7 @@ fn choose(rules: Rules<'_>, tier: Tier, found: &Findings, lost: bool) -> Choice 
     let taken_until = known.former_since.map(|since| since + rules.spec.rotate_overlap.duration());
     match (reason(rules, tier, known, found), taken_until) {
         (None, _) if there => Choice::Keep(current),
-        (None, _) if !lost => Choice::Lost,
+        (_, _) if !there && !lost => Choice::Lost,
         (Some(_), Some(until)) if there && until > rules.now => Choice::Wait(current, until),
         (reason, _) => Choice::Turn {
             password: fresh(),
@@ -159,7 +165,7 @@ fn reason(rules: Rules<'_>, tier: Tier, known: &CredentialState, found: &Finding
         return Some("a new password was asked for".to_owned());
     }
     let tampered = found.each().iter().enumerate().find(|(index, store)| {
-        store.is_another(&known.fingerprint) && was_filled(rules, tier, &found.each()[..*index], store)
+        store.is_another(&known.fingerprint) && was_filled(rules.claim, tier, &found.each()[..*index], store)
     });
     if let Some((_, Found { store, location, .. })) = tampered {
         return Some(format!("the stored credential was changed by hand: store {store:?}, {location}"));
@@ -170,13 +176,12 @@ fn reason(rules: Rules<'_>, tier: Tier, known: &CredentialState, found: &Finding
 
 /// Whether the store had the credential when all was well the last time: what one held before it was added to the cluster says
 /// nothing. Stores of one kind may have the same names, and are told apart by their order.
-fn was_filled(rules: Rules<'_>, tier: Tier, before: &[Found], store: &Found) -> bool {
-    let Some(roles) = &rules.claim.roles else { return true };
+pub(crate) fn was_filled(claim: &Claim, tier: Tier, before: &[Found], store: &Found) -> bool {
+    let Some(roles) = &claim.roles else { return true };
     let place = (store.store, store.location.as_str());
     let others = before.iter().filter(|one| (one.store, one.location.as_str()) == place).count();
-    let filled =
-        roles.of(tier).stores.iter().filter(|one| (one.store.as_str(), one.location.as_str()) == place).count();
-    others < filled
+    let same = |one: &&StoreLocation| (one.store.as_str(), one.location.as_str()) == place;
+    roles.of(tier).stores.iter().filter(same).nth(others).is_some_and(|one| one.state != StoreState::Pending)
 }
 
 impl Wanted {
@@ -246,9 +251,10 @@ impl Wanted {
         due.then(|| (login, now >= since + spec.rotate_grace.duration()))
     }
 
-    /// Whether it is one that the ledger does not know as the one in use, and that every store has answered for.
+    /// Whether it is one that the ledger does not know as the one in use, and that every store has answered for. What is somebody
+    /// else's holds nothing of ours, and so keeps no former login open.
     pub(crate) fn is_new(&self) -> bool {
-        let answered = self.found.each().iter().all(|store| store.held.is_ok());
+        let answered = self.found.each().iter().all(|store| store.held.is_ok() || store.is_foreign());
         answered && !self.stored && (self.turns.is_some() || self.known.is_none())
     }
 

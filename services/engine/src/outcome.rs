@@ -62,6 +62,7 @@ pub(crate) fn succeeded(
         done: true,
         step: message.is_some().then_some("rotate"),
         waits: message.is_some(),
+        to_rotate: waiting.unwrap_or_default(),
         message: message.or_else(|| Some("done".to_owned())),
         next: sooner.map_or(usual, |sooner| sooner.min(usual)),
         endpoint: Some(done.endpoint),
@@ -173,6 +174,7 @@ pub(crate) fn failed(work: &Work, failure: &Failure, progress: Progress, now: Da
         credentials: progress.credentials.unwrap_or_else(|| claim.credentials.clone()),
         rotated: progress.rotated.into_iter().filter(|one| one.last).map(|one| one.tier).collect(),
         waits: false,
+        to_rotate: Vec::new(),
         events,
     }
 }

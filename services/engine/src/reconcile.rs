@@ -1,8 +1,8 @@
 //! One look at one claim: what is wished, what is there, and the difference done.
 //!
-//! Order matters, since the process may be killed after any line: a credential is in every store before PostgreSQL
-//! knows it, it is proven by a login before the claim is Ready, and what the ledger does not know yet is found again
-//! by the next look.
+//! Order matters, since the process may be killed after any line: a tier's first credential is in every store before
+//! PostgreSQL knows it, one that takes the place of another only when it is proven by a login, none is Ready before that,
+//! and what the ledger does not know yet is found again by the next look.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -132,8 +132,10 @@ impl<'a> Attempt<'a> {
         self.apply_outside(server, session, &plan).await?;
         // The tiers can log in from here on, so they are proven while the rest is done.
         let unproven = wanted.iter().filter(|one| !proven.contains(&one.target.tier));
-        let inside = connect_inside(server, &plan).await.map_err(Failure::at("apply-inside"))?;
-        let (inside, proven) = join(self.apply_inside(server, inside, &plan), self.prove(server, unproven)).await;
+        let (inside, proven) = match connect_inside(server, &plan).await {
+            Ok(session) => join(self.apply_inside(server, session, &plan), self.prove(server, unproven)).await,
+            Err(error) => (Err(Failure::at("apply-inside")(error)), self.prove(server, unproven).await),
+        };
         proven?;
         self.faults.reach("after:prove").await;
         // Whatever is in the way inside, as a lock of the tenant's, keeps no password from being replaced.

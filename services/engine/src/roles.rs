@@ -6,7 +6,7 @@ use pgtenant_ledger::{Claim, CredentialState};
 use pgtenant_model::{RoleStatus, Roles, StoreLocation, StoreState, Tier};
 use pgtenant_secrets::{Found, StoreErrors, Stores};
 
-use crate::credentials::Wanted;
+use crate::credentials::{Wanted, was_filled};
 
 /// The roles of a claim, and the state of each store: as `wanted` was found, or written by a try that ended with `errors`.
 pub(crate) fn roles(
@@ -23,13 +23,13 @@ pub(crate) fn roles(
             role: claim.key.role(tier),
             login: claim.key.login(tier, state.map(|state| state.side).unwrap_or_default()),
             set_at: state.map(|state| state.set_at),
-            stores: one.map(|one| locations(stores, one, errors)).unwrap_or_default(),
+            stores: one.map(|one| locations(claim, stores, one, errors)).unwrap_or_default(),
         }
     };
     Roles { read: status(Tier::Read), write: status(Tier::Write), admin: status(Tier::Admin) }
 }
 
-fn locations(stores: &Stores, one: &Wanted, errors: Option<&StoreErrors>) -> Vec<StoreLocation> {
+fn locations(claim: &Claim, stores: &Stores, one: &Wanted, errors: Option<&StoreErrors>) -> Vec<StoreLocation> {
     let mut list = Vec::new();
     for (index, (store, location)) in stores.locations(&one.target).enumerate() {
         let found = one.found.each().get(index);
@@ -39,6 +39,11 @@ fn locations(stores: &Stores, one: &Wanted, errors: Option<&StoreErrors>) -> Vec
             (_, Some(Err(error))) if !one.stored => (StoreState::Unknown, Some(error.explain())),
             _ => (StoreState::Current, None),
         };
+        let filled = found.is_none_or(|found| {
+            let before = one.found.each().get(..index).unwrap_or_default();
+            was_filled(claim, one.target.tier, before, found)
+        });
+        let state = if state == StoreState::Current || filled { state } else { StoreState::Pending };
         list.push(StoreLocation { store: store.to_owned(), location, state, message });
     }
     list

@@ -56,14 +56,13 @@ pub async fn rotate_cluster(
     pace: Duration,
     actor: &Actor,
 ) -> Result<u64, LedgerError> {
-    // Who is at work on one of them finds it due again; a retry stays where it is.
+    // What is under way or waits for another wish keeps its time; who is at work on one of them finds it due again.
     let done = sqlx::query(
         "with asked as (
              select id as asked_id, row_number() over (order by namespace, name) - 1 as place from claims
-             where cluster = $1 and wish = 'present' and rotate = '{}')
+             where cluster = $1 and wish = 'present' and not rotate @> $2)
          update claims set rotate = $2, urgent = true, wished_at = now(), woken = coalesce(lease_until > now(), false),
-                due_at = case when urgent and attempts > 0 then due_at
-                              else now() + place * $3 * interval '1 second' end
+                due_at = case when urgent then due_at else now() + place * $3 * interval '1 second' end
          from asked where id = asked_id",
     )
     .bind(cluster)

@@ -155,6 +155,8 @@ pub struct Finished {
     pub rotated: Vec<Tier>,
     /// What was asked for has to wait although all is as it should be: its operations go on, and it is tried again at `next`.
     pub waits: bool,
+    /// Tiers that are to get a new password later, whether somebody has asked for it or not.
+    pub to_rotate: Vec<Tier>,
     /// Events to append, in their order.
     pub events: Vec<(EventKind, String, Value)>,
 }
@@ -174,7 +176,7 @@ pub async fn finish(db: &mut PgConnection, work: &Work, finished: &Finished) -> 
              conditions = $4, endpoint = coalesce($5, endpoint), roles = coalesce($6, roles), credentials = $7,
              lease_holder = null, lease_until = null,
              observed_generation = case when $8 then $3 else observed_generation end,
-             rotate = (select coalesce(array_agg(tier), '{}') from unnest(rotate) tier
+             rotate = (select coalesce(array_agg(distinct tier), '{}') from unnest(rotate || $15) tier
                        where generation <> $3 or tier <> all($11)),
              state = case when generation = $3 then $9 else state end,
              adopt = case when $8 and generation = $3 then false else adopt end,
@@ -201,6 +203,7 @@ pub async fn finish(db: &mut PgConnection, work: &Work, finished: &Finished) -> 
     .bind(crate::CLAIMS_CHANNEL)
     .bind(BREATHER.as_secs_f64())
     .bind(finished.waits)
+    .bind(finished.to_rotate.iter().map(|tier| tier.as_str()).collect::<Vec<_>>())
     .execute(&mut *db)
     .await?;
     fenced_unless(done.rows_affected(), work)?;
@@ -234,9 +237,11 @@ pub async fn note_credentials(
 /// # Errors
 /// [`LedgerError::Fenced`] when another replica has taken the claim: nothing is written.
 pub async fn forget(db: &mut PgConnection, work: &Work, message: &str) -> Result<()> {
-    let done = sqlx::query("delete from claims where id = $1 and fence = $2 and wish = 'absent'")
+    let done = sqlx::query("delete from claims where id = $1 and fence = $2 and wish = 'absent' and purge = $3")
         .bind(work.claim.id)
         .bind(work.fence)
+        // Asked for in the meantime: it is looked at once more, and what was kept for a while is removed for good.
+        .bind(work.claim.purge)
         .execute(&mut *db)
         .await?;
     fenced_unless(done.rows_affected(), work)?;

@@ -138,6 +138,8 @@ pub enum StoreState {
     Behind,
     /// It did not answer.
     Unknown,
+    /// It was added to the cluster and has never had one.
+    Pending,
 }
 
 /// A role and where its credential is; never what it is.

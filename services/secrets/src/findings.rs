@@ -3,7 +3,7 @@
 use pgtenant_model::Credential;
 use secrecy::SecretString;
 
-use crate::{Held, StoreError, StoreErrors, fingerprint, same};
+use crate::{Fault, Held, StoreError, StoreErrors, fingerprint, same};
 
 /// What each store of a cluster holds for one role, in the order of the stores.
 #[derive(Debug)]
@@ -73,13 +73,6 @@ impl Findings {
     pub fn unanswered(self) -> impl Iterator<Item = (usize, StoreError)> {
         self.0.into_iter().enumerate().filter_map(|(index, found)| Some((index, found.held.err()?)))
     }
-
-    /// For people, without anything secret: what each store has, compared with the password of this [`fingerprint`].
-    #[must_use]
-    pub fn describe(&self, wanted: &str) -> String {
-        let says = |one: &Found| format!("store {:?}: {} {}", one.store, one.location, one.says(wanted));
-        self.0.iter().map(says).collect::<Vec<_>>().join("; ")
-    }
 }
 
 impl Found {
@@ -97,6 +90,12 @@ impl Found {
         }
     }
 
+    /// Whether something is there that is somebody else's.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        matches!(&self.held, Err(StoreError { fault: Fault::Foreign(_), .. }))
+    }
+
     /// Whether somebody has put something else in the place of the password with this [`fingerprint`].
     #[must_use]
     pub fn is_another(&self, wanted: &str) -> bool {
@@ -104,19 +103,6 @@ impl Found {
             Ok(Held::Credential(there) | Held::Blemished(there)) => !is(wanted, &there.password),
             Ok(Held::Broken(_)) => true,
             Ok(Held::Missing | Held::Reference | Held::Unread) | Err(_) => false,
-        }
-    }
-
-    fn says(&self, wanted: &str) -> String {
-        match &self.held {
-            Err(error) => format!("can not be read: {}", error.fault),
-            Ok(Held::Missing) => "has none".to_owned(),
-            Ok(Held::Reference) => "refers to another store".to_owned(),
-            Ok(Held::Unread) => "is as it was written".to_owned(),
-            Ok(Held::Broken(why)) => format!("is not a credential: {why}"),
-            Ok(Held::Blemished(_)) => "was changed by somebody else".to_owned(),
-            Ok(Held::Credential(there)) if is(wanted, &there.password) => "has it".to_owned(),
-            Ok(Held::Credential(_)) => "has another one".to_owned(),
         }
     }
 }

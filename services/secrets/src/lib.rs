@@ -1,7 +1,8 @@
 //! Where credentials go.
 //!
 //! A [`SecretStore`] keeps the document of one role; [`Stores`] is the list of a cluster, in which every store holds every
-//! credential. Order matters to whoever calls: a credential is stored in all of them before PostgreSQL knows it.
+//! credential. Order matters to whoever calls: a first credential is stored before
+//! PostgreSQL knows it, one that takes another's place after it was proven.
 //!
 //! Stores know nothing of leases and fences: the caller checks its own just before it writes. No error and no `Debug` of this
 //! crate shows a password.

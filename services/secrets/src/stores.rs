@@ -43,8 +43,14 @@ impl StoreErrors {
     #[must_use]
     pub fn advice(&self) -> String {
         let mut each: Vec<_> = self.0.iter().map(|(_, error)| error.advice()).collect();
+        each.sort_unstable();
         each.dedup();
         each.join("; ")
+    }
+
+    /// Whether all of the faults are such.
+    pub fn all(&self, is: impl Fn(&Fault) -> bool) -> bool {
+        self.0.iter().all(|(_, error)| is(&error.fault))
     }
 
     /// Whether one of the faults is such.

@@ -136,8 +136,9 @@ fn what_is_lost_or_changed_by_hand_is_replaced() {
     let choose = |stores, lost| chosen(&claim, &spec, &stores, lost);
     assert_eq!(choose(found([("one", Ok(Held::Missing))]), true), "turn fresh: no store has the credential");
     let by_hand = "turn fresh: the stored credential was changed by hand: store \"one\", name";
-    assert_eq!(choose(found([("one", held("q", Side::A))]), false), by_hand);
-    assert_eq!(choose(found([("one", Ok(Held::Broken("no JSON".to_owned())))]), false), by_hand);
+    assert_eq!(choose(found([("one", held("q", Side::A))]), false), "lost", "until all stores are known to be there");
+    assert_eq!(choose(found([("one", held("q", Side::A))]), true), by_hand);
+    assert_eq!(choose(found([("one", Ok(Held::Broken("no JSON".to_owned())))]), true), by_hand);
     assert_eq!(choose(found([("one", held("q", Side::A)), ("two", held("p", Side::A))]), false), by_hand);
 }
 
@@ -151,6 +152,8 @@ fn a_rotation_goes_on_with_what_a_store_has_of_it() {
     let choose = |stores| chosen(&asked, &spec, &stores, false);
     assert_eq!(choose(found([("one", held("q", Side::B)), ("two", held("p", Side::A))])), "turn q: asked");
     assert_eq!(choose(found([("one", silent()), ("two", held("q", Side::B))])), "turn q: asked");
+    // It may be the one that has it: the caller asks for all answers before anything follows.
+    assert_eq!(choose(found([("one", silent())])), "lost");
     let again = "turn fresh: a new password was asked for";
     assert_eq!(choose(found([("one", held("p", Side::A))])), again, "nobody has seen it");
 }
@@ -182,4 +185,36 @@ fn a_password_that_is_too_old_is_replaced() {
     let of = |hours| claim(Some(state("p", Side::A, TimeDelta::hours(hours))));
     assert_eq!(chosen(&of(23), &spec, &there(), false), "keep p");
     assert_eq!(chosen(&of(25), &spec, &there(), false), "turn fresh: it is older than 1d");
+}
+
+#[tokio::test]
+async fn nothing_is_concluded_from_a_store_that_does_not_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().join("store");
+    let file = pgtenant_model::FileStore { directory: directory.clone(), name: "{role}".to_owned() };
+    let specs = [pgtenant_model::StoreSpec::File(file)];
+    let stores = Stores::from_specs("stores", &specs, &pgtenant_secrets::Access::default()).unwrap();
+    let spec = spec();
+    let next = NextPassword {
+        fingerprint: fingerprint(&SecretString::from("q")),
+        reason: "asked".to_owned(),
+        made_at: Utc::now(),
+    };
+    let known = CredentialState { next: Some(next), ..state("p", Side::A, TimeDelta::days(2)) };
+    let asked = Claim { rotate: vec![TIER], ..claim(Some(known)) };
+    let decide = async || {
+        let rules = Rules { claim: &asked, spec: &spec, now: Utc::now(), idle: false };
+        wanted(rules, TIER, &reach(), &stores).await.map(|one| one.credential.map(|one| one.password))
+    };
+    let stored = reach().credential(&target(), Side::B, &SecretString::from("q"));
+    stores.put(&target(), &stored).await.unwrap();
+    // The directory is away, and what was last written to it is what applications read.
+    std::fs::rename(&directory, folder.path().join("aside")).unwrap();
+    std::fs::write(&directory, "").unwrap();
+    let failure = decide().await.unwrap_err();
+    assert_eq!(failure.reason(), "StoreFailed", "{}", failure.message());
+    std::fs::remove_file(&directory).unwrap();
+    std::fs::rename(folder.path().join("aside"), &directory).unwrap();
+    let password = decide().await.unwrap().unwrap();
+    assert_eq!(secrecy::ExposeSecret::expose_secret(&password), "q", "it goes on with that one");
 }

@@ -52,6 +52,43 @@ async fn a_whole_cluster_is_asked_for_one_claim_after_the_other() {
 }
 
 #[tokio::test]
+async fn a_wish_for_one_tier_is_no_reason_to_pass_a_claim_over() {
+    let world = World::new().await;
+    let key = world.create("db").await.claim.key;
+    let mut db = world.ledger.acquire().await.unwrap();
+    pgtenant_ledger::rotate(&mut db, &key, &[Tier::Read], &actor()).await.unwrap();
+    let before = world.claim(&key).await.unwrap();
+    assert_eq!(rotate_cluster(&mut db, "default", Duration::from_secs(60), &actor()).await.unwrap(), 1);
+    let claim = world.claim(&key).await.unwrap();
+    assert_eq!((claim.rotate.len(), claim.due_at), (3, before.due_at), "all tiers, when it is its turn anyway");
+    assert!(claim.wished_at > before.wished_at, "what is under way does not answer it");
+}
+
+#[tokio::test]
+async fn what_is_to_be_replaced_later_is_written_down() {
+    let world = World::new().await;
+    let key = world.create("db").await.claim.key;
+    let work = one(&world, Uuid::new_v4()).await;
+    ended(&world, &work, Finished { waits: true, to_rotate: vec![Tier::Write], ..ready() }).await;
+    assert_eq!(world.claim(&key).await.unwrap().rotate, [Tier::Write]);
+}
+
+#[tokio::test]
+async fn a_removal_for_good_that_is_asked_for_late_is_not_lost() {
+    let world = World::new().await;
+    let key = world.create("db").await.claim.key;
+    let mut db = world.ledger.acquire().await.unwrap();
+    remove(&mut db, &key, Source::Api, None, &actor()).await.unwrap();
+    let work = one(&world, Uuid::new_v4()).await;
+    purge(&mut db, &key).await.unwrap();
+    let mut tx = world.begin().await;
+    let forgotten = pgtenant_ledger::forget(&mut tx, &work, "gone").await;
+    assert!(matches!(forgotten, Err(LedgerError::Fenced(_))), "{forgotten:?}");
+    tx.rollback().await.unwrap();
+    assert!(world.claim(&key).await.unwrap().purge, "and looked at once more");
+}
+
+#[tokio::test]
 async fn whoever_is_at_work_on_a_claim_finds_the_wish_afterwards() {
     let world = World::new().await;
     let key = world.create("db").await.claim.key;
@@ -60,7 +97,7 @@ async fn whoever_is_at_work_on_a_claim_finds_the_wish_afterwards() {
     assert_eq!(rotate_cluster(&mut db, "default", Duration::ZERO, &actor()).await.unwrap(), 1);
     ended(&world, &work, Finished { rotated: work.claim.rotate.clone(), ..ready() }).await;
     let claim = world.claim(&key).await.unwrap();
-    assert_eq!(claim.rotate, Tier::ALL);
+    assert_eq!(claim.rotate.len(), Tier::ALL.len());
     assert!(claim.due_at - Utc::now() < chrono::TimeDelta::seconds(3), "soon, and not at the next look");
 }
 

@@ -72,6 +72,7 @@ pub(crate) fn ready() -> Finished {
         credentials: BTreeMap::new(),
         rotated: Vec::new(),
         waits: false,
+        to_rotate: Vec::new(),
         events: Vec::new(),
     }
 }
