@@ -36,6 +36,9 @@ fn locations(claim: &Claim, stores: &Stores, one: &Wanted, errors: Option<&Store
         let failed = errors.and_then(|errors| errors.0.iter().find(|(at, _)| *at == index)).map(|(_, error)| error);
         let (state, message) = match (failed, found.map(|found| &found.held)) {
             (Some(error), _) if !holds(one, found) => (StoreState::Behind, Some(error.explain())),
+            (_, Some(Err(error))) if found.is_some_and(Found::is_foreign) => {
+                (StoreState::Behind, Some(error.explain()))
+            }
             (_, Some(Err(error))) if !one.stored => (StoreState::Unknown, Some(error.explain())),
             _ => (StoreState::Current, None),
         };

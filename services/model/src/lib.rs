@@ -2,6 +2,7 @@
 //!
 //! No I/O and no async: every other crate speaks in these words.
 
+mod aurora;
 mod claim;
 mod cluster;
 mod credential;
@@ -14,10 +15,11 @@ mod span;
 mod status;
 mod store;
 
+pub use aurora::{Acu, AuroraCreate, AuroraTopology};
 pub use claim::{ClaimPatch, ClaimSpec, InvalidField, Mode, Source};
 pub use cluster::{
-    Acu, AuroraCreate, AuroraTopology, AwsSecretRef, ClusterSpec, Endpoint, Environment, Limits, Provisioner,
-    SecretRef, SslMode, StreamingTopology, TlsSpec, Topology,
+    AwsSecretRef, ClusterSpec, Endpoint, Environment, Limits, Provisioner, SecretRef, SslMode, StreamingTopology,
+    TlsSpec, Topology,
 };
 pub use credential::{CA_KEY, CREDENTIAL_KEYS, Credential, CredentialTarget};
 pub use event::{Event, EventKind, Operation, OperationKind, OperationState};

@@ -118,8 +118,10 @@ impl StoreSpec {
     pub(crate) fn same_place(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::File(one), Self::File(other)) => one == other,
+            // One that names no region has the environment's, which may be the other's.
             (Self::AwsSecretsManager(one), Self::AwsSecretsManager(other)) => {
-                (&one.name, &one.region) == (&other.name, &other.region)
+                let unsaid = one.region.is_none() || other.region.is_none();
+                one.name == other.name && (unsaid || one.region == other.region)
             }
             (Self::Kubernetes(_) | Self::ExternalSecret(_), Self::Kubernetes(_) | Self::ExternalSecret(_)) => true,
             _ => false,

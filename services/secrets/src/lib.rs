@@ -16,6 +16,7 @@ mod findings;
 mod kubernetes;
 mod store;
 mod stores;
+mod text;
 
 pub use access::Access;
 pub use aws::{

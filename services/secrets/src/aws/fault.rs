@@ -6,9 +6,7 @@ use std::time::Duration;
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 
 use crate::Fault;
-
-/// The longest text of AWS that is passed on.
-const LONGEST: usize = 400;
+use crate::text::{chain, one_line};
 
 /// Amazon refused, or did not answer.
 ///
@@ -145,20 +143,3 @@ const KMS: &str = "let pgtenant use the store's `kmsKeyId` (kms:Decrypt, kms:Enc
 
 const CREDENTIALS: &str = "give pgtenant credentials by IRSA, EKS Pod Identity, a profile or AWS_ACCESS_KEY_ID and \
                            AWS_SECRET_ACCESS_KEY, and see that they have not expired";
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(LONGEST).collect()
-}
-
-fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        source = inner.source();
-    }
-    text
-}

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-/// The longest text of an admission webhook that is passed on.
-const LONGEST: usize = 300;
+use crate::text::{chain, one_line};
 
 /// Kubernetes refused, or did not answer.
 #[derive(Debug)]
@@ -47,7 +46,7 @@ impl KubernetesFault {
             Self::Silent(limit) => format!("the API server did not answer within {} s", limit.as_secs()),
             Self::Contended => "somebody else changes it all the time".to_owned(),
         };
-        text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(LONGEST).collect()
+        one_line(&text)
     }
 
     /// What a person can do about it.
@@ -64,17 +63,4 @@ impl KubernetesFault {
             _ => "nothing here; work goes on when the API server answers",
         }
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        source = inner.source();
-    }
-    text
 }
