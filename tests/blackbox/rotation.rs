@@ -340,6 +340,41 @@ async fn a_second_rotation_waits_until_everybody_has_read_the_first() {
 }
 
 #[tokio::test]
+async fn a_ledger_from_a_backup_takes_no_password_from_an_application() {
+    let plane = plane("rotateOverlap = \"1s\"\nrotateGrace = \"2s\"").await;
+    let (api, namespace) = (plane.api(), unique("behind"));
+    api.ready(&namespace, "db").await;
+    let known = format!("select credentials::text from claims where namespace = '{namespace}'");
+    let backup = rows(&plane.site.ledger, None, &known).await.remove(0);
+    rotated(&api, &plane.site, &namespace, "db").await;
+    let former = Credential::read(&plane.site.secrets, &namespace, "db", "read");
+    soon("the former login is locked", || async {
+        let state = rows(&plane.site.ledger, None, &known).await.remove(0);
+        if state.contains("formerSince") { Err(state) } else { Ok(()) }
+    })
+    .await;
+    let before = Credential::of(&plane.site.secrets, &namespace, "db");
+    assert_eq!(before[0], former);
+    let restore =
+        format!("update claims set credentials = '{backup}' where namespace = '{namespace}' returning name::text");
+    rows(&plane.site.ledger, None, &restore).await;
+    soon("the ledger knows again which login is in use", || async {
+        let state = rows(&plane.site.ledger, None, &known).await.remove(0);
+        let turned = state.matches("\"side\": \"b\"").count();
+        if turned == 3 { Ok(()) } else { Err(state) }
+    })
+    .await;
+    api.is_ready(&namespace, "db").await;
+    assert_eq!(Credential::of(&plane.site.secrets, &namespace, "db"), before, "no new password");
+    for credential in &before {
+        assert_eq!(try_sql(credential, "select 1").await, Ok(()), "{}", credential.username);
+    }
+    // From there on all goes its way.
+    rotated(&api, &plane.site, &namespace, "db").await;
+    works_for_an_application(&plane.site.secrets, &namespace, "db").await;
+}
+
+#[tokio::test]
 async fn passwords_that_are_too_old_are_replaced_by_themselves() {
     let plane = plane("rotateEvery = \"3s\"\nrotateOverlap = \"1s\"").await;
     let (api, namespace) = (plane.api(), unique("aged"));

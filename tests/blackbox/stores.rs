@@ -136,6 +136,30 @@ async fn a_store_that_is_out_of_order_is_named_and_delays_its_own_part_alone() {
 }
 
 #[tokio::test]
+async fn where_no_store_answers_each_is_named_and_nothing_is_concluded() {
+    let two = Two::new().await;
+    let (api, namespace) = (two.serve.api(), two.namespace.clone());
+    api.ready(&namespace, "db").await;
+    let before = two.in_site("db");
+    let aside = two.site.secrets.with_extension("aside");
+    two.break_other();
+    fs::rename(&two.site.secrets, &aside).unwrap();
+    fs::write(&two.site.secrets, "").unwrap();
+    let named = |db: &Value| {
+        let unknown = |store: &Value| store["state"] == "Unknown" && store["message"].is_string();
+        TIERS.iter().all(|tier| db["roles"][tier]["stores"].as_array().unwrap().iter().all(unknown))
+    };
+    let db = api.comes_to(&namespace, "db", "every store is named", named).await;
+    assert_eq!(db["state"], "Degraded", "{db}");
+    fs::remove_file(&two.site.secrets).unwrap();
+    fs::rename(&aside, &two.site.secrets).unwrap();
+    two.mend_other();
+    let db = api.is_ready(&namespace, "db").await;
+    assert_eq!(db["roles"]["write"]["stores"][0].get("state"), None, "{db}");
+    assert_eq!((two.in_site("db"), two.in_other("db")), (before.clone(), before), "no new password");
+}
+
+#[tokio::test]
 async fn a_claim_is_ready_when_every_store_has_it_and_not_before() {
     let two = Two::new().await;
     let (api, namespace) = (two.serve.api(), two.namespace.clone());

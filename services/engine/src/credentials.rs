@@ -161,7 +161,7 @@ fn choose(rules: Rules<'_>, tier: Tier, found: &Findings, lost: bool) -> Choice 
 
 /// Why there should be a new password.
 fn reason(rules: Rules<'_>, tier: Tier, known: &CredentialState, found: &Findings) -> Option<String> {
-    if rules.claim.rotate.contains(&tier) {
+    if rules.claim.asked().contains(&tier) {
         return Some("a new password was asked for".to_owned());
     }
     let tampered = found.each().iter().enumerate().find(|(index, store)| {
@@ -198,8 +198,9 @@ impl Wanted {
         let (turns, waits_until) = match choice {
             Choice::Turn { reason, begun, .. } => {
                 // Asked for while the former wish was under way: that comes next.
-                let again =
-                    begun.is_some_and(|at| rules.claim.rotate.contains(&target.tier) && rules.claim.wished_at > at);
+                let claim = rules.claim;
+                let later = begun.zip(claim.asked_at).is_some_and(|(begun, asked)| asked > begun);
+                let again = later && claim.asked().contains(&target.tier);
                 (Some(reason), again.then(|| rules.now + rules.spec.rotate_overlap.duration()))
             }
             Choice::Wait(_, until) => (None, Some(until)),
@@ -219,6 +220,24 @@ impl Wanted {
             turns,
             target,
         }
+    }
+
+    /// A credential of the other login that some store has, where it is about to get another password: a ledger that was restored
+    /// from a backup does not know of a rotation since then, nor which login is in use.
+    pub(crate) fn unknown_turn(&self) -> Option<&Credential> {
+        let (known, other) = (self.known.as_ref()?, self.login());
+        // The former one, where the ledger knows of it, may log in for a while, and is out of use all the same.
+        let unknown = known.former_since.is_none() && self.turns.is_some() && self.set && self.side != known.side;
+        unknown.then(|| self.found.credentials().find(|credential| credential.username == other)).flatten()
+    }
+
+    /// Goes on with [that](Self::unknown_turn) credential, which has logged in.
+    pub(crate) fn go_on_with(&mut self, rules: Rules<'_>, reach: &Reach, password: &SecretString) {
+        self.credential = Some(reach.credential(&self.target, self.side, password));
+        self.turns = Some("the stores have a newer one than the ledger".to_owned());
+        self.set = false;
+        let asked = rules.claim.asked().contains(&self.target.tier);
+        self.waits_until = asked.then(|| rules.now + rules.spec.rotate_overlap.duration());
     }
 
     /// The login that the credential is of.

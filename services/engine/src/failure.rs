@@ -148,9 +148,17 @@ impl Failure {
         self.step != "prove" && state == Some("28P01")
     }
 
+    /// What the stores said, where they are the cause.
+    pub(crate) fn stores(&self) -> Option<&StoreErrors> {
+        match &*self.cause {
+            Cause::Store(errors) => Some(errors),
+            _ => None,
+        }
+    }
+
     /// Whether a store did not answer: another replica may be able to reach it.
     pub(crate) fn cut_off(&self) -> bool {
-        matches!(&*self.cause, Cause::Store(errors) if errors.any(Fault::silent))
+        self.stores().is_some_and(|errors| errors.any(Fault::silent))
     }
 
     /// Whether another replica may have the claim by now, so that nothing is to be written about it.

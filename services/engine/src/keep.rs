@@ -1,24 +1,50 @@
 //! A claim's credentials in the stores: which are wanted, when they are written, and what the ledger is told before and after.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use chrono::Utc;
-use futures::future::try_join_all;
+use futures::future::join_all;
 use pgtenant_ledger::{CredentialState, note_credentials, within_deadline};
-use pgtenant_model::{CredentialTarget, Roles, Tier};
-use pgtenant_postgres::{Observed, Session, logged_in};
+use pgtenant_model::{Credential, CredentialTarget, Roles, Tier};
+use pgtenant_postgres::{Observed, Server, Session, logged_in};
 use pgtenant_secrets::{Fault, Removal, StoreErrors};
 
 use crate::credentials::{self, Reach, Rules, Wanted};
 use crate::failure::Failure;
 use crate::progress::Rotated;
 use crate::reconcile::Attempt;
-use crate::roles::roles;
+use crate::roles::{roles, unknown};
+
+/// How long a proof holds where a store tells without being read that nothing has changed: a password that was changed on the server
+/// is found when it has run out. Each costs a read of every secret.
+const PROOF: Duration = Duration::from_secs(24 * 3600);
 
 impl Attempt<'_> {
-    pub(crate) async fn wanted(&self, reach: &Reach) -> Result<Vec<Wanted>, Failure> {
-        let rules = self.rules(!self.work.urgent);
-        try_join_all(Tier::ALL.map(|tier| credentials::wanted(rules, tier, reach, &self.cluster.stores))).await
+    pub(crate) async fn wanted(&self, server: &Server, reach: &Reach) -> Result<Vec<Wanted>, Failure> {
+        let rules = self.rules(self.is_idle());
+        let tiers = Tier::ALL.map(|tier| async move {
+            let mut one = credentials::wanted(rules, tier, reach, &self.cluster.stores).await?;
+            if let Some(Credential { database, username, password, .. }) = one.unknown_turn().cloned()
+                && server.prove(&database, &username, &password).await.is_ok()
+            {
+                one.go_on_with(rules, reach, &password);
+            }
+            Ok(one)
+        });
+        let found = join_all(tiers).await;
+        let failed: Vec<_> = found.iter().filter_map(|one: &Result<_, Failure>| one.as_ref().err()?.stores()).collect();
+        if !failed.is_empty() {
+            self.progress().roles = unknown(self.claim(), failed.into_iter());
+        }
+        found.into_iter().collect()
+    }
+
+    /// Nobody waits for anything of its credentials, and they were proven lately.
+    fn is_idle(&self) -> bool {
+        let claim = self.claim();
+        let settled = claim.observed_generation == claim.generation && claim.asked().is_empty();
+        settled && claim.proven_at.is_some_and(|at| Utc::now() < at + PROOF)
     }
 
     fn rules(&self, idle: bool) -> Rules<'_> {

@@ -47,7 +47,7 @@ pub(crate) fn succeeded(
     let news = beyond.filter(|text| !said(claim, "Database", text));
     events.extend(news.map(|text| (EventKind::Failed, format!("{}: {text}", claim.key), json!({"step": "plan"}))));
     let (waiting, until) = done.waits.unzip();
-    let rotated = claim.rotate.iter().filter(|tier| waiting.as_ref().is_none_or(|waiting| !waiting.contains(tier)));
+    let rotated = claim.asked().iter().filter(|tier| waiting.as_ref().is_none_or(|waiting| !waiting.contains(tier)));
     let rotated = rotated.copied().collect();
     let message = until.map(|until| {
         let until = until.to_rfc3339_opts(SecondsFormat::Secs, true);
@@ -55,7 +55,6 @@ pub(crate) fn succeeded(
     });
     let interval = if done.more { Duration::ZERO } else { settings.look_interval };
     let usual = interval.mul_f64(rand::rng().random_range(0.9..1.1));
-    let sooner = done.next.map(|next| (next - now).to_std().unwrap_or_default());
     Finished {
         state,
         conditions,
@@ -64,7 +63,9 @@ pub(crate) fn succeeded(
         waits: message.is_some(),
         to_rotate: waiting.unwrap_or_default(),
         message: message.or_else(|| Some("done".to_owned())),
-        next: sooner.map_or(usual, |sooner| sooner.min(usual)),
+        next: usual,
+        keep: done.next.map(|next| (next - now).to_std().unwrap_or_default()),
+        proven: done.proven.then_some(true),
         endpoint: Some(done.endpoint),
         roles: Some(done.roles),
         credentials: done.credentials,
@@ -169,6 +170,8 @@ pub(crate) fn failed(work: &Work, failure: &Failure, progress: Progress, now: Da
         step: Some(failure.step),
         message: Some(message),
         next,
+        keep: None,
+        proven: (failure.part() == "Credentials").then_some(false),
         endpoint: None,
         roles: progress.roles,
         credentials: progress.credentials.unwrap_or_else(|| claim.credentials.clone()),

@@ -46,8 +46,10 @@ pub(crate) struct Done {
     pub(crate) credentials: BTreeMap<Tier, CredentialState>,
     /// Tiers whose wished-for rotation has to wait, and until when.
     pub(crate) waits: Option<(Vec<Tier>, DateTime<Utc>)>,
-    /// When there is something to do again, if nothing else happens.
+    /// When the credentials need work again, if nothing else happens.
     pub(crate) next: Option<DateTime<Utc>>,
+    /// Every tier has logged in with what the stores have.
+    pub(crate) proven: bool,
     /// The look listed only a part of what is to be done.
     pub(crate) more: bool,
 }
@@ -103,7 +105,7 @@ impl<'a> Attempt<'a> {
 
     async fn provide_on(&self, server: &Server) -> Result<Done, Failure> {
         let reach = self.cluster.reach(server).await.map_err(Failure::at("observe"))?;
-        let mut wanted = self.wanted(&reach).await?;
+        let mut wanted = self.wanted(server, &reach).await?;
         let mut round = self.round(server, &reach, &mut wanted).await?;
         if round.partial {
             // From outside all is right now, so this one sees what is inside.
@@ -326,6 +328,7 @@ impl<'a> Attempt<'a> {
         let (tiers, until): (Vec<_>, Vec<_>) = waiting.unzip();
         let waits = until.into_iter().max().map(|until| (tiers, until));
         let next = wanted.iter().filter_map(|one| one.next(spec, now)).min();
+        let proven = wanted.iter().all(|one| one.credential.is_some());
         let roles = roles(self.claim(), &self.cluster.stores, &wanted, &credentials, None);
         let mut errors = Vec::new();
         for one in wanted {
@@ -339,7 +342,7 @@ impl<'a> Attempt<'a> {
             (progress.credentials, progress.roles) = (Some(credentials), Some(roles));
             return Err(Failure::at("store")(StoreErrors(errors)));
         }
-        Ok(Done { beyond, endpoint, roles, credentials, waits, next, more: more || partial })
+        Ok(Done { beyond, endpoint, roles, credentials, waits, next, proven, more: more || partial })
     }
 
     pub(crate) fn progress(&self) -> MutexGuard<'_, Progress> {

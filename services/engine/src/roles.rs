@@ -29,6 +29,21 @@ pub(crate) fn roles(
     Roles { read: status(Tier::Read), write: status(Tier::Write), admin: status(Tier::Admin) }
 }
 
+/// The roles as they were, and that nobody knows what the stores that gave `errors` have.
+pub(crate) fn unknown<'a>(claim: &Claim, errors: impl Iterator<Item = &'a StoreErrors>) -> Option<Roles> {
+    let mut roles = claim.roles.clone()?;
+    for (_, error) in errors.flat_map(|errors| &errors.0) {
+        for tier in Tier::ALL {
+            let stores = roles.of_mut(tier).stores.iter_mut();
+            let same = |one: &&mut StoreLocation| one.store == error.store && one.location == error.location;
+            stores.filter(same).filter(|one| one.state != StoreState::Pending).for_each(|one| {
+                (one.state, one.message) = (StoreState::Unknown, Some(error.explain()));
+            });
+        }
+    }
+    Some(roles)
+}
+
 fn locations(claim: &Claim, stores: &Stores, one: &Wanted, errors: Option<&StoreErrors>) -> Vec<StoreLocation> {
     let mut list = Vec::new();
     for (index, (store, location)) in stores.locations(&one.target).enumerate() {

@@ -83,8 +83,16 @@ pub struct Claim {
     pub adopt: bool,
     /// Whether its removal is for good: stores that keep what was removed for a while do not.
     pub purge: bool,
-    /// Tiers that need a new password.
+    /// Tiers for which somebody asked for a new password.
     pub rotate: Vec<Tier>,
+    /// Their turn, where it is still to come.
+    pub rotate_at: Option<DateTime<Utc>>,
+    /// When somebody last asked for one.
+    pub asked_at: Option<DateTime<Utc>>,
+    /// When its credentials need work that is not to wait for a look.
+    pub keep_at: Option<DateTime<Utc>>,
+    /// When every tier last logged in with what the stores have, if nothing since then speaks against it.
+    pub proven_at: Option<DateTime<Utc>>,
     /// Grows with every change of what is wished.
     pub generation: i64,
     /// The generation that was last made true.
@@ -127,6 +135,10 @@ pub(crate) struct ClaimRow {
     adopt: bool,
     purge: bool,
     rotate: Vec<String>,
+    rotate_at: Option<DateTime<Utc>>,
+    asked_at: Option<DateTime<Utc>>,
+    keep_at: Option<DateTime<Utc>>,
+    proven_at: Option<DateTime<Utc>>,
     generation: i64,
     observed_generation: i64,
     state: String,
@@ -144,7 +156,7 @@ pub(crate) struct ClaimRow {
 macro_rules! claim_columns {
     () => {
         "id, namespace, name, cluster, source, source_ref, source_generation, mode, schemas, extensions, \
-         connection_limit, wish, released, adopt, purge, rotate, generation, observed_generation, state, conditions, \
+         connection_limit, wish, released, adopt, purge, rotate, rotate_at, asked_at, keep_at, proven_at, generation, observed_generation, state, conditions, \
          endpoint, roles, credentials, created_at, wished_at, due_at, attempts"
     };
 }
@@ -176,6 +188,10 @@ impl TryFrom<ClaimRow> for Claim {
             adopt: row.adopt,
             purge: row.purge,
             rotate,
+            rotate_at: row.rotate_at,
+            asked_at: row.asked_at,
+            keep_at: row.keep_at,
+            proven_at: row.proven_at,
             generation: row.generation,
             observed_generation: row.observed_generation,
             state: from_json_name("state", row.state)?,
@@ -192,6 +208,17 @@ impl TryFrom<ClaimRow> for Claim {
 }
 
 impl Claim {
+    /// Tiers for which somebody asked for a new password, and whose turn it is.
+    #[must_use]
+    pub fn asked(&self) -> &[Tier] {
+        if self.rotate_at.is_none() { &self.rotate } else { &[] }
+    }
+
+    /// When it is looked at next, for whatever reason.
+    fn next_look_at(&self) -> DateTime<Utc> {
+        [self.rotate_at, self.keep_at].into_iter().flatten().fold(self.due_at, DateTime::min)
+    }
+
     /// The claim as REST shows it.
     #[must_use]
     pub fn database(&self) -> Database {
@@ -223,7 +250,7 @@ impl Claim {
                 admin: role(Tier::Admin),
             }),
             created_at: self.created_at,
-            next_look_at: (self.wish != Wish::Retained).then_some(self.due_at),
+            next_look_at: (self.wish != Wish::Retained).then(|| self.next_look_at()),
         }
     }
 }

@@ -25,7 +25,8 @@ pub async fn rotate(db: &mut PgConnection, key: &ClaimKey, tiers: &[Tier], actor
     let before = claim.clone();
     let row: ClaimRow = sqlx::query_as(concat!(
         "update claims set rotate = (select array_agg(distinct tier) from unnest(rotate || $2) tier),
-                generation = generation + 1, urgent = true, due_at = now(), attempts = 0, wished_at = now()
+                rotate_at = null, asked_at = now(), generation = generation + 1, urgent = true, due_at = now(), attempts = 0,
+                wished_at = now()
          where id = $1 returning ",
         claim_columns!()
     ))
@@ -56,13 +57,12 @@ pub async fn rotate_cluster(
     pace: Duration,
     actor: &Actor,
 ) -> Result<u64, LedgerError> {
-    // What is under way or waits for another wish keeps its time; who is at work on one of them finds it due again.
     let done = sqlx::query(
         "with asked as (
              select id as asked_id, row_number() over (order by namespace, name) - 1 as place from claims
              where cluster = $1 and wish = 'present' and not rotate @> $2)
-         update claims set rotate = $2, urgent = true, wished_at = now(), woken = coalesce(lease_until > now(), false),
-                due_at = case when urgent then due_at else now() + place * $3 * interval '1 second' end
+         update claims set rotate = $2, asked_at = now(),
+                rotate_at = case when rotate = '{}' or rotate_at is not null then now() + place * $3 * interval '1 second' end
          from asked where id = asked_id",
     )
     .bind(cluster)

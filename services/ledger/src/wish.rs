@@ -295,7 +295,7 @@ async fn set_wish(db: &mut PgConnection, claim: Claim, wish: Wish, released: boo
         Wish::Absent => DatabaseState::Deleting,
     };
     let row: ClaimRow = sqlx::query_as(concat!(
-        "update claims set wish = $2, released = $3, state = $4, generation = generation + 1,
+        "update claims set wish = $2, released = $3, state = $4, generation = generation + 1, rotate = '{}', rotate_at = null,
                 observed_generation = case when $2 = 'retained' then generation + 1 else observed_generation end,
                 urgent = true, due_at = now(), attempts = 0, wished_at = now()
          where id = $1 returning ",

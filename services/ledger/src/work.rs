@@ -42,30 +42,48 @@ pub struct Take {
     pub head_start: Duration,
 }
 
+/// A turn that has come is given up for a wish: who dies with it leaves a claim that is due.
+macro_rules! take_where {
+    ($due:literal, $order:literal) => {
+        concat!(
+            "with due as (
+                 select id as due_id from claims
+                 where cluster = $1 and wish <> 'retained' and (lease_until is null or lease_until < now()) and ",
+            $due,
+            " order by attempts > 0, ",
+            $order,
+            " limit $2 for update skip locked)
+             update claims set lease_holder = $3, lease_until = now() + $4 * interval '1 second', fence = fence + 1,
+                    woken = false, state = case state when 'Pending' then 'Provisioning' else state end,
+                    urgent = urgent or coalesce(rotate_at <= now(), false),
+                    due_at = case when rotate_at <= now() then now() else due_at end,
+                    rotate_at = case when rotate_at > now() then rotate_at end
+             from due where id = due_id returning fence, urgent, ",
+            claim_columns!()
+        )
+    };
+}
+
 /// Takes claims of `cluster` that are due and that nobody holds; those that have failed before come last.
 ///
 /// # Errors
 /// The ledger did not answer.
 pub async fn take(db: &mut PgConnection, cluster: &str, take: Take) -> Result<Vec<Work>> {
-    let rows = sqlx::query(concat!(
-        "with due as (
-             select id as due_id from claims
-             where cluster = $1 and wish <> 'retained' and urgent = $2 and due_at <= now() - $6 * interval '1 second'
-               and (lease_until is null or lease_until < now())
-             order by attempts > 0, due_at limit $3 for update skip locked)
-         update claims set lease_holder = $4, lease_until = now() + $5 * interval '1 second', fence = fence + 1, woken = false,
-                state = case state when 'Pending' then 'Provisioning' else state end
-         from due where id = due_id returning fence, urgent, ",
-        claim_columns!()
-    ))
-    .bind(cluster)
-    .bind(take.urgent)
-    .bind(take.limit)
-    .bind(take.holder)
-    .bind(take.lease.as_secs_f64())
-    .bind(take.head_start.as_secs_f64())
-    .fetch_all(db)
-    .await?;
+    // Whoever waits for a claim goes before work that nobody waits for.
+    const URGENT: &str = take_where!(
+        "(urgent and due_at <= now() - $5 * interval '1 second'
+          or least(rotate_at, keep_at) <= now() - $5 * interval '1 second')",
+        "not urgent, least(due_at, rotate_at, keep_at)"
+    );
+    const LOOKS: &str = take_where!("not urgent and due_at <= now() - $5 * interval '1 second'", "due_at");
+    let rows = sqlx::query(if take.urgent { URGENT } else { LOOKS })
+        .bind(cluster)
+        .bind(take.limit)
+        .bind(take.holder)
+        .bind(take.lease.as_secs_f64())
+        .bind(take.head_start.as_secs_f64())
+        .fetch_all(db)
+        .await?;
     Ok(rows
         .iter()
         .filter_map(|row| work_of(row).map_err(|error| tracing::error!(error = ?error, "a claim is skipped")).ok())
@@ -84,8 +102,13 @@ fn work_of(row: &PgRow) -> Result<Work> {
 /// The ledger did not answer.
 pub async fn next_due(db: &mut PgConnection, cluster: &str) -> Result<(Option<Duration>, Option<Duration>)> {
     let (urgent, look): (Option<f64>, Option<f64>) = sqlx::query_as(
-        "select extract(epoch from (select min(greatest(due_at, lease_until)) from claims
-                    where cluster = $1 and urgent and wish <> 'retained') - now())::float8,
+        "select extract(epoch from least(
+                    (select min(greatest(due_at, lease_until)) from claims
+                     where cluster = $1 and urgent and wish <> 'retained'),
+                    (select least(rotate_at, keep_at) from claims
+                     where cluster = $1 and least(rotate_at, keep_at) is not null and wish <> 'retained'
+                       and (lease_until is null or lease_until < now())
+                     order by least(rotate_at, keep_at) limit 1)) - now())::float8,
                 extract(epoch from (select due_at from claims
                     where cluster = $1 and not urgent and wish <> 'retained'
                       and (lease_until is null or lease_until < now())
@@ -105,7 +128,8 @@ pub async fn next_due(db: &mut PgConnection, cluster: &str) -> Result<(Option<Du
 pub async fn queue_length(db: &mut PgConnection) -> Result<i64> {
     Ok(sqlx::query_scalar(
         "select count(*) from claims
-         where urgent and wish <> 'retained' and due_at <= now() and (lease_until is null or lease_until < now())",
+         where (urgent and due_at <= now() or rotate_at <= now()) and wish <> 'retained'
+           and (lease_until is null or lease_until < now())",
     )
     .fetch_one(db)
     .await?)
@@ -145,6 +169,10 @@ pub struct Finished {
     pub message: Option<String>,
     /// When to look next.
     pub next: Duration,
+    /// When the credentials need work that is not to wait for a look.
+    pub keep: Option<Duration>,
+    /// Whether every tier has logged in with what the stores have; none: nobody has tried.
+    pub proven: Option<bool>,
     /// Where tenants connect.
     pub endpoint: Option<Endpoint>,
     /// The roles.
@@ -180,7 +208,8 @@ pub async fn finish(db: &mut PgConnection, work: &Work, finished: &Finished) -> 
                        where generation <> $3 or tier <> all($11)),
              state = case when generation = $3 then $9 else state end,
              adopt = case when $8 and generation = $3 then false else adopt end,
-             looked_at = now(), woken = false,
+             looked_at = now(), woken = false, keep_at = now() + $16 * interval '1 second',
+             proven_at = case when $17 then now() when $17 is null then proven_at end,
              urgent = case when generation = $3 and not woken then not $8 or $14 else true end,
              attempts = case when $8 then 0 else attempts + 1 end,
              due_at = case when generation <> $3 then now()
@@ -204,6 +233,8 @@ pub async fn finish(db: &mut PgConnection, work: &Work, finished: &Finished) -> 
     .bind(BREATHER.as_secs_f64())
     .bind(finished.waits)
     .bind(finished.to_rotate.iter().map(|tier| tier.as_str()).collect::<Vec<_>>())
+    .bind(finished.keep.map(|keep| keep.as_secs_f64()))
+    .bind(finished.proven)
     .execute(&mut *db)
     .await?;
     fenced_unless(done.rows_affected(), work)?;
@@ -251,14 +282,14 @@ pub async fn forget(db: &mut PgConnection, work: &Work, message: &str) -> Result
     append_all(db, &work.claim, &[event]).await
 }
 
-/// Looks at every claim of a cluster within `spread` from now, as after a change of the primary. Claims that wait for
-/// a retry are due at once.
+/// Looks at every claim of a cluster within `spread` from now, and proves what its stores have, as after a change of the primary:
+/// one that was behind does not have the last passwords. Claims that wait for a retry are due at once.
 ///
 /// # Errors
 /// The ledger did not answer.
 pub async fn look_soon(db: &mut PgConnection, cluster: &str, spread: Duration) -> Result<u64> {
     let done = sqlx::query(
-        "update claims set due_at = least(due_at, now() + case when urgent then 0 else random() end * $2
+        "update claims set proven_at = null, due_at = least(due_at, now() + case when urgent then 0 else random() end * $2
                                                      * interval '1 second')
          where cluster = $1 and wish <> 'retained'",
     )

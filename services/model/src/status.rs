@@ -177,6 +177,15 @@ impl Roles {
             Tier::Admin => &self.admin,
         }
     }
+
+    /// As [`of`](Self::of), to be changed.
+    pub fn of_mut(&mut self, tier: Tier) -> &mut RoleStatus {
+        match tier {
+            Tier::Read => &mut self.read,
+            Tier::Write => &mut self.write,
+            Tier::Admin => &mut self.admin,
+        }
+    }
 }
 
 /// A claim and what became of it.

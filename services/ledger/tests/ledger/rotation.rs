@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use chrono::Utc;
 use pgtenant_ledger::{
-    CredentialState, Finished, LedgerError, NextPassword, Rotating, Take, Work, finish, note_credentials, purge,
-    release, remove, rotate_cluster, rotating, take,
+    CredentialState, Finished, LedgerError, NextPassword, Rotating, Take, Work, finish, look_soon, next_due,
+    note_credentials, purge, release, remove, rotate_cluster, rotating, take,
 };
 use pgtenant_model::{Side, Source, Tier};
 use uuid::Uuid;
@@ -45,10 +45,74 @@ async fn a_whole_cluster_is_asked_for_one_claim_after_the_other() {
     let work = one(&world, Uuid::new_v4()).await;
     assert_eq!((&work.claim.key, work.claim.rotate.as_slice()), (&keys[0], &Tier::ALL[..]), "the first one now");
     assert!(world.take(Uuid::new_v4(), 9, LEASE).await.is_empty(), "the next one in a minute");
-    ended(&world, &work, Finished { done: false, ..ready() }).await;
+    ended(&world, &work, Finished { done: false, next: Duration::from_secs(3600), ..ready() }).await;
     assert_eq!(rotating(&mut db, "default").await.unwrap(), Rotating { left: 3, failing: 1 });
-    let due = world.claim(&keys[2]).await.unwrap().due_at - Utc::now();
-    assert!((100..=120).contains(&due.num_seconds()), "{due}");
+    let last = world.claim(&keys[2]).await.unwrap();
+    let turn = last.rotate_at.unwrap() - Utc::now();
+    assert!((100..=120).contains(&turn.num_seconds()), "{turn}");
+    assert!(last.asked().is_empty(), "a look before its turn replaces nothing");
+
+    // A failover asks for a look at once, which is no turn.
+    look_soon(&mut db, "default", Duration::ZERO).await.unwrap();
+    let looks = Take { holder: Uuid::new_v4(), limit: 9, urgent: false, lease: LEASE, head_start: Duration::ZERO };
+    let looked = take(&mut db, "default", looks).await.unwrap();
+    assert_eq!(looked.iter().map(|work| &work.claim.key).collect::<Vec<_>>(), [&keys[1], &keys[2]]);
+    for work in looked {
+        assert!(work.claim.asked().is_empty());
+        ended(&world, &work, ready()).await;
+    }
+    assert_eq!(rotating(&mut db, "default").await.unwrap().left, 3);
+    sqlx::query("update claims set rotate_at = now() where rotate_at is not null").execute(&mut *db).await.unwrap();
+    let [second, third] = <[Work; 2]>::try_from(world.take(Uuid::new_v4(), 2, LEASE).await).unwrap();
+    assert_eq!((second.claim.asked().len(), second.urgent), (Tier::ALL.len(), true));
+    // Whoever dies with it leaves a claim that is due.
+    sqlx::query("update claims set lease_until = now() - interval '1 second' where id = $1")
+        .bind(third.claim.id)
+        .execute(&mut *db)
+        .await
+        .unwrap();
+    assert_eq!(one(&world, Uuid::new_v4()).await.claim.asked().len(), Tier::ALL.len());
+}
+
+#[tokio::test]
+async fn work_on_credentials_does_not_wait_for_a_look() {
+    let world = World::new().await;
+    let key = world.create("db").await.claim.key;
+    let work = one(&world, Uuid::new_v4()).await;
+    ended(&world, &work, Finished { keep: Some(Duration::ZERO), proven: Some(true), ..ready() }).await;
+    assert!(world.claim(&key).await.unwrap().proven_at.is_some());
+    let mut db = world.ledger.acquire().await.unwrap();
+    let (wait, _) = next_due(&mut db, "default").await.unwrap();
+    assert_eq!(wait, Some(Duration::ZERO));
+    let work = one(&world, Uuid::new_v4()).await;
+    assert!(!work.urgent, "nobody waits for it");
+    // A try that failed is tried again at its own time.
+    let failed = Finished { done: false, next: Duration::from_secs(60), proven: Some(false), ..ready() };
+    ended(&world, &work, failed).await;
+    assert!(world.take(Uuid::new_v4(), 9, LEASE).await.is_empty());
+    assert_eq!(world.claim(&key).await.unwrap().proven_at, None);
+}
+
+#[tokio::test]
+async fn after_a_failover_what_was_proven_is_to_be_proven_again() {
+    let world = World::new().await;
+    let key = world.create("db").await.claim.key;
+    let work = one(&world, Uuid::new_v4()).await;
+    ended(&world, &work, Finished { proven: Some(true), ..ready() }).await;
+    let mut db = world.ledger.acquire().await.unwrap();
+    look_soon(&mut db, "default", Duration::ZERO).await.unwrap();
+    assert_eq!(world.claim(&key).await.unwrap().proven_at, None);
+}
+
+#[tokio::test]
+async fn what_is_kept_asks_for_no_new_password() {
+    let world = World::new().await;
+    let key = world.create("db").await.claim.key;
+    let mut db = world.ledger.acquire().await.unwrap();
+    rotate_cluster(&mut db, "default", Duration::from_secs(60), &actor()).await.unwrap();
+    release(&mut db, &key, None, &actor()).await.unwrap();
+    let kept = world.claim(&key).await.unwrap();
+    assert_eq!((kept.rotate.as_slice(), kept.rotate_at), (&[][..], None), "it is taken back with the passwords it has");
 }
 
 #[tokio::test]
@@ -60,8 +124,9 @@ async fn a_wish_for_one_tier_is_no_reason_to_pass_a_claim_over() {
     let before = world.claim(&key).await.unwrap();
     assert_eq!(rotate_cluster(&mut db, "default", Duration::from_secs(60), &actor()).await.unwrap(), 1);
     let claim = world.claim(&key).await.unwrap();
-    assert_eq!((claim.rotate.len(), claim.due_at), (3, before.due_at), "all tiers, when it is its turn anyway");
-    assert!(claim.wished_at > before.wished_at, "what is under way does not answer it");
+    assert_eq!((claim.rotate_at, claim.due_at), (None, before.due_at), "when it is its turn anyway");
+    assert_eq!(claim.asked().len(), 3, "all tiers");
+    assert!(claim.asked_at > before.asked_at, "what is under way does not answer it");
 }
 
 #[tokio::test]
@@ -91,14 +156,13 @@ async fn a_removal_for_good_that_is_asked_for_late_is_not_lost() {
 #[tokio::test]
 async fn whoever_is_at_work_on_a_claim_finds_the_wish_afterwards() {
     let world = World::new().await;
-    let key = world.create("db").await.claim.key;
+    world.create("db").await;
     let work = one(&world, Uuid::new_v4()).await;
     let mut db = world.ledger.acquire().await.unwrap();
     assert_eq!(rotate_cluster(&mut db, "default", Duration::ZERO, &actor()).await.unwrap(), 1);
     ended(&world, &work, Finished { rotated: work.claim.rotate.clone(), ..ready() }).await;
-    let claim = world.claim(&key).await.unwrap();
-    assert_eq!(claim.rotate.len(), Tier::ALL.len());
-    assert!(claim.due_at - Utc::now() < chrono::TimeDelta::seconds(3), "soon, and not at the next look");
+    let again = one(&world, Uuid::new_v4()).await;
+    assert_eq!(again.claim.asked().len(), Tier::ALL.len(), "at once, and not at the next look");
 }
 
 #[tokio::test]

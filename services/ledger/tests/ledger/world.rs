@@ -73,6 +73,8 @@ pub(crate) fn ready() -> Finished {
         rotated: Vec::new(),
         waits: false,
         to_rotate: Vec::new(),
+        keep: None,
+        proven: None,
         events: Vec::new(),
     }
 }
