@@ -9,3 +9,6 @@ alter table claims add column proven_at timestamptz;
 
 create index claims_turn on claims (cluster, least(rotate_at, keep_at))
     where least(rotate_at, keep_at) is not null and wish <> 'retained';
+
+-- When somebody asked for another password of the control plane's own login.
+alter table clusters add column login_asked_at timestamptz;

@@ -35,7 +35,8 @@ pub use state::{ApiParts, ApiSettings, ApiState, Check, PlanError, Planner, Read
 use document::Document;
 use problem::{NO_SUCH_ROUTE, Problem};
 use routes::{
-    apps, audit, clusters, credentials, databases, events as stream, health, operations, plan, takeover, tokens,
+    apps, audit, clusters, credentials, databases, events as stream, health, operations, plan, rotation, takeover,
+    tokens,
 };
 
 /// Every path, with all limits around it. [`serve`] serves it on a socket.
@@ -91,8 +92,9 @@ fn versioned() -> OpenApiRouter<ApiState> {
         .routes(routes!(clusters::read))
         .routes(routes!(clusters::topology))
         .routes(routes!(clusters::preflight))
-        .routes(routes!(clusters::rotate))
-        .routes(routes!(clusters::rotation))
+        .routes(routes!(rotation::rotate))
+        .routes(routes!(rotation::read))
+        .routes(routes!(rotation::rotate_provisioner))
         .routes(routes!(operations::read))
         .routes(routes!(stream::stream))
         .routes(routes!(audit::list))

@@ -9,6 +9,7 @@ pub(crate) mod events;
 pub(crate) mod health;
 pub(crate) mod operations;
 pub(crate) mod plan;
+pub(crate) mod rotation;
 pub(crate) mod takeover;
 pub(crate) mod tokens;
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use pgtenant_ledger as ledger;
 use pgtenant_ledger::{
     AppsProblem, AuditEntry, Claim, ClaimFilter, Cluster, LedgerError, NewToken, PgConnection, Refused, Rotating,
@@ -149,6 +150,11 @@ pub(crate) async fn rotate_cluster(
     pace: Duration,
 ) -> Result<u64> {
     Ok(ledger::rotate_cluster(db, cluster, pace, may.actor()).await?)
+}
+
+/// Asks for another password of the control plane's own login; says when.
+pub(crate) async fn ask_for_login(db: &mut PgConnection, may: &Platform, cluster: &str) -> Result<DateTime<Utc>> {
+    Ok(ledger::ask_for_login(db, cluster, may.actor()).await?)
 }
 
 pub(crate) async fn rotating(db: &mut PgConnection, _may: &Platform, cluster: &str) -> Result<Rotating> {

@@ -127,7 +127,8 @@ impl Cluster {
             None => {
                 // Whether the rest can be done is known before anything is made.
                 self.master(work).await?;
-                let made = AwsLogin::made(LOGINS[0], generate_password(&mut rand::rng()));
+                let password = || generate_password(&mut rand::rng());
+                let made = AwsLogin::made(LOGINS[0], password(), (LOGINS[1], password()));
                 match self.access.make_aws(secret, &made).await? {
                     true => made,
                     false => self.access.read_aws(secret).await?.ok_or_else(missing)?,
@@ -139,15 +140,24 @@ impl Cluster {
         Ok(login)
     }
 
+    /// Sets the passwords of the logins to those of the secret, with the master login.
+    pub(crate) async fn attach_again(&self, login: &AwsLogin) -> Result<(), Cause> {
+        let Some(work) = self.aurora() else { return Ok(()) };
+        let ca = self.authorities().await?;
+        self.attach(work, login, ca.as_deref()).await
+    }
+
     /// Makes the group and the logins.
     async fn attach(&self, work: &AuroraWork, login: &AwsLogin, ca: Option<&str>) -> Result<(), Cause> {
         let master = self.master(work).await?;
         let server = self.endpoint_as(work, &master, ca)?;
         let ours = work.aurora.last().is_some_and(|cluster| cluster.is_made_by_pgtenant());
         let verifier = |name: &str| {
-            let password = generate_password(&mut rand::rng());
-            let password = if name == login.username { &login.password } else { &password };
-            (name.to_owned(), Verifier::of(password))
+            let idle = login.idle().filter(|idle| idle.username == name);
+            let known = idle.and_then(|idle| idle.next.or(idle.password)).cloned();
+            let password = if name == login.username { Some(login.password.clone()) } else { known };
+            let password = password.unwrap_or_else(|| generate_password(&mut rand::rng()));
+            (name.to_owned(), Verifier::of(&password))
         };
         let logins = LOGINS.map(verifier).to_vec();
         bootstrap(&server, &Bootstrap { group: GROUP.to_owned(), logins, close_to_public: ours }).await?;

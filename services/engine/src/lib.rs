@@ -16,6 +16,7 @@ mod login;
 mod outcome;
 mod planner;
 mod progress;
+mod provisioner;
 mod reconcile;
 mod roles;
 mod roster;

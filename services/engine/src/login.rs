@@ -29,7 +29,8 @@ impl Login {
 impl Cluster {
     /// Reads both. Where the login is to be in AWS and is not, and the cluster is Aurora, the login is made.
     pub(crate) async fn login(&self) -> Result<Login, Cause> {
-        let Provisioner { username, password_file, secret_ref, aws_secret, database: _ } = &self.spec.provisioner;
+        let Provisioner { username, password_file, secret_ref, aws_secret, rotate_every: _, database: _ } =
+            &self.spec.provisioner;
         let ca = self.authorities().await?;
         let (given, password) = match (password_file, secret_ref, aws_secret) {
             (Some(path), _, _) => (None, read_password(path)?),
@@ -55,7 +56,7 @@ impl Cluster {
     }
 
     /// PEM; none: the machine's own.
-    async fn authorities(&self) -> Result<Option<String>, Cause> {
+    pub(crate) async fn authorities(&self) -> Result<Option<String>, Cause> {
         let TlsSpec { sslmode: _, ca_file, ca_secret_ref } = &self.spec.tls;
         Ok(match (ca_file, ca_secret_ref, self.aurora()) {
             (Some(path), _, _) => Some(read_text(path)?),

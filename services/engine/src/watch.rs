@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use pgtenant_ledger::{
-    ClaimFilter, Ledger, LedgerError, NewEvent, append_event, claims, cluster, look_soon, set_cluster_status,
+    ClaimFilter, Ledger, LedgerError, NewEvent, append_event, claims, cluster, look_soon, retry_now, set_cluster_status,
 };
-use pgtenant_model::{ClaimKey, ClusterStatus, EventKind, InvalidField, MemberRole};
+use pgtenant_model::{ClaimKey, ClusterStatus, EventKind, InvalidField, MemberRole, ProvisionerStatus};
 use pgtenant_postgres::{Session, claims_on_cluster, drop_half_made, drop_roles_put_aside, half_made, preflight};
 use rand::RngExt as _;
 use serde_json::json;
@@ -52,6 +53,10 @@ struct Memory {
     told: Option<(Told, Instant)>,
     /// The identity of the cluster that was there, once the ledger was asked for it.
     identity: Option<Option<String>>,
+    /// When the own logins were last kept, and when somebody had asked for another password by then.
+    login_kept: Option<(Instant, Option<DateTime<Utc>>)>,
+    login_problem: Option<InvalidField>,
+    provisioner: Option<ProvisionerStatus>,
     /// Half-made databases that nobody claimed at the last inspection.
     orphans: Vec<String>,
 }
@@ -92,6 +97,7 @@ impl Watch<'_> {
             status.problem = unmade.or(status.problem);
         }
         self.ask_rds(memory).await;
+        self.keep_own_login(memory).await;
         let due = memory.inspected.is_none_or(|at| at.elapsed() > INSPECTION);
         if status.primary.is_some() && due && !self.cluster.sleeps() {
             match self.inspect(memory).await {
@@ -107,6 +113,8 @@ impl Watch<'_> {
             }
         }
         status.preflight.clone_from(&memory.preflight);
+        status.preflight.extend(memory.login_problem.clone());
+        status.provisioner.clone_from(&memory.provisioner);
         if let Some((told, _)) = &memory.told {
             status.preflight.extend(told.preflight.iter().cloned());
             status.drift.clone_from(&told.drift);
@@ -174,12 +182,60 @@ impl Watch<'_> {
         };
         if changed {
             // What failed for it would wait for minutes.
-            let soon = async {
-                look_soon(&mut *self.ledger.acquire().await?, &self.cluster.name, SPREAD_AFTER_FAILOVER).await
-            };
-            if let Err(error) = soon.await {
-                tracing::warn!(cluster = self.cluster.name, error = ?error, "claims are not looked at now");
+            let again = async { retry_now(&mut *self.ledger.acquire().await?, &self.cluster.name).await };
+            if let Err(error) = again.await {
+                tracing::warn!(cluster = self.cluster.name, error = ?error, "claims are not tried again now");
             }
+        }
+    }
+
+    /// Does what is due with the control plane's own logins, when somebody asks and otherwise once a minute.
+    async fn keep_own_login(&self, memory: &mut Memory) {
+        if self.cluster.spec.provisioner.aws_secret.is_none() || memory.trouble.is_some() {
+            return;
+        }
+        let read = async { cluster(&mut *self.ledger.acquire().await?, &self.cluster.name).await };
+        let Ok(Some(known)) = read.await else { return };
+        let (asked, seen) = (known.login_asked_at, known.status.0.provisioner);
+        let fresh = memory.login_kept.is_some_and(|(at, before)| at.elapsed() < LOGIN_AGE && before == asked);
+        let turned_elsewhere = seen.is_some() && seen != memory.provisioner;
+        if turned_elsewhere {
+            self.use_own_login().await;
+        } else if fresh {
+            return;
+        }
+        memory.login_kept = Some((Instant::now(), asked));
+        match self.cluster.keep_own_login(asked).await {
+            Ok(kept) => {
+                memory.login_problem = None;
+                let turned = kept.as_ref().is_some_and(|kept| kept.turned);
+                memory.provisioner = kept.map(|kept| kept.status).or(memory.provisioner.take());
+                if turned {
+                    self.tell_of_turn(memory).await;
+                }
+            }
+            Err(cause) => {
+                tracing::warn!(cluster = self.cluster.name, "the provisioner's password was not replaced: {cause}");
+                memory.login_problem = Some(InvalidField::new("provisioner", cause.to_string()));
+            }
+        }
+    }
+
+    async fn tell_of_turn(&self, memory: &mut Memory) {
+        let (name, login) = (self.cluster.name.as_str(), memory.provisioner.as_ref().map(|one| one.login.clone()));
+        let message = format!("cluster {name}: the control plane logs in as {} now", login.unwrap_or_default());
+        tracing::info!(cluster = name, "{message}");
+        let event = NewEvent { kind: EventKind::ClusterChanged, namespace: None, name, message, detail: json!({}) };
+        let written = async { append_event(&mut *self.ledger.acquire().await?, event).await };
+        if let Err(error) = written.await {
+            tracing::warn!(cluster = name, error = ?error, "event not written");
+        }
+        self.use_own_login().await;
+    }
+
+    async fn use_own_login(&self) {
+        if let Err(cause) = self.cluster.refresh().await {
+            tracing::warn!(cluster = self.cluster.name, "the provisioner's login was not read again: {cause}");
         }
     }
 
@@ -323,5 +379,6 @@ fn same(a: &ClusterStatus, b: &ClusterStatus) -> bool {
         && a.preflight == b.preflight
         && a.drift == b.drift
         && a.identity == b.identity
+        && a.provisioner == b.provisioner
         && members(a) == members(b)
 }

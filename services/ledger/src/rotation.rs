@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use pgtenant_model::{ClaimKey, OperationKind, Tier};
 use serde_json::json;
 use sqlx::PgConnection;
@@ -74,6 +75,20 @@ pub async fn rotate_cluster(
     write_audit(db, actor, "cluster.rotate", (None, Some(cluster)), &detail).await?;
     announce(db, true, None).await?;
     Ok(done.rows_affected())
+}
+
+/// Asks for another password of the control plane's own login to `cluster`; says when.
+///
+/// # Errors
+/// The ledger did not answer, or there is no such cluster.
+pub async fn ask_for_login(db: &mut PgConnection, cluster: &str, actor: &Actor) -> Result<DateTime<Utc>, LedgerError> {
+    let asked =
+        sqlx::query_scalar("update clusters set login_asked_at = now() where name = $1 returning login_asked_at")
+            .bind(cluster)
+            .fetch_one(&mut *db)
+            .await?;
+    write_audit(db, actor, "cluster.rotateProvisioner", (None, Some(cluster)), &json!({})).await?;
+    Ok(asked)
 }
 
 /// How far a cluster is with its new passwords.

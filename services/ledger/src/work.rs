@@ -282,6 +282,18 @@ pub async fn forget(db: &mut PgConnection, work: &Work, message: &str) -> Result
     append_all(db, &work.claim, &[event]).await
 }
 
+/// Tries claims of a cluster that wait for a retry at once: what they failed for may be mended.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn retry_now(db: &mut PgConnection, cluster: &str) -> Result<()> {
+    sqlx::query("update claims set due_at = least(due_at, now()) where cluster = $1 and urgent and wish <> 'retained'")
+        .bind(cluster)
+        .execute(&mut *db)
+        .await?;
+    crate::announce(db, true, None).await
+}
+
 /// Looks at every claim of a cluster within `spread` from now, and proves what its stores have, as after a change of the primary:
 /// one that was behind does not have the last passwords. Claims that wait for a retry are due at once.
 ///

@@ -141,10 +141,14 @@ pub struct Provisioner {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
     /// A secret in AWS Secrets Manager: JSON with the keys `username` and `password`. Where it does not exist and the topology
-    /// is `aurora`, pgtenant makes the provisioner with the cluster's master login and writes it there. Its password can be
-    /// rotated.
+    /// is `aurora`, pgtenant makes the provisioner with the cluster's master login and writes it there. With `idleUsername` and
+    /// `idlePassword` of a second login pgtenant can replace the passwords.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aws_secret: Option<AwsSecretRef>,
+    /// With `awsSecret`: its password is replaced when it is older than this, as `30d`; none: when somebody asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub rotate_every: Option<Span>,
     /// The database in which it works when it is in no tenant's.
     #[serde(default = "maintenance_database")]
     pub database: String,
@@ -277,7 +281,8 @@ impl Provisioner {
     #[must_use]
     pub fn from_file(username: impl Into<String>, password_file: PathBuf) -> Self {
         let (username, password_file) = (Some(username.into()), Some(password_file));
-        Self { username, password_file, secret_ref: None, aws_secret: None, database: maintenance_database() }
+        let database = maintenance_database();
+        Self { username, password_file, secret_ref: None, aws_secret: None, rotate_every: None, database }
     }
 
     fn problem(&self) -> Option<InvalidField> {
@@ -286,6 +291,10 @@ impl Provisioner {
             0 => Some(InvalidField::new("provisioner", "name passwordFile, secretRef or awsSecret")),
             1 if self.password_file.is_some() && self.username.is_none() => {
                 Some(InvalidField::new("provisioner.username", "missing"))
+            }
+            1 if self.rotate_every.is_some() && (self.aws_secret.is_none() || self.username.is_some()) => {
+                let why = "needs awsSecret, and no username: the secret says which of its two logins is in use";
+                Some(InvalidField::new("provisioner.rotateEvery", why))
             }
             1 => None,
             _ => {

@@ -314,6 +314,19 @@ pub struct ClusterStatus {
     /// What tells the cluster from another one that has its name now, where the topology knows such a thing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
+    /// The control plane's own login, where pgtenant can replace its password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provisioner: Option<ProvisionerStatus>,
     /// When it was seen.
     pub observed_at: Option<DateTime<Utc>>,
+}
+
+/// The control plane's own login.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProvisionerStatus {
+    /// The one in use.
+    pub login: String,
+    /// When it took the place of the other one; none: it never has.
+    pub turned_at: Option<DateTime<Utc>>,
 }

@@ -40,6 +40,7 @@ mod error;
 mod leftovers;
 mod observe;
 mod observed;
+mod own_login;
 mod plan;
 mod preflight;
 mod server;
@@ -63,6 +64,7 @@ pub use observed::{
     AclItem, DatabaseFacts, DatabaseSetting, DefaultAcl, Elsewhere, Foreign, HALF_MADE_LIMIT, Inside, Lacking,
     Membership, Observed, Owner, RelationKind, RoleFacts, RoleSetting, SchemaFacts, ServerFacts,
 };
+pub use own_login::OwnLogin;
 pub use plan::{Batch, Beyond, Desired, Logins, Place, Plan, Refusal, plan, plan_drop, step};
 pub use preflight::preflight;
 pub use server::{Server, ServerOptions, Timeouts};

@@ -201,12 +201,19 @@ impl Server {
     /// # Errors
     /// Says whether the password is wrong, or right and something else in the way, or nothing is known of it.
     pub async fn prove(&self, database: &str, login: &str, password: &SecretString) -> Result<Session, ProofError> {
+        self.log_in(database, login, password).await.map_err(|error| ProofError::new(login, error))
+    }
+
+    /// A session of another login, closed when it is dropped.
+    ///
+    /// # Errors
+    /// No connection came free, or the server does not let it in.
+    pub async fn log_in(&self, database: &str, login: &str, password: &SecretString) -> Result<Session, PostgresError> {
         let what = format!("log in to database {database:?} as {login:?}");
         let permit = self.permit(&self.inner.others, &what).await?;
         let statement_timeout = self.options().timeouts.statement;
         let credential = Login { what, database, username: login, password, statement_timeout };
-        let live = self.connect(credential, Some(permit)).await;
-        live.map(Session::single).map_err(|error| ProofError::new(login, error))
+        self.connect(credential, Some(permit)).await.map(Session::single)
     }
 
     async fn permit(&self, semaphore: &Arc<Semaphore>, what: &str) -> Result<OwnedSemaphorePermit, PostgresError> {

@@ -20,7 +20,8 @@ mod text;
 
 pub use access::Access;
 pub use aws::{
-    AwsFault, AwsLogin, AwsSecrets, PolicyOptions, control_plane_policy, external_secrets_policy, login_policy,
+    AwsFault, AwsLogin, AwsSecrets, IdleLogin, PolicyOptions, control_plane_policy, external_secrets_policy,
+    login_policy,
 };
 pub use credential::{Login, credential, fingerprint, same, uri, version};
 pub use file::FileSecrets;

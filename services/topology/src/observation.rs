@@ -101,6 +101,7 @@ impl Observation {
             preflight: Vec::new(),
             drift: Vec::new(),
             identity: self.identity.clone(),
+            provisioner: None,
             observed_at: Some(self.observed_at),
         }
     }

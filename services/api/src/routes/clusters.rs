@@ -1,24 +1,21 @@
 //! Shared clusters.
 
-use std::time::Duration;
-
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::Response;
 use chrono::{DateTime, Utc};
-use pgtenant_ledger::{Cluster, Rotating};
-use pgtenant_model::{ClusterSpec, ClusterStatus, Drift, Endpoint, Environment, InvalidField, Limits, Member};
+use pgtenant_ledger::Cluster;
+use pgtenant_model::{
+    ClusterSpec, ClusterStatus, Drift, Endpoint, Environment, InvalidField, Limits, Member, ProvisionerStatus,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::ApiState;
-use crate::answer::{Answer, Begun, begin};
 use crate::caller::Caller;
 use crate::document::{Forbidden, NotFound};
-use crate::extract::{NoQuery, Path, PostOptional, Query};
+use crate::extract::{NoQuery, Path, Query};
 use crate::page::Page;
-use crate::problem::{Problem, Result};
+use crate::problem::Result;
 use crate::store;
 
 /// A cluster in the path.
@@ -27,7 +24,7 @@ use crate::store;
 pub(crate) struct ClusterPath {
     /// The cluster's name.
     #[param(min_length = 1, max_length = 63, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", example = "default")]
-    cluster: String,
+    pub(crate) cluster: String,
 }
 
 /// A shared cluster.
@@ -58,6 +55,9 @@ pub(crate) struct ClusterView {
     /// The writable host, `host:port`; for platform tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     primary: Option<String>,
+    /// The control plane's own login, where pgtenant can replace its password; for platform tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provisioner: Option<ProvisionerStatus>,
     /// The whole description; for platform tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     spec: Option<ClusterSpec>,
@@ -67,7 +67,7 @@ impl ClusterView {
     fn of(cluster: Cluster, caller: &Caller) -> Self {
         let Cluster { name, source, spec, status, updated_at, .. } = cluster;
         let (spec, status) = (spec.0, status.0);
-        let ClusterStatus { primary, version, problem, observed_at, .. } = status;
+        let ClusterStatus { primary, version, problem, provisioner, observed_at, .. } = status;
         Self {
             name,
             source: source.as_str(),
@@ -80,6 +80,7 @@ impl ClusterView {
             observed_at,
             updated_at,
             primary: primary.filter(|_| caller.is_platform()),
+            provisioner: provisioner.filter(|_| caller.is_platform()),
             spec: Some(spec).filter(|_| caller.is_platform()),
         }
     }
@@ -159,7 +160,7 @@ pub(crate) async fn topology(
     caller.platform()?;
     let mut db = state.ledger().acquire().await?;
     let Cluster { name, status, .. } = store::cluster(&mut db, &caller.scope(), &path.cluster).await?;
-    let ClusterStatus { primary, version, members, problem, preflight: _, drift, identity: _, observed_at } = status.0;
+    let ClusterStatus { primary, version, members, problem, drift, observed_at, .. } = status.0;
     Ok(Json(TopologyView { cluster: name, primary, version, members, problem, drift, observed_at }))
 }
 
@@ -201,85 +202,4 @@ pub(crate) async fn preflight(
         problem.map(|problem| InvalidField::new("cluster", problem)).into_iter().chain(preflight).collect();
     let ok = problems.is_empty() && observed_at.is_some();
     Ok(Json(PreflightView { cluster: name, ok, problems, observed_at }))
-}
-
-/// How fast to replace the passwords of a cluster.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schema(as = ClusterRotation, example = json!({"perMinute": 60}))]
-pub(crate) struct RotationWish {
-    /// Claims a minute; none: all of them as fast as they can be.
-    #[schema(minimum = 1, maximum = 60000)]
-    per_minute: Option<u32>,
-}
-
-/// How far a cluster is with its new passwords.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = ClusterRotating)]
-pub(crate) struct RotatingView {
-    /// The cluster.
-    cluster: String,
-    /// Claims that wait for new passwords.
-    left: i64,
-    /// Those of them whose last try has failed: their conditions say why.
-    failing: i64,
-}
-
-/// Replace the passwords of a cluster
-///
-/// Every claim gets new passwords for all of its tiers, one claim after the other at the pace that is asked for. No
-/// application is refused meanwhile, and none of its sessions is ended. For platform tokens.
-#[utoipa::path(
-    post, path = "/v1/clusters/{cluster}/rotate", operation_id = "rotateCluster", tag = "clusters",
-    params(ClusterPath), request_body = Option<RotationWish>,
-    responses(
-        (status = 202, description = "They are being replaced.", body = RotatingView),
-        (status = 403, response = Forbidden), (status = 404, response = NotFound),
-    ),
-)]
-pub(crate) async fn rotate(
-    caller: Caller,
-    State(state): State<ApiState>,
-    Path(path): Path<ClusterPath>,
-    _: Query<NoQuery>,
-    PostOptional { body, attempt }: PostOptional<RotationWish>,
-) -> Result<Response> {
-    let may = caller.platform()?;
-    let per_minute = body.and_then(|wish| wish.per_minute);
-    if per_minute.is_some_and(|number| !(1..=60_000).contains(&number)) {
-        return Err(Problem::invalid(vec![InvalidField::new("perMinute", "must be from 1 to 60000")]));
-    }
-    let mut change = match begin(&state, &caller, attempt).await? {
-        Begun::Fresh(change) => change,
-        Begun::Replay(answer) => return Ok(answer),
-    };
-    let Cluster { name, .. } = store::cluster(change.db(), &caller.scope(), &path.cluster).await?;
-    let pace = per_minute.map_or(Duration::ZERO, |number| Duration::from_secs(60) / number);
-    store::rotate_cluster(change.db(), &may, &name, pace).await?;
-    let Rotating { left, failing } = store::rotating(change.db(), &may, &name).await?;
-    let answer = Answer::new(StatusCode::ACCEPTED, &RotatingView { cluster: name, left, failing })?;
-    change.commit(answer).await
-}
-
-/// See how far a cluster is with its new passwords
-#[utoipa::path(
-    get, path = "/v1/clusters/{cluster}/rotation", operation_id = "getClusterRotation", tag = "clusters",
-    description = "How many claims wait for new passwords. For platform tokens.", params(ClusterPath),
-    responses(
-        (status = 200, description = "How far it is.", body = RotatingView),
-        (status = 403, response = Forbidden), (status = 404, response = NotFound),
-    ),
-)]
-pub(crate) async fn rotation(
-    caller: Caller,
-    State(state): State<ApiState>,
-    Path(path): Path<ClusterPath>,
-    _: Query<NoQuery>,
-) -> Result<Json<RotatingView>> {
-    let may = caller.platform()?;
-    let mut db = state.ledger().acquire().await?;
-    let Cluster { name, .. } = store::cluster(&mut db, &caller.scope(), &path.cluster).await?;
-    let Rotating { left, failing } = store::rotating(&mut db, &may, &name).await?;
-    Ok(Json(RotatingView { cluster: name, left, failing }))
 }

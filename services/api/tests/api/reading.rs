@@ -49,6 +49,7 @@ async fn clusters_are_shown_to_those_who_may_use_them() {
         preflight: vec![InvalidField::new("max_connections", "is 100; raise it")],
         drift: Vec::new(),
         identity: None,
+        provisioner: None,
         observed_at: Some("2026-11-20T03:00:00Z".parse().unwrap()),
     };
     set_cluster_status(&mut world.ledger.acquire().await.unwrap(), "default", &status).await.unwrap();

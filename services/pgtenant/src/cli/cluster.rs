@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
-use pgtenant_model::{Drift, Endpoint, Environment, InvalidField, Limits, Member};
+use pgtenant_model::{Drift, Endpoint, Environment, InvalidField, Limits, Member, ProvisionerStatus};
 use serde::Deserialize;
 
 use super::bootstrap;
@@ -10,7 +10,7 @@ use super::context::Context;
 use super::error::{Outcome, Result};
 use super::operation::{fields, json_word};
 use super::output::{Paint, Table, age, note};
-use super::read;
+use super::{read, rotate};
 
 /// `pgtenant cluster …`
 #[derive(Debug, Clone, Subcommand)]
@@ -36,6 +36,21 @@ pub(super) enum ClusterCommand {
         /// The cluster
         name: String,
     },
+    /// Replace the password of the control plane's own login, where it is in AWS Secrets Manager
+    #[command(
+        after_help = "The second login of the secret gets a new password and takes the place of the one in use. That one gets a new
+password itself when every replica has read the secret again, some minutes later. Work goes on all the time.
+
+Examples:
+  pgtenant cluster rotate-provisioner default"
+    )]
+    RotateProvisioner {
+        /// The cluster
+        name: String,
+        /// Do not wait until it is done
+        #[arg(long)]
+        no_wait: bool,
+    },
     /// Print the SQL with which a superuser attaches a cluster; asks no control plane
     Bootstrap(bootstrap::BootstrapArgs),
 }
@@ -52,6 +67,7 @@ struct Cluster {
     problem: Option<String>,
     observed_at: Option<DateTime<Utc>>,
     primary: Option<String>,
+    provisioner: Option<ProvisionerStatus>,
 }
 
 #[derive(Deserialize)]
@@ -78,6 +94,7 @@ pub(super) async fn run(context: &Context, command: ClusterCommand) -> Result<Ou
         ClusterCommand::Get { name } => get(context, &name).await,
         ClusterCommand::Topology { name } => topology(context, &name).await,
         ClusterCommand::Preflight { name } => preflight(context, &name).await,
+        ClusterCommand::RotateProvisioner { name, no_wait } => rotate::provisioner(context, &name, no_wait).await,
         ClusterCommand::Bootstrap(args) => bootstrap::run(context, &args),
     }
 }
@@ -112,8 +129,22 @@ async fn get(context: &Context, name: &str) -> Result<Outcome> {
         context.out.document(&reply.document()?)?;
         return Ok(Outcome::Done);
     }
-    let Cluster { name, environment, endpoint, version, allowed_extensions, limits, problem, observed_at, primary } =
-        reply.read()?;
+    let Cluster {
+        name,
+        environment,
+        endpoint,
+        version,
+        allowed_extensions,
+        limits,
+        problem,
+        observed_at,
+        primary,
+        provisioner,
+    } = reply.read()?;
+    let login = |one: ProvisionerStatus| match one.turned_at {
+        Some(at) => format!("{}, since {} ago", one.login, age(at, Utc::now())),
+        None => one.login,
+    };
     let number = |n: Option<u32>| n.map_or_else(|| "not limited".to_owned(), |n| n.to_string());
     let endpoint = endpoint.map_or_else(|| "from the topology".to_owned(), |e| format!("{}:{}", e.host, e.port));
     context.out.line(fields(&[
@@ -125,6 +156,7 @@ async fn get(context: &Context, name: &str) -> Result<Outcome> {
         ("Extensions", if allowed_extensions.is_empty() { "none".to_owned() } else { allowed_extensions.join(", ") }),
         ("Databases", format!("{} a namespace at most", limits.databases_per_namespace)),
         ("Connections", number(limits.connections)),
+        ("Provisioner", provisioner.map(login).unwrap_or_default()),
         ("Seen", seen(observed_at)),
         ("Problem", problem.map(|p| context.out.paint(&p, Paint::Bad)).unwrap_or_default()),
     ]))?;

@@ -1,9 +1,11 @@
-//! `pgtenant rotate`: new passwords for a whole cluster.
+//! `pgtenant rotate`: new passwords for a whole cluster, and `pgtenant cluster rotate-provisioner`: for the control plane itself.
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use pgtenant_model::ProvisionerStatus;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
@@ -48,9 +50,56 @@ pub(super) struct RotateArgs {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Asked {
+    asked_at: DateTime<Utc>,
+}
+
+#[derive(Debug, Deserialize)]
+struct OwnLogin {
+    provisioner: Option<ProvisionerStatus>,
+}
+
+#[derive(Debug, Deserialize)]
 struct Rotating {
     left: u64,
     failing: u64,
+}
+
+/// Asks for another password of the control plane's own login, and waits until it is in use.
+pub(super) async fn provisioner(context: &Context, cluster: &str, no_wait: bool) -> Result<Outcome> {
+    let client = context.client()?;
+    let reply = client.post(&["v1", "clusters", cluster, "provisioner", "rotate"], &[], None::<&()>).await?;
+    let Asked { asked_at } = reply.read()?;
+    if no_wait {
+        if context.out.is_for_machines() {
+            context.out.document(&reply.document()?)?;
+        } else {
+            context.out.line(format!("cluster {cluster}: the control plane gets another password"))?;
+        }
+        return Ok(Outcome::Done);
+    }
+    let deadline = Instant::now() + context.wait_timeout();
+    loop {
+        let reply = client.get(&["v1", "clusters", cluster], &[]).await?;
+        let OwnLogin { provisioner } = reply.read()?;
+        if let Some(ProvisionerStatus { login, turned_at: Some(at) }) = provisioner
+            && at >= asked_at
+        {
+            if context.out.is_for_machines() {
+                context.out.document(&reply.document()?)?;
+            } else {
+                context.out.line(format!("cluster {cluster}: the control plane logs in as {login} now"))?;
+            }
+            return Ok(Outcome::Done);
+        }
+        if Instant::now() > deadline {
+            return Err(CliError::failed(format!("cluster {cluster}: it was not replaced in time")).hint(format!(
+                "pgtenant cluster preflight {cluster} says why; within some minutes of another turn it waits"
+            )));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 pub(super) async fn run(context: &Context, args: &RotateArgs) -> Result<Outcome> {

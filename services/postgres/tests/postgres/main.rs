@@ -6,5 +6,6 @@ mod drift;
 mod every_version;
 mod fences;
 mod hostile;
+mod own_login;
 mod servers;
 mod world;

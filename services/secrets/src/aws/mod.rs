@@ -6,6 +6,7 @@
 mod calls;
 mod fault;
 mod listing;
+mod login;
 mod pace;
 mod policy;
 mod reference;
@@ -31,9 +32,9 @@ use self::settings::Settings;
 use crate::{Access, Action, BoxFuture, Fault, Held, Removal, SecretStore, StoreError, document, fingerprint, version};
 
 pub use fault::AwsFault;
+pub use login::{AwsLogin, IdleLogin};
 pub(crate) use pace::Paces;
 pub use policy::{PolicyOptions, control_plane_policy, external_secrets_policy, login_policy};
-pub use reference::AwsLogin;
 
 const KIND: &str = "awsSecretsManager";
 

@@ -80,8 +80,8 @@ pub fn external_secrets_policy(store: &AwsSecretsManagerStore, options: PolicyOp
     [read].into_iter().chain(key(store, options, &["kms:Decrypt"])).collect()
 }
 
-/// Statements for the control plane to read its own login, and to make the secret of it where `made` says so, which takes
-/// reading the master login that RDS keeps (`rds!cluster-…`).
+/// Statements for the control plane to read its own login and to replace its password, and to make the secret of it where `made` says
+/// so, which takes reading the master login that RDS keeps (`rds!cluster-…`).
 #[must_use]
 pub fn login_policy(secret: &AwsSecretRef, made: bool, options: PolicyOptions<'_>) -> Vec<Value> {
     let region = secret.region.as_deref().unwrap_or(options.region);
@@ -90,8 +90,9 @@ pub fn login_policy(secret: &AwsSecretRef, made: bool, options: PolicyOptions<'_
     // AWS puts a hyphen and six characters behind the name.
     let own =
         if secret.name.starts_with("arn:") { secret.name.clone() } else { arn(&format!("{}-??????", secret.name)) };
+    let mut statements =
+        vec![json!({"Sid": "ReplaceLogin", "Effect": "Allow", "Action": [action::PUT], "Resource": own})];
     let mut read = vec![own];
-    let mut statements = Vec::new();
     if made {
         let name = arn(&format!("{}*", secret.name));
         statements.push(json!({"Sid": "MakeLogin", "Effect": "Allow", "Action": [action::CREATE], "Resource": name}));
