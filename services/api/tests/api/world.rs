@@ -111,7 +111,7 @@ pub(crate) const DATABASES: &str = "/v1/namespaces/team/databases";
 
 impl World {
     pub(crate) async fn new() -> Self {
-        Self::with(ApiSettings { rate_burst: 10_000, ..ApiSettings::default() }).await
+        Self::with(ApiSettings { rate_burst: 10_000, failures_burst: 10_000, ..ApiSettings::default() }).await
     }
 
     pub(crate) async fn with(settings: ApiSettings) -> Self {
