@@ -2,10 +2,11 @@
 //! endpoints are real, and have a master login as RDS gives it.
 
 use std::fs;
+use std::time::Duration;
 
 use pgtenant_testkit::{FakeRds, FakeSecretsManager};
 use pgtenant_tests::{
-    Credential, Own, Place, Serve, Site, SiteOptions, rows, soon, superuser_sql, works_for_an_application,
+    Credential, Own, Place, Serve, Site, SiteOptions, eventually, rows, soon, superuser_sql, works_for_an_application,
 };
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -27,6 +28,11 @@ struct Amazon {
 
 impl Amazon {
     async fn new(create: Value) -> Self {
+        Self::with(create, "").await
+    }
+
+    /// With further lines of the cluster.
+    async fn with(create: Value, cluster: &str) -> Self {
         let mut own = Own::start(true, &[]).await;
         let place = own.place();
         for sql in [
@@ -44,7 +50,7 @@ impl Amazon {
         secrets.change(MASTER_SECRET, |secret| secret.put("one", &login));
         let authorities = serve_file(fs::read(own.cluster.ca_file()).unwrap()).await;
 
-        let site = Site::new(SiteOptions::on(place).await).await;
+        let site = Site::new(SiteOptions { cluster: cluster.to_owned(), ..SiteOptions::on(place).await }).await;
         let topology = json!({"aurora": {"region": "eu-west-1", "clusterIdentifier": "shared", "create": create}});
         let changes = [
             ("topology = ", toml(&topology)),
@@ -228,4 +234,45 @@ async fn an_attachment_that_was_cut_short_is_mended_and_drift_is_shown() {
     assert_eq!((amazon.count("ModifyDBCluster"), amazon.count("CreateDBInstance")), (1, 0));
     let preflight = api.get("/v1/clusters/default/preflight").await.expect(200).text;
     assert!(preflight.contains("deletion protection is off"), "{preflight}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_pauses_is_left_alone_and_woken_by_work() {
+    let amazon = Amazon::with(json!({"minAcu": 0, "maxAcu": 4}), "rotateOverlap = \"1s\"").await;
+    let serve = amazon.serve("one").await;
+    let api = serve.api();
+    api.create("aurora", "db").await;
+    soon("the cluster is made", || async {
+        amazon.rds.settle();
+        let db = api.get("/v1/namespaces/aurora/databases/db").await.json;
+        if db["state"] == "Ready" { Ok(()) } else { Err(db.to_string()) }
+    })
+    .await;
+    let looks = async || serve.metric("pgtenant_looks_total").await;
+    // Claims are looked at each second, for a minute after somebody has used the cluster.
+    eventually("nobody looks any more", Duration::from_secs(120), || async {
+        let before = looks().await;
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        let now = looks().await;
+        if now > before { Err(format!("{now} looks")) } else { Ok(()) }
+    })
+    .await;
+    let superuser = Place::of(&amazon.own.cluster).superuser;
+    let ours = "select usename::text from pg_stat_activity where application_name = 'pgtenant'";
+    assert_eq!(rows(&superuser, None, ours).await, Vec::<String>::new(), "a connection would keep it awake");
+    let before = Credential::of(&amazon.site.secrets, "aurora", "db");
+    api.ask("/v1/namespaces/aurora/databases/db/credentials/rotate").await.expect(202);
+    soon("the passwords are others", || async {
+        let now = Credential::of(&amazon.site.secrets, "aurora", "db");
+        let new = now.iter().zip(&before).all(|(new, old)| new.password != old.password);
+        if new { Ok(()) } else { Err("not yet".to_owned()) }
+    })
+    .await;
+    soon("the former logins are locked", || async {
+        let sql = "select rolname::text from pg_roles where rolname like 'aurora-db-%' and not rolcanlogin order by 1";
+        let locked = rows(&superuser, None, sql).await;
+        if locked.len() == 3 { Ok(()) } else { Err(format!("{locked:?}")) }
+    })
+    .await;
+    works_for_an_application(&amazon.site.secrets, "aurora", "db").await;
 }
