@@ -9,6 +9,7 @@ use futures::StreamExt as _;
 use pgtenant_model::{Event, EventKind};
 use reqwest::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -38,6 +39,19 @@ impl fmt::Display for Claim {
     }
 }
 
+/// How far a cluster is with its new passwords.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) struct Rotating {
+    /// Claims that wait for them.
+    pub(crate) left: usize,
+    /// Those of them whose last try has failed.
+    pub(crate) failing: usize,
+}
+
+async fn rotating(path: String, answer: reqwest::Response) -> Result<Rotating> {
+    answer.json().await.map_err(|error| BenchError::Http(path, error))
+}
+
 /// REST with a token.
 #[derive(Clone)]
 pub(crate) struct Api {
@@ -58,9 +72,9 @@ impl Api {
     }
 
     /// Returns when it was answered 201.
-    pub(crate) async fn create(&self, claim: &Claim) -> Result<()> {
+    pub(crate) async fn create(&self, claim: &Claim, cluster: &str) -> Result<()> {
         let path = format!("/v1/namespaces/{}/databases", claim.namespace);
-        let body = serde_json::json!({"name": claim.name, "mode": "standard"});
+        let body = serde_json::json!({"name": claim.name, "mode": "standard", "cluster": cluster});
         self.send(Method::POST, &path, Some(body)).await.map(drop)
     }
 
@@ -74,6 +88,21 @@ impl Api {
     pub(crate) async fn release(&self, claim: &Claim) -> Result<()> {
         let path = format!("/v1/namespaces/{}/databases/{}/release", claim.namespace, claim.name);
         self.send(Method::POST, &path, None).await.map(drop)
+    }
+
+    /// New passwords for every claim of a cluster, as fast as they can be, or at a pace. Says how many claims wait for them.
+    pub(crate) async fn rotate(&self, cluster: &str, per_minute: Option<u32>) -> Result<usize> {
+        let path = format!("/v1/clusters/{cluster}/rotate");
+        let body = serde_json::json!({"perMinute": per_minute});
+        let answer = self.send(Method::POST, &path, Some(body)).await?;
+        Ok(rotating(path, answer).await?.left)
+    }
+
+    /// How many claims of a cluster wait for new passwords.
+    pub(crate) async fn rotation(&self, cluster: &str) -> Result<Rotating> {
+        let path = format!("/v1/clusters/{cluster}/rotation");
+        let answer = self.send(Method::GET, &path, None).await?;
+        rotating(path, answer).await
     }
 
     /// Prometheus' text format.

@@ -24,7 +24,8 @@ pub(crate) struct Args {
     /// Measure in memory (/dev/shm)
     #[arg(long, conflicts_with = "disk")]
     tmpfs: bool,
-    /// Claims of each side in the latency section [default: 60]
+    /// Claims of each side in the latency section [default: 60], of each cluster in the section of stores [default: 100], in the
+    /// section of rotations [default: 1000]
     #[arg(long, value_name = "N")]
     claims: Option<usize>,
     /// Claims at once in the burst section [default: 200], and in the Kubernetes section [default: 500]
@@ -65,6 +66,10 @@ pub(crate) enum Section {
     Idle,
     /// Claims as objects of Kubernetes against claims over REST, and what objects cost at rest
     Kubernetes,
+    /// Claims with each store alone against claims with all of them
+    Stores,
+    /// New passwords for a whole cluster, as fast as they can be and at a pace
+    Rotation,
 }
 
 /// Sizes of a run.
@@ -81,6 +86,12 @@ pub(crate) struct Sizes {
     pub(crate) applied: usize,
     /// Objects at rest.
     pub(crate) objects: Vec<usize>,
+    /// Claims of each cluster with other stores.
+    pub(crate) stores: usize,
+    /// Claims of a cluster that is rotated.
+    pub(crate) rotated: usize,
+    /// New claims while nothing is rotated.
+    pub(crate) probes: usize,
     pub(crate) window: Duration,
     pub(crate) settle: Duration,
     /// How long the file system is given before a burst to forget files that were deleted. ext4 gives out no inode again
@@ -118,6 +129,9 @@ impl Args {
             idle,
             applied: self.burst.unwrap_or(pick(20, 500)).max(1),
             objects,
+            stores: self.claims.unwrap_or(pick(4, 100)).max(1),
+            rotated: self.claims.unwrap_or(pick(20, 1000)).max(1),
+            probes: pick(3, 30),
             window: seconds(self.window, 4, 60),
             settle: seconds(self.settle, 2, 75),
             forget: Duration::from_secs(if self.quick || self.tmpfs { 0 } else { 40 }),

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::api::{Api, Claim, Events};
 use crate::error::{BenchError, Result};
 use crate::floor::Worker;
-use crate::lab::Lab;
+use crate::lab::{DEFAULT, Lab};
 use crate::process;
 
 /// Clients that post at the same time.
@@ -82,6 +82,17 @@ impl CpuTimes {
             bench: each(self.bench, before.bench),
         }
     }
+
+    /// Both together.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            pgtenant: self.pgtenant + other.pgtenant,
+            primary: self.primary + other.primary,
+            standby: self.standby + other.standby,
+            ledger: self.ledger + other.ledger,
+            bench: self.bench + other.bench,
+        }
+    }
 }
 
 /// The servers, and the control plane as its users see it.
@@ -100,9 +111,14 @@ impl Bench<'_> {
 
     /// From the POST to `Ready`.
     pub(crate) async fn claim(&self, claim: &Claim) -> Result<ClaimSample> {
+        self.claim_on(DEFAULT, claim).await
+    }
+
+    /// As [`Bench::claim`], on this cluster.
+    pub(crate) async fn claim_on(&self, cluster: &str, claim: &Claim) -> Result<ClaimSample> {
         let ready = self.events.expect(claim, EventKind::Ready);
         let begun = Instant::now();
-        self.api.create(claim).await?;
+        self.api.create(claim, cluster).await?;
         let posted = millis(begun, Instant::now());
         let ready = millis(begun, ready.within(PATIENCE).await?);
         Ok(ClaimSample { claim: claim.to_string(), posted, ready })
@@ -114,7 +130,7 @@ impl Bench<'_> {
         let posts = stream::iter(claims).map(|claim| async move {
             let arrival = self.events.expect(claim, EventKind::Ready);
             let at = Instant::now();
-            self.api.create(claim).await?;
+            self.api.create(claim, DEFAULT).await?;
             Ok::<_, BenchError>((claim, at, millis(at, Instant::now()), arrival))
         });
         let posted: Vec<_> = posts.buffer_unordered(CLIENTS).try_collect().await?;

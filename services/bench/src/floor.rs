@@ -12,7 +12,7 @@ use crate::error::Result;
 
 /// The database that maintenance connections are in.
 const MAINTENANCE: &str = "postgres";
-const TIERS: [&str; 3] = ["read", "write", "admin"];
+pub(crate) const TIERS: [&str; 3] = ["read", "write", "admin"];
 
 /// One claim by hand. Everything in milliseconds.
 #[derive(Debug, Clone, Serialize)]
@@ -33,9 +33,9 @@ pub(crate) struct FloorSample {
 
 /// A maintenance connection that is kept, and at most one further at a time.
 pub(crate) struct Worker {
-    dial: Dial,
+    pub(crate) dial: Dial,
     provisioner: Login,
-    maintenance: Session,
+    pub(crate) maintenance: Session,
 }
 
 impl Worker {
@@ -149,7 +149,7 @@ mod tests {
     #[tokio::test]
     async fn a_claim_by_hand_is_made_and_removed() {
         let folder = lab::folder(&std::env::temp_dir()).unwrap();
-        let lab = lab::Lab::start(folder.path(), None, |_| {}).await.unwrap();
+        let lab = lab::Lab::start(folder.path(), lab::Described::files(), |_| {}).await.unwrap();
         let worker = Worker::start(&lab.primary, &lab.provisioner).await.unwrap();
         for number in 0..10 {
             let sample = worker.claim(&format!("floor-{number}")).await.unwrap();

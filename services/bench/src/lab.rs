@@ -1,5 +1,6 @@
 //! Servers of this run: a ledger, a primary and its standby with fsync, a provisioner, a token, settings for `serve`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -9,8 +10,8 @@ use std::str::FromStr as _;
 use pgtenant_lab::{Binaries, Cluster, ClusterOptions, free_port};
 use pgtenant_ledger::{Ledger, NewToken, TokenRole, create_token};
 use pgtenant_model::{
-    ClusterSpec, Environment, FileStore, HostPort, KubernetesStore, Limits, Provisioner, SslMode, StoreSpec,
-    StreamingTopology, TlsSpec, Topology,
+    AwsSecretsManagerStore, ClusterSpec, Environment, FileStore, HostPort, KubernetesStore, Limits, Provisioner,
+    SslMode, StoreSpec, StreamingTopology, TlsSpec, Topology,
 };
 use pgtenant_postgres::{Bootstrap, GROUP, Server, ServerOptions, Timeouts, Verifier, bootstrap};
 use rand::distr::{Alphanumeric, SampleString};
@@ -23,6 +24,8 @@ use crate::error::{BenchError, Result};
 
 const PROVISIONER: &str = "prov_a";
 const LEDGER: &str = "pgtenant";
+/// The cluster of claims that name none.
+pub(crate) const DEFAULT: &str = "default";
 
 /// Running servers, and how to reach them.
 pub(crate) struct Lab {
@@ -38,6 +41,45 @@ pub(crate) struct Lab {
     pub(crate) token: SecretString,
     /// What `serve` listens on.
     pub(crate) port: u16,
+    /// What `serve` finds in its environment.
+    pub(crate) environment: Vec<(&'static str, String)>,
+}
+
+/// What the control plane is told of.
+#[derive(Debug)]
+pub(crate) struct Described {
+    pub(crate) kubernetes: Option<KubernetesSection>,
+    /// Where Secrets Manager is.
+    pub(crate) secrets_manager: Option<String>,
+    /// By name, with their stores. All of them are on the same servers.
+    pub(crate) clusters: Vec<(&'static str, Vec<Store>)>,
+}
+
+/// Where credentials go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Store {
+    Files,
+    Kubernetes,
+    SecretsManager,
+}
+
+impl Described {
+    /// A cluster whose credentials go into files.
+    pub(crate) fn files() -> Self {
+        Self { kubernetes: None, secrets_manager: None, clusters: vec![(DEFAULT, vec![Store::Files])] }
+    }
+
+    /// A cluster whose credentials go into Secrets of Kubernetes.
+    pub(crate) fn kubernetes(section: KubernetesSection) -> Self {
+        let clusters = vec![(DEFAULT, vec![Store::Kubernetes])];
+        Self { kubernetes: Some(section), clusters, ..Self::files() }
+    }
+
+    fn environment(&self) -> Vec<(&'static str, String)> {
+        let Some(url) = &self.secrets_manager else { return Vec::new() };
+        let key = |name| (name, "bench".to_owned());
+        vec![("AWS_ENDPOINT_URL_SECRETS_MANAGER", url.clone()), key("AWS_ACCESS_KEY_ID"), key("AWS_SECRET_ACCESS_KEY")]
+    }
 }
 
 /// The file for `--config`.
@@ -47,7 +89,7 @@ struct SettingsFile {
     ledger: LedgerSection,
     #[serde(skip_serializing_if = "Option::is_none")]
     kubernetes: Option<KubernetesSection>,
-    clusters: ClusterSection,
+    clusters: BTreeMap<&'static str, ClusterSpec>,
 }
 
 #[derive(Serialize)]
@@ -66,11 +108,6 @@ pub(crate) struct KubernetesSection {
     pub(crate) webhook_url: String,
 }
 
-#[derive(Serialize)]
-struct ClusterSection {
-    default: ClusterSpec,
-}
-
 /// A folder for one run, which all may pass: the servers run as another user when root starts them.
 pub(crate) fn folder(place: &Path) -> Result<TempDir> {
     let dir = tempfile::Builder::new()
@@ -82,10 +119,9 @@ pub(crate) fn folder(place: &Path) -> Result<TempDir> {
 }
 
 impl Lab {
-    /// With Kubernetes credentials go into Secrets, otherwise into files.
     pub(crate) async fn start(
         root: &Path,
-        kubernetes: Option<KubernetesSection>,
+        described: Described,
         mut progress: impl FnMut(&str) + Send,
     ) -> Result<Self> {
         let binaries = Binaries::locate(None)?;
@@ -121,8 +157,9 @@ impl Lab {
             provisioner,
             token,
             port,
+            environment: described.environment(),
         };
-        lab.write_settings(kubernetes)?;
+        lab.write_settings(described)?;
         Ok(lab)
     }
 
@@ -160,24 +197,12 @@ impl Lab {
         self.root.join("secrets")
     }
 
-    fn write_settings(&self, kubernetes: Option<KubernetesSection>) -> Result<()> {
-        let hosts = self.cluster.hosts().iter().filter_map(|host| HostPort::from_str(host).ok()).collect();
+    fn write_settings(&self, described: Described) -> Result<()> {
         let directory = self.secrets();
         fs::create_dir_all(&directory).map_err(BenchError::io("make", &directory))?;
         let private = fs::Permissions::from_mode(0o700);
         fs::set_permissions(&directory, private).map_err(BenchError::io("close", &directory))?;
-        let store = match &kubernetes {
-            Some(_) => StoreSpec::Kubernetes(KubernetesStore {}),
-            None => StoreSpec::File(FileStore { directory, name: "customer/{namespace}/{role}".to_owned() }),
-        };
-        let provisioner = Provisioner::from_file(PROVISIONER, self.root.join("provisioner.password"));
-        let topology = Topology::Streaming(StreamingTopology { hosts });
-        let tls = TlsSpec { ca_file: Some(self.cluster.ca_file()), ..TlsSpec::default() };
-        let default = ClusterSpec {
-            environment: Environment::Test,
-            limits: Limits { databases_per_namespace: 1000, connections: None },
-            ..ClusterSpec::new(topology, provisioner, tls, vec![store])
-        };
+        let clusters = described.clusters.into_iter().map(|(name, stores)| (name, self.spec(&stores))).collect();
         let settings = SettingsFile {
             listen: format!("127.0.0.1:{}", self.port),
             ledger: LedgerSection {
@@ -188,12 +213,35 @@ impl Lab {
                 ),
                 password_file: self.root.join("ledger.password"),
             },
-            kubernetes,
-            clusters: ClusterSection { default },
+            kubernetes: described.kubernetes,
+            clusters,
         };
         let text = toml::to_string(&settings).map_err(BenchError::text("write the settings"))?;
         let path = self.settings_file();
         fs::write(&path, text).map_err(BenchError::io("write", path))
+    }
+
+    fn spec(&self, stores: &[Store]) -> ClusterSpec {
+        let hosts = self.cluster.hosts().iter().filter_map(|host| HostPort::from_str(host).ok()).collect();
+        let provisioner = Provisioner::from_file(PROVISIONER, self.root.join("provisioner.password"));
+        let topology = Topology::Streaming(StreamingTopology { hosts });
+        let tls = TlsSpec { ca_file: Some(self.cluster.ca_file()), ..TlsSpec::default() };
+        let stores = stores.iter().map(|store| match store {
+            Store::Files => {
+                let name = "customer/{namespace}/{role}".to_owned();
+                StoreSpec::File(FileStore { directory: self.secrets(), name })
+            }
+            Store::Kubernetes => StoreSpec::Kubernetes(KubernetesStore {}),
+            Store::SecretsManager => {
+                let region = Some("eu-west-1".to_owned());
+                StoreSpec::AwsSecretsManager(AwsSecretsManagerStore { region, ..AwsSecretsManagerStore::default() })
+            }
+        });
+        ClusterSpec {
+            environment: Environment::Test,
+            limits: Limits { databases_per_namespace: 1000, connections: None },
+            ..ClusterSpec::new(topology, provisioner, tls, stores.collect())
+        }
     }
 }
 

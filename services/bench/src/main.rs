@@ -20,9 +20,12 @@ mod metrics;
 mod pace;
 mod process;
 mod report;
+mod rotation;
+mod run;
 mod sampler;
 mod serve;
 mod stats;
+mod stores;
 mod verdict;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -34,15 +37,13 @@ use std::time::{Duration, Instant};
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::api::{Api, Events};
 use crate::args::{Args, Section, Sizes};
-use crate::bench::{Bench, Processes};
+use crate::bench::Bench;
 use crate::error::{BenchError, Result};
-use crate::lab::Lab;
+use crate::lab::{Described, Lab};
 use crate::machine::Machine;
 use crate::pace::Pace;
 use crate::report::Report;
-use crate::serve::Serve;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -108,6 +109,16 @@ async fn with_servers(
     if args.wants(Section::Kubernetes) {
         let folder = part(folder, "kubernetes")?;
         report.kubernetes = Some(kubernetes::measure(args, sizes, binary, &folder, say).await?);
+        clear(&folder).await?;
+    }
+    if args.wants(Section::Stores) {
+        let folder = part(folder, "stores")?;
+        report.stores = Some(stores::measure(args, sizes, binary, &folder, say).await?);
+        clear(&folder).await?;
+    }
+    if args.wants(Section::Rotation) {
+        let folder = part(folder, "rotation")?;
+        report.rotation = Some(rotation::measure(args, sizes, binary, &folder, say).await?);
     }
     Ok(report)
 }
@@ -120,7 +131,7 @@ fn part(folder: &Path, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The sections whose claims' credentials go into files.
+/// The sections that share servers.
 async fn on_files(
     args: &Args,
     sizes: &Sizes,
@@ -129,45 +140,20 @@ async fn on_files(
     report: &mut Report,
     say: &(impl Fn(&str) + Sync),
 ) -> Result<()> {
-    let mut lab = Lab::start(folder, None, say).await?;
-    say("starting pgtenant");
-    let serve = Serve::start(binary, &lab, &args.set).await?;
-    let measured = measure(args, sizes, &mut lab, &serve, binary, report, say).await;
-    if measured.is_err() {
-        say(&format!("the last lines of its log:\n{}", serve.last_words()));
-    }
-    let stopped = serve.stop().await;
-    if let Some(log) = &args.log {
-        std::fs::copy(lab.log_file(), log).map_err(BenchError::io("write", log))?;
-    }
-    lab.stop().await?;
-    measured?;
-    stopped
+    let lab = Lab::start(folder, Described::files(), say).await?;
+    let pace = Pace::of(binary, &lab, &args.set).await?;
+    run::on(args, binary, lab, say, async |bench| measure(args, sizes, bench, pace, report).await).await
 }
 
-async fn measure(
-    args: &Args,
-    sizes: &Sizes,
-    lab: &mut Lab,
-    serve: &Serve,
-    binary: &Path,
-    report: &mut Report,
-    say: &(impl Fn(&str) + Sync),
-) -> Result<()> {
-    let [primary, standby, ledger] = lab.postmasters();
-    let processes = Processes { pgtenant: serve.pid(), primary, standby, ledger };
-    let pace = Pace::of(binary, lab, &args.set).await?;
-    let api = Api::new(lab.port, &lab.token)?;
-    let events = Events::open(&api).await?;
-    let bench = Bench { processes, lab, api, events, progress: say };
+async fn measure(args: &Args, sizes: &Sizes, bench: &Bench<'_>, pace: Pace, report: &mut Report) -> Result<()> {
     if args.wants(Section::Latency) {
-        report.latency = Some(latency::measure(&bench, sizes).await?);
+        report.latency = Some(latency::measure(bench, sizes).await?);
     }
     if args.wants(Section::Burst) {
-        report.burst = Some(burst::measure(&bench, sizes).await?);
+        report.burst = Some(burst::measure(bench, sizes).await?);
     }
     if args.wants(Section::Idle) {
-        report.idle = Some(idle::measure(&bench, sizes, pace).await?);
+        report.idle = Some(idle::measure(bench, sizes, pace).await?);
     }
     Ok(())
 }
@@ -184,7 +170,10 @@ fn fit(args: &Args, sizes: &mut Sizes, folder: &Path, say: &impl Fn(&str)) -> Re
         sizes.idle.retain(|size| need(*size) < free);
     }
     let applied = if args.wants(Section::Kubernetes) { 2 * sizes.applied } else { 0 };
-    let rest = [2 * (sizes.warm_up + sizes.claims), 2 * sizes.burst, applied];
+    let stores = if args.wants(Section::Stores) { 4 * (sizes.warm_up + sizes.stores) } else { 0 };
+    // A fifth more by hand, and a few hundred new ones.
+    let rotated = if args.wants(Section::Rotation) { sizes.rotated * 3 / 2 } else { 0 };
+    let rest = [2 * (sizes.warm_up + sizes.claims), 2 * sizes.burst, applied, stores, rotated];
     let idle = if args.wants(Section::Idle) { sizes.idle.as_slice() } else { &[] };
     let most = rest.into_iter().chain(idle.iter().copied()).max().unwrap_or_default();
     let gb = |bytes: u64| bytes / 1_000_000_000 + 1;

@@ -12,7 +12,9 @@ use crate::kubernetes::Kubernetes;
 use crate::latency::Latency;
 use crate::machine::Machine;
 use crate::metrics::Step;
+use crate::rotation::Rotation;
 use crate::stats::median;
+use crate::stores::Stores;
 use crate::verdict::Verdict;
 
 /// Everything of a run, as it is written to the JSON file.
@@ -26,6 +28,8 @@ pub(crate) struct Report {
     pub(crate) burst: Option<Bursts>,
     pub(crate) idle: Option<Idle>,
     pub(crate) kubernetes: Option<Kubernetes>,
+    pub(crate) stores: Option<Stores>,
+    pub(crate) rotation: Option<Rotation>,
     /// Load averages before the run.
     pub(crate) load: String,
     /// Seconds of processor time that the host gave to others during the run.
@@ -51,6 +55,8 @@ impl Report {
             burst: None,
             idle: None,
             kubernetes: None,
+            stores: None,
+            rotation: None,
             load: String::new(),
             stolen: 0.0,
             took: 0.0,
@@ -93,6 +99,12 @@ impl Report {
         }
         if let Some(kubernetes) = &self.kubernetes {
             text.push_str(&crate::kubernetes::details(kubernetes));
+        }
+        if let Some(stores) = &self.stores {
+            text.push_str(&crate::stores::details(stores));
+        }
+        if let Some(rotation) = &self.rotation {
+            text.push_str(&crate::rotation::details(rotation));
         }
         text
     }
@@ -240,7 +252,9 @@ pub(crate) fn new_table(header: &[&str]) -> Table {
     table.set_header(header.iter().map(Cell::new));
     for (column, text) in table.column_iter_mut().zip(header) {
         column.set_padding((0, 2));
-        let words = ["", "floor", "pgtenant", "step"].contains(text) || text.starts_with("requests to");
+        let words = ["", "floor", "pgtenant", "step"].contains(text)
+            || text.starts_with("requests to")
+            || text.starts_with("new claims");
         column.set_cell_alignment(if words { CellAlignment::Left } else { CellAlignment::Right });
     }
     table

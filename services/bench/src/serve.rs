@@ -59,6 +59,7 @@ impl Serve {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PGTENANT_")) {
             command.env_remove(name);
         }
+        command.envs(lab.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(out).process_group(0).kill_on_drop(true);
         let child = command.spawn().map_err(BenchError::io("start", binary))?;
         let pid = child.id().unwrap_or_default();

@@ -28,6 +28,8 @@ pub(crate) fn judge(report: &Report) -> Vec<Verdict> {
     verdicts.extend(report.burst.iter().flat_map(judge_burst));
     verdicts.extend(report.idle.iter().flat_map(judge_idle));
     verdicts.extend(report.kubernetes.iter().flat_map(judge_kubernetes));
+    verdicts.extend(report.stores.iter().flat_map(crate::stores::judge));
+    verdicts.extend(report.rotation.iter().flat_map(crate::rotation::judge));
     verdicts
 }
 

@@ -18,11 +18,12 @@ use crate::api::{Api, Events};
 use crate::args::{Args, Sizes};
 use crate::bench::{Bench, Processes};
 use crate::error::{BenchError, Result};
-use crate::lab::{KubernetesSection, Lab};
+use crate::lab::{Described, KubernetesSection, Lab};
 use crate::serve::Serve;
 
 pub(crate) use door::{Door, Round};
 pub(crate) use rest::Rest;
+pub(crate) use server::ApiServer;
 pub(crate) use text::details;
 
 /// The control plane's own namespace.
@@ -38,7 +39,7 @@ pub(crate) struct Kubernetes {
 /// Where it is measured.
 struct Place<'a> {
     bench: Bench<'a>,
-    server: server::ApiServer,
+    server: ApiServer,
     api_server: u32,
     etcd: u32,
 }
@@ -54,7 +55,7 @@ pub(crate) async fn measure(
     let mut kubernetes =
         Server::open_or_create(KubernetesOptions::new(folder.join("kubernetes"), binaries), say).await?;
     let section = prepare(&kubernetes).await?;
-    let mut lab = Lab::start(folder, Some(section), say).await?;
+    let mut lab = Lab::start(folder, Described::kubernetes(section), say).await?;
     let result = on(args, sizes, binary, &mut lab, &kubernetes, say).await;
     if let Some(log) = &args.log {
         std::fs::copy(lab.log_file(), log).map_err(BenchError::io("write", log))?;
@@ -65,7 +66,7 @@ pub(crate) async fn measure(
 }
 
 /// What a chart installs, for a control plane on this machine.
-async fn prepare(kubernetes: &Server) -> Result<KubernetesSection> {
+pub(crate) async fn prepare(kubernetes: &Server) -> Result<KubernetesSection> {
     let address = format!("127.0.0.1:{}", free_port());
     let section = KubernetesSection {
         enabled: true,
@@ -92,7 +93,7 @@ async fn on(
     let [etcd, api_server, ..] = kubernetes.pids()[..] else {
         return Err(BenchError::Serve("the API server has ended".to_owned()));
     };
-    let server = server::ApiServer::new(kubernetes)?;
+    let server = ApiServer::new(kubernetes)?;
     let serve = Serve::start(binary, lab, &args.set).await?;
     let api = Api::new(lab.port, &lab.token)?;
     let events = Events::open(&api).await?;

@@ -24,7 +24,7 @@ pub(super) const FINALIZER: &str = "pgtenant.io/database";
 
 /// REST as the administrator.
 #[derive(Clone)]
-pub(super) struct ApiServer {
+pub(crate) struct ApiServer {
     http: reqwest::Client,
     url: String,
     token: SecretString,
@@ -41,7 +41,7 @@ pub(super) struct Made {
 }
 
 impl ApiServer {
-    pub(super) fn new(server: &pgtenant_lab::Kubernetes) -> Result<Self> {
+    pub(crate) fn new(server: &pgtenant_lab::Kubernetes) -> Result<Self> {
         let text = read(&server.kubeconfig())?;
         let config: Value = serde_json::from_str(&text).map_err(BenchError::text("read the kubeconfig"))?;
         let token = config["users"][0]["user"]["token"].as_str().unwrap_or_default().to_owned();
@@ -56,7 +56,7 @@ impl ApiServer {
     }
 
     /// Namespaces that are there already are left alone.
-    pub(super) async fn make_namespaces<'a>(&self, claims: impl IntoIterator<Item = &'a Claim>) -> Result<()> {
+    pub(crate) async fn make_namespaces<'a>(&self, claims: impl IntoIterator<Item = &'a Claim>) -> Result<()> {
         let names: HashSet<&str> = claims.into_iter().map(|claim| claim.namespace.as_str()).collect();
         let posts = stream::iter(names).map(|name| async move {
             let made = self.post("/api/v1/namespaces", json!({"metadata": {"name": name}})).await;
