@@ -10,6 +10,9 @@ pub const MAX_IDENTIFIER_BYTES: usize = 63;
 /// The longest role is `{database}-admin-b`: 8 bytes more than the database's own name.
 pub const MAX_DATABASE_BYTES: usize = MAX_IDENTIFIER_BYTES - "-admin-b".len();
 
+/// The claim that no tenant can have: what is written in its name to try a store is nobody's.
+const TRIAL: (&str, &str) = ("pgtenant-preflight", "trial");
+
 /// Which rule a name breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NameRule {
@@ -19,6 +22,8 @@ pub enum NameRule {
     Characters,
     /// Longer than this many bytes.
     TooLong(usize),
+    /// The control plane's own.
+    Reserved,
 }
 
 /// A name that can not be used, with what is allowed.
@@ -42,6 +47,7 @@ fn explain(what: &str, value: &str, rule: &NameRule) -> String {
         NameRule::TooLong(limit) => {
             format!("{what} {value:?} has {} bytes; at most {limit} are allowed", value.len())
         }
+        NameRule::Reserved => format!("{what} {value:?} is pgtenant's own; choose another name"),
     }
 }
 
@@ -87,7 +93,17 @@ impl ClaimKey {
         if database.len() > MAX_DATABASE_BYTES {
             return Err(InvalidName { what: "database", value: database, rule: NameRule::TooLong(MAX_DATABASE_BYTES) });
         }
+        // Whichever way it is split: stores know credentials by the role's name.
+        if database == Self::trial().database() {
+            return Err(InvalidName { what: "database", value: database, rule: NameRule::Reserved });
+        }
         Ok(key)
+    }
+
+    /// The key in whose name stores are tried. [`ClaimKey::new`] makes none with its database.
+    #[must_use]
+    pub fn trial() -> Self {
+        Self { namespace: TRIAL.0.to_owned(), name: TRIAL.1.to_owned() }
     }
 
     /// The tenant.
@@ -220,6 +236,15 @@ mod tests {
             assert!(ClaimKey::new(name, "db").is_err(), "{name:?}");
         }
         assert!(check_label("name", &"a".repeat(64)).is_err());
+    }
+
+    #[test]
+    fn no_claim_means_what_stores_are_tried_with() {
+        for (namespace, name) in [TRIAL, ("pgtenant", "preflight-trial")] {
+            let error = ClaimKey::new(namespace, name).unwrap_err();
+            assert_eq!(error.rule, NameRule::Reserved, "{error}");
+        }
+        assert!(ClaimKey::new("pgtenant-preflight", "other").is_ok());
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod kubernetes;
 mod store;
 mod stores;
 mod text;
+mod trial;
 
 pub use access::Access;
 pub use aws::{

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::aws::AwsFault;
 use crate::kubernetes::KubernetesFault;
+use crate::trial;
 
 /// A future of a trait that is used as `dyn`.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -48,6 +49,14 @@ pub trait SecretStore: Send + Sync + fmt::Debug {
     /// # Errors
     /// It is not.
     fn reach(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Tries what claims will need of the store, and leaves no trace. Says what works.
+    ///
+    /// # Errors
+    /// What it can not do.
+    fn try_out(&self) -> BoxFuture<'_, Result<String, StoreError>> {
+        Box::pin(trial::write_read_remove(self))
+    }
 
     /// Removes all of `targets`, durably.
     ///
@@ -142,6 +151,9 @@ pub enum Fault {
     /// Something of that name is there that is somebody else's. It is not touched.
     #[error("{0}")]
     Foreign(String),
+    /// What is read is not what was written a moment ago.
+    #[error("what is read is not what was written")]
+    Changed,
     /// Kubernetes refused, or did not answer.
     #[error("{}", .0.text())]
     Kubernetes(KubernetesFault),
@@ -169,7 +181,7 @@ impl Fault {
         match self {
             Self::Kubernetes(fault) => fault.silent(),
             Self::Aws(fault) => fault.silent(),
-            Self::Broken(_) | Self::Foreign(_) | Self::Io { .. } => false,
+            Self::Broken(_) | Self::Foreign(_) | Self::Changed | Self::Io { .. } => false,
         }
     }
 
@@ -186,6 +198,7 @@ impl StoreError {
             Fault::Io { source, .. } => source,
             Fault::Broken(_) => return "a new password replaces it",
             Fault::Foreign(_) => return "remove it or give it another name; it is never overwritten",
+            Fault::Changed => return "see who else writes there, and whether the store keeps what it is given",
             Fault::Kubernetes(fault) => return fault.advice(),
             Fault::Aws(fault) => return fault.advice(),
         };

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::aws::AwsSecrets;
 use crate::kubernetes::{ExternalSecrets, KubernetesSecrets};
-use crate::{Access, Fault, FileSecrets, Findings, Found, Held, Removal, SecretStore, StoreError};
+use crate::{Access, BoxFuture, Fault, FileSecrets, Findings, Found, Held, Removal, SecretStore, StoreError};
 
 /// The stores of a cluster: each of them holds every credential. They are asked at the same time, so that all of them together
 /// take as long as the slowest.
@@ -120,6 +120,11 @@ impl Stores {
     /// Those that are not.
     pub async fn reach(&self) -> Result<(), StoreErrors> {
         self.all(|store| store.reach()).await
+    }
+
+    /// The trial of each store, with its kind; see [`SecretStore::try_out`].
+    pub fn trials(&self) -> impl Iterator<Item = (&'static str, BoxFuture<'_, Result<String, StoreError>>)> {
+        self.list.iter().map(|store| (store.kind(), store.try_out()))
     }
 
     /// Removes all of `targets` from every store.

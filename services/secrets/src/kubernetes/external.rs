@@ -10,6 +10,7 @@ use kube::{Api, Client};
 use pgtenant_model::{Credential, CredentialTarget, ExternalSecretStore, RELOADER, STORE_MANAGER};
 use serde_json::{Value, json};
 
+use super::may::Rule;
 use super::{KubernetesFault, Objects, TRIES, ask, is_marked, labels};
 use crate::{Fault, Held};
 
@@ -70,6 +71,7 @@ impl ExternalSecrets {
 impl Objects for ExternalSecrets {
     const KIND: &str = "externalSecret";
     const FIELD: &str = "spec/dataFrom";
+    const RULE: Rule = Rule { group: "external-secrets.io", resource: "externalsecrets", installed: Some("v1") };
 
     type Object = DynamicObject;
 

@@ -13,6 +13,8 @@ pub enum KubernetesFault {
     Silent(Duration),
     /// Others changed the object each time between reading and writing it.
     Contended,
+    /// Something is not allowed, as the API server says when it is asked; the text says what.
+    Lacking(String),
 }
 
 impl KubernetesFault {
@@ -23,7 +25,7 @@ impl KubernetesFault {
                 kube::Error::Api(status) => Some(status.code),
                 _ => None,
             },
-            Self::Silent(_) | Self::Contended => None,
+            Self::Silent(_) | Self::Contended | Self::Lacking(_) => None,
         }
     }
 
@@ -32,7 +34,7 @@ impl KubernetesFault {
         match self {
             Self::Said(error) => !matches!(**error, kube::Error::Api(_)),
             Self::Silent(_) => true,
-            Self::Contended => false,
+            Self::Contended | Self::Lacking(_) => false,
         }
     }
 
@@ -45,12 +47,16 @@ impl KubernetesFault {
             },
             Self::Silent(limit) => format!("the API server did not answer within {} s", limit.as_secs()),
             Self::Contended => "somebody else changes it all the time".to_owned(),
+            Self::Lacking(text) => text.clone(),
         };
         one_line(&text)
     }
 
     /// What a person can do about it.
     pub(crate) fn advice(&self) -> &'static str {
+        if matches!(self, Self::Lacking(_)) {
+            return "give pgtenant's ServiceAccount the chart's ClusterRole";
+        }
         let text = self.text();
         match self.code() {
             Some(403) if text.contains("exceeded quota") => "raise the namespace's ResourceQuota for secrets",

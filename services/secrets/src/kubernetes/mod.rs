@@ -2,6 +2,7 @@
 
 mod external;
 mod fault;
+mod may;
 mod secret;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use pgtenant_model::{Credential, CredentialTarget, STORE_MANAGER};
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
+use self::may::{Rule, VERBS};
 use crate::{Action, BoxFuture, Fault, Held, Removal, SecretStore, StoreError};
 
 pub use external::ExternalSecrets;
@@ -42,6 +44,8 @@ trait Objects: fmt::Debug + Send + Sync {
     const KIND: &str;
     /// A field that is written into every object.
     const FIELD: &str;
+    /// Its objects, as a role names them.
+    const RULE: Rule;
 
     type Object: Resource + DeserializeOwned + Clone + fmt::Debug + Send + Sync;
 
@@ -129,6 +133,20 @@ impl<T: Objects> SecretStore for T {
         Box::pin(async move {
             let answer = ask(self.client().apiserver_version()).await;
             answer.map(drop).map_err(|fault| fault.at(T::KIND, Action::Read, "the API server".to_owned()))
+        })
+    }
+
+    /// Claims' namespaces are not here to be tried in, so the API server is asked what it would allow in any of them.
+    fn try_out(&self) -> BoxFuture<'_, Result<String, StoreError>> {
+        Box::pin(async move {
+            let what = T::RULE;
+            let refused = |fault: Fault| fault.at(T::KIND, Action::Write, format!("{what} in every namespace"));
+            let lacking = what.lacking(self.client()).await.map_err(refused)?;
+            if lacking.is_empty() {
+                return Ok(format!("RBAC allows to {} {what} in every namespace", VERBS.join(", ")));
+            }
+            let message = format!("RBAC does not allow to {}", lacking.join(", "));
+            Err(refused(Fault::Kubernetes(KubernetesFault::Lacking(message))))
         })
     }
 

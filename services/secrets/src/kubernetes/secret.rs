@@ -9,6 +9,7 @@ use kube::{Api, Client};
 use pgtenant_model::{Credential, CredentialTarget, RELOADER, STORE_MANAGER, SslMode};
 use secrecy::{ExposeSecret as _, SecretString};
 
+use super::may::Rule;
 use super::{KubernetesFault, Objects, TRIES, ask, is_marked, labels};
 use crate::{Fault, Held, document};
 
@@ -46,6 +47,7 @@ impl KubernetesSecrets {
 impl Objects for KubernetesSecrets {
     const KIND: &str = "kubernetes";
     const FIELD: &str = "data/username";
+    const RULE: Rule = Rule { group: "", resource: "secrets", installed: None };
 
     type Object = Secret;
 

@@ -9,15 +9,19 @@ use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use pgtenant_model::Tier;
-use pgtenant_secrets::{Fault, Held, KubernetesSecrets, Removal, SecretStore as _};
+use pgtenant_secrets::{ExternalSecrets, Fault, Held, KubernetesSecrets, Removal, SecretStore as _};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 use crate::{Entry, targets, tiers};
 
-async fn client(kubeconfig: &Path) -> Client {
+async fn config(kubeconfig: &Path) -> Config {
     let file = Kubeconfig::read_from(kubeconfig).unwrap();
-    Client::try_from(Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap()).unwrap()
+    Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap()
+}
+
+async fn client(kubeconfig: &Path) -> Client {
+    Client::try_from(config(kubeconfig).await).unwrap()
 }
 
 /// A store, and the Secrets of a namespace of its own.
@@ -146,4 +150,27 @@ async fn an_api_server_that_does_not_answer_is_given_up_in_time() {
     store.put_many(&entries).await.unwrap();
     assert_eq!(entries[2].0.tier, Tier::Admin);
     assert!(matches!(held(&store, &entries[2]).await, Held::Credential(_)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trial_asks_what_is_allowed_and_writes_nothing() {
+    let kubeconfig = pgtenant_testkit::kubernetes().await.kubeconfig();
+    let (store, ..) = shared().await;
+    let works = store.try_out().await.unwrap();
+    assert_eq!(works, "RBAC allows to get, create, patch, delete secrets in every namespace");
+
+    // Somebody without any role may ask, too.
+    let mut nobody = config(&kubeconfig).await;
+    nobody.headers.push(("impersonate-user".parse().unwrap(), "nobody".parse().unwrap()));
+    let client = Client::try_from(nobody).unwrap();
+    let error = KubernetesSecrets::new(client.clone()).try_out().await.unwrap_err();
+    assert_eq!(
+        error.explain(),
+        "store \"kubernetes\" can not write secrets in every namespace: RBAC does not allow to get, create, patch, delete; \
+         give pgtenant's ServiceAccount the chart's ClusterRole"
+    );
+    // What is not installed can not be written, whatever is allowed.
+    let external = ExternalSecrets::new(client, serde_json::from_value(json!({})).unwrap());
+    let text = external.try_out().await.unwrap_err().explain();
+    assert!(text.contains("externalsecrets.external-secrets.io") && text.contains("install the External"), "{text}");
 }

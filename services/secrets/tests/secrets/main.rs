@@ -7,6 +7,7 @@ mod faults;
 mod file;
 mod kubernetes;
 mod stores;
+mod trial;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -6,6 +6,7 @@ mod listing;
 mod moto;
 mod policy;
 mod settings;
+mod trial;
 
 use pgtenant_aws::{Aws, StandIn};
 use pgtenant_model::{AwsSecretsManagerStore, Credential, CredentialTarget, Tier};

@@ -32,6 +32,7 @@ async fn everything(fake: &FakeSecretsManager, settings: &Value) -> BTreeSet<Str
     put(&store_with(fake.url(), other), &first).await.unwrap();
     put(&store, &first).await.unwrap();
     store.delete_many(target, Removal::Final).await.unwrap();
+    store.try_out().await.unwrap();
     fake.calls().into_iter().map(|call| call.operation).collect()
 }
 
