@@ -8,7 +8,9 @@ use pgtenant_ledger::{
     ClaimFilter, Ledger, LedgerError, NewEvent, append_event, claims, cluster, look_soon, retry_now, set_cluster_status,
 };
 use pgtenant_model::{ClaimKey, ClusterStatus, EventKind, InvalidField, MemberRole, ProvisionerStatus};
-use pgtenant_postgres::{Session, claims_on_cluster, drop_half_made, drop_roles_put_aside, half_made, preflight};
+use pgtenant_postgres::{
+    Session, claims_on_cluster, drop_half_made, drop_roles_put_aside, extension_problems, half_made, preflight,
+};
 use rand::RngExt as _;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -287,6 +289,9 @@ impl Watch<'_> {
         let server = self.cluster.server().await.map_err(Failure::at("inspect"))?;
         let mut session = server.maintenance().await.map_err(Failure::at("inspect"))?;
         memory.preflight = preflight(&mut session).await.map_err(Failure::at("inspect"))?;
+        let extensions = extension_problems(&mut session, &self.cluster.spec.allowed_extensions).await;
+        let extensions = extensions.map_err(Failure::at("inspect"))?.into_values();
+        memory.preflight.extend(extensions.map(|problem| InvalidField::new("allowedExtensions", problem)));
         memory.preflight.extend(self.unclaimed(&mut session).await.map_err(Failure::at("inspect"))?);
         for role in drop_roles_put_aside(&mut session).await.map_err(Failure::at("inspect"))? {
             tracing::info!(cluster = self.cluster.name, role, "dropped a role of a removed claim, which was put aside");

@@ -4,7 +4,8 @@
 
 use pgtenant_model::{ClaimKey, Tier};
 
-const PREFIX: &str = "pgtenant: ";
+/// What every comment of pgtenant begins with.
+pub(crate) const PREFIX: &str = "pgtenant: ";
 
 /// `pgtenant: {namespace}/{name}`.
 #[must_use]

@@ -11,6 +11,7 @@ use crate::error::PostgresError;
 use crate::observed::HALF_MADE_LIMIT;
 use crate::session::{Parameter, Session};
 use crate::sql::{DEPENDED_ON, drop_unforced, idle_session_timeout};
+use crate::trial::TRIAL_NAME;
 use crate::version::OWN_TEMPLATE;
 
 /// How long the answer is believed that nobody claims a database.
@@ -18,21 +19,23 @@ const LONGEST_DOUBT: Duration = Duration::from_secs(2);
 
 /// Databases that a `CREATE DATABASE` left which was not followed by the rest: closed, without comment, the provisioner's,
 /// and with the mark of those that were never open, or of those (-2) of which an interrupted drop has left nothing that
-/// could be used. Those that no claim is being made for may be dropped.
+/// could be used. Those that no claim is being made for may be dropped. And what a [trial](crate::try_database) left that was
+/// killed: its name is no claim's, and only the provisioner was let in.
 ///
 /// # Errors
 /// What the server says.
 pub async fn half_made(session: &mut Session) -> Result<Vec<String>, PostgresError> {
     const HALF_MADE: &str = "SELECT d.datname::text FROM pg_database d JOIN pg_roles r ON r.oid = d.datdba \
-         WHERE r.rolname = current_user AND NOT d.datallowconn AND d.datname <> $1 \
-         AND d.datconnlimit IN ($2, -2) AND shobj_description(d.oid, 'pg_database') IS NULL ORDER BY 1";
-    let parameters: [Parameter<'_>; 2] = [(&OWN_TEMPLATE, Type::TEXT), (&HALF_MADE_LIMIT, Type::INT4)];
+         WHERE r.rolname = current_user AND shobj_description(d.oid, 'pg_database') IS NULL \
+         AND (NOT d.datallowconn AND d.datname <> $1 AND d.datconnlimit IN ($2, -2) OR d.datname ~ $3) ORDER BY 1";
+    let parameters: [Parameter<'_>; 3] =
+        [(&OWN_TEMPLATE, Type::TEXT), (&HALF_MADE_LIMIT, Type::INT4), (&TRIAL_NAME, Type::TEXT)];
     let names = session.texts("look for half-made databases", HALF_MADE, &parameters).await?;
     Ok(names.into_iter().flatten().collect())
 }
 
-/// Drops a database that [`half_made`] named, unless somebody claims it. It was never open, so nothing is in it. False: it is
-/// claimed. `session` is not used again after this.
+/// Drops a database that [`half_made`] named, unless somebody claims it. No tenant was ever let in, so nothing is in it. False: it
+/// is claimed. `session` is not used again after this.
 ///
 /// `DROP DATABASE` can not be in a transaction, so nothing that is sent with it can look whether it still may be dropped.
 /// Before the question the server is told to end the session when nothing arrives: a process that stalls after the answer

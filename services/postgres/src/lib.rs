@@ -48,6 +48,7 @@ mod session;
 mod sessions;
 mod sql;
 mod tls;
+mod trial;
 mod verifier;
 mod version;
 
@@ -70,5 +71,9 @@ pub use preflight::preflight;
 pub use server::{Server, ServerOptions, Timeouts};
 pub use session::Session;
 pub use sessions::logged_in;
+pub use trial::{
+    Sandbox, ServerBasics, Trial, extension_problems, server_basics, try_database, try_extensions, try_logins,
+    try_roles,
+};
 pub use verifier::{Verifier, generate_password};
 pub use version::{OWN_TEMPLATE, ServerVersion};

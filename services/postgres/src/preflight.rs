@@ -5,8 +5,9 @@ use serde::Deserialize;
 use tokio_postgres::types::Type;
 
 use crate::bootstrap::{GROUP, template_problem};
+use crate::comment::PREFIX;
 use crate::error::{PostgresError, chain};
-use crate::session::Session;
+use crate::session::{Parameter, Session};
 use crate::sql::ident;
 use crate::version::{OWN_TEMPLATE, ServerVersion};
 
@@ -28,6 +29,18 @@ struct Facts {
     ssl: Option<bool>,
     public_databases: Vec<String>,
     template: Option<TemplateFacts>,
+    /// RDS lets only members of `rds_password` set passwords, and the provisioner is none.
+    restricted: bool,
+    /// The provisioner's and tenants' roles that have what RDS's administrators have.
+    rds_superusers: Vec<Holder>,
+}
+
+/// A member of `rds_superuser`, and of which role it is one directly.
+#[derive(Debug, Clone, Deserialize)]
+struct Holder {
+    role: String,
+    through: String,
+    provisioner: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -44,13 +57,38 @@ struct TemplateFacts {
 /// What the server says.
 pub async fn preflight(session: &mut Session) -> Result<Vec<InvalidField>, PostgresError> {
     let what = "run the preflight";
-    let text = session.texts(what, PREFLIGHT, &[(&OWN_TEMPLATE, Type::TEXT)]).await?.into_iter().next().flatten();
+    let parameters: [Parameter<'_>; 2] = [(&OWN_TEMPLATE, Type::TEXT), (&PREFIX, Type::TEXT)];
+    let text = session.texts(what, PREFLIGHT, &parameters).await?.into_iter().next().flatten();
     let facts: Facts = serde_json::from_str(&text.unwrap_or_default())
         .map_err(|error| PostgresError::Answer { what: what.to_owned(), reason: chain(&error) })?;
     let mut problems = Vec::new();
     of_server(&facts, &mut problems);
     of_provisioner(&facts, &mut problems);
+    of_rds(&facts, &mut problems);
     Ok(problems)
+}
+
+fn of_rds(facts: &Facts, problems: &mut Vec<InvalidField>) {
+    if facts.restricted {
+        let message = format!(
+            "rds.restrict_password_commands is on: only members of rds_password set passwords; the master login gives it \
+             with: GRANT rds_password TO {};",
+            ident(&facts.current_user)
+        );
+        problems.push(InvalidField::new("provisioner", message));
+    }
+    for Holder { role, through, provisioner } in &facts.rds_superusers {
+        let (field, why) = match provisioner {
+            true => ("provisioner", "CREATEDB and CREATEROLE are enough"),
+            false => ("databases", "a tenant gets into every other tenant's database with it"),
+        };
+        let message = format!(
+            "{role:?} is a member of rds_superuser: {why}; the master login takes it away with: REVOKE {} FROM {};",
+            ident(through),
+            ident(role)
+        );
+        problems.push(InvalidField::new(field, message));
+    }
 }
 
 fn of_server(facts: &Facts, problems: &mut Vec<InvalidField>) {

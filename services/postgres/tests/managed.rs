@@ -63,6 +63,28 @@ async fn a_master_that_is_no_superuser_attaches_the_cluster(major: u32) {
             .unwrap();
         assert!(member, "{login}");
     }
+
+    // What of RDS's own would bite later.
+    let restricted = "ALTER ROLE prov_b SET \"rds.restrict_password_commands\" = 'on'; SET ROLE master; \
+                      REVOKE rds_password FROM pgtenant; RESET ROLE";
+    cluster.execute(restricted).await;
+    cluster.execute("CREATE ROLE admins; GRANT rds_superuser TO admins; GRANT admins TO prov_b").await;
+    let tenant = "CREATE ROLE \"ns-db-read\"; COMMENT ON ROLE \"ns-db-read\" IS 'pgtenant: ns/db read'";
+    cluster.execute(tenant).await;
+    cluster.execute("CREATE ROLE bystander; GRANT rds_superuser TO \"ns-db-read\", bystander").await;
+    let found = preflight(&mut server("prov_b", &password).maintenance().await.unwrap()).await.unwrap();
+    let told: Vec<_> = found.iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 3, "{told:#?}");
+    for mend in [
+        "GRANT rds_password TO \"pgtenant\";",
+        "REVOKE \"rds_superuser\" FROM \"ns-db-read\";",
+        "REVOKE \"admins\" FROM \"prov_b\";",
+    ] {
+        assert!(told.iter().any(|one| one.ends_with(mend)), "{mend}: {told:#?}");
+        cluster.execute(mend).await;
+    }
+    let found = preflight(&mut server("prov_b", &password).maintenance().await.unwrap()).await.unwrap();
+    assert_eq!(found, []);
 }
 
 macro_rules! on {

@@ -13,7 +13,6 @@ use crate::fault::RdsFault;
 
 const ATTEMPTS: u32 = 3;
 const FORCE_SSL: &str = "rds.force_ssl";
-const RESTRICT_PASSWORDS: &str = "rds.restrict_password_commands";
 
 /// RDS in one region. Clones share a client, which is made when it is first needed.
 #[derive(Debug, Clone)]
@@ -79,16 +78,11 @@ impl Rds {
     /// RDS refused or did not answer.
     pub async fn parameters(&self, group: &str) -> Result<Parameters, RdsFault> {
         let request = self.client().await.describe_db_cluster_parameters().db_cluster_parameter_group_name(group);
-        let asked = request.filters(filter("parameter-name", &[FORCE_SSL, RESTRICT_PASSWORDS])).send().await;
+        let asked = request.filters(filter("parameter-name", &[FORCE_SSL])).send().await;
         let answer = asked.map_err(|error| RdsFault::new("DescribeDBClusterParameters", &error))?;
-        let value = |name: &str| {
-            let mut found = answer.parameters().iter().filter(|one| one.parameter_name() == Some(name));
-            found.find_map(|one| one.parameter_value())
-        };
-        Ok(Parameters {
-            force_ssl: value(FORCE_SSL).map(|value| value == "1"),
-            restrict_password_commands: value(RESTRICT_PASSWORDS) == Some("1"),
-        })
+        let mut found = answer.parameters().iter().filter(|one| one.parameter_name() == Some(FORCE_SSL));
+        let force_ssl = found.find_map(|one| one.parameter_value());
+        Ok(Parameters { force_ssl: force_ssl.map(|value| value == "1") })
     }
 
     /// What RDS is to do to a cluster. `rds:DescribePendingMaintenanceActions`.

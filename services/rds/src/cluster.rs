@@ -115,8 +115,6 @@ pub struct Instance {
 pub struct Parameters {
     /// `rds.force_ssl`; none: RDS does not say.
     pub force_ssl: Option<bool>,
-    /// `rds.restrict_password_commands`.
-    pub restrict_password_commands: bool,
 }
 
 /// Work of RDS on a cluster that is due.

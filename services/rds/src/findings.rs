@@ -37,6 +37,16 @@ impl Facts {
         findings
     }
 
+    /// When minor versions are installed, which breaks sessions for some seconds.
+    #[must_use]
+    pub fn upgrades(&self) -> String {
+        let window = self.cluster.maintenance_window.as_deref().unwrap_or("its maintenance window");
+        match self.cluster.upgrades_itself {
+            true => format!("RDS installs minor versions by itself, within {window} (UTC)"),
+            false => "RDS installs no minor version by itself: ModifyDBCluster EngineVersion does".to_owned(),
+        }
+    }
+
     fn of_endpoints(&self, proxied: bool, findings: &mut Vec<InvalidField>) {
         let cluster = &self.cluster;
         if !cluster.members.is_empty() && !cluster.has_readers() {
@@ -64,11 +74,6 @@ impl Facts {
         if !parameters.force_ssl.unwrap_or(default) {
             let text = "rds.force_ssl is 0: tenants can log in without encryption; set it to 1 in the cluster's parameter group";
             say(findings, "tls", text);
-        }
-        if parameters.restrict_password_commands {
-            let text = "rds.restrict_password_commands is 1: the provisioner can set passwords only as a member of \
-                        rds_password; the master login gives it with: GRANT rds_password TO pgtenant;";
-            say(findings, "provisioner", text);
         }
     }
 

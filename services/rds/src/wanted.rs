@@ -244,7 +244,7 @@ mod tests {
             copies_tags: true,
             ..Cluster::default()
         };
-        (cluster, Parameters { force_ssl: Some(true), restrict_password_commands: false })
+        (cluster, Parameters { force_ssl: Some(true) })
     }
 
     type Break = (&'static str, fn(&mut Cluster, &mut Parameters));

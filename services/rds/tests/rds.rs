@@ -201,7 +201,6 @@ async fn findings_tell_what_would_bite() {
     fake.set("shared", "ServerlessV2ScalingConfiguration.MinCapacity", "0");
     fake.set("shared", "PreferredMaintenanceWindow", "sun:03:30-sun:04:30");
     fake.set("shared", "PendingModifiedValues.EngineVersion", "16.8");
-    fake.set_parameter("default.aurora-postgresql16", "rds.restrict_password_commands", "1");
     fake.set_instance("shared-1", "CertificateDetails.ValidTill", "2026-07-20T00:00:00Z");
     fake.plan_maintenance("db-upgrade", "Aurora PostgreSQL 16.8");
     let cluster = rds.cluster("shared").await.unwrap().unwrap();
@@ -217,7 +216,6 @@ async fn findings_tell_what_would_bite() {
         "topology.aurora: there are no readers",
         "topology.aurora: the minimum is 0 ACU: the cluster pauses",
         "tls: rds.force_ssl is 0",
-        "provisioner: rds.restrict_password_commands is 1",
         "topology.aurora: deletion protection is off",
         "environment: RDS keeps snapshots for 1 days, the environment wants 35",
         "topology.aurora: RDS has maintenance to do (db-upgrade: Aurora PostgreSQL 16.8)",

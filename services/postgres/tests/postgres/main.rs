@@ -8,4 +8,5 @@ mod fences;
 mod hostile;
 mod own_login;
 mod servers;
+mod trial;
 mod world;
