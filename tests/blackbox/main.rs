@@ -23,6 +23,7 @@ mod modes;
 mod names;
 mod observe;
 mod outages;
+mod preflight;
 mod provisioner;
 mod replicas;
 mod rest_around;

@@ -50,6 +50,7 @@ async fn clusters_can_be_read_with_their_servers() {
     let preflight = api.get("/v1/clusters/default/preflight").await.expect(200).json;
     assert!(preflight["problems"].is_array() && preflight["ok"].is_boolean(), "{preflight}");
     api.get("/v1/clusters/none").await.problem(404, "not-found");
+    api.ask("/v1/clusters/none/preflight").await.problem(404, "not-found");
     assert!(!seen.to_string().contains(&plane.site.provisioner_password));
 }
 

@@ -30,7 +30,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 pub use events::follow_events;
 pub use problem::{PROBLEM_BASE, PROBLEMS, ProblemType};
 pub use serve::serve;
-pub use state::{ApiParts, ApiSettings, ApiState, Check, PlanError, Planner, Readiness, RenderMetrics};
+pub use state::{ApiParts, ApiSettings, ApiState, Check, PlanError, Planner, Readiness, RenderMetrics, TrialError};
 
 use document::Document;
 use problem::{NO_SUCH_ROUTE, Problem};
@@ -91,7 +91,7 @@ fn versioned() -> OpenApiRouter<ApiState> {
         .routes(routes!(clusters::list))
         .routes(routes!(clusters::read))
         .routes(routes!(clusters::topology))
-        .routes(routes!(clusters::preflight))
+        .routes(routes!(clusters::preflight, clusters::try_out))
         .routes(routes!(rotation::rotate))
         .routes(routes!(rotation::read))
         .routes(routes!(rotation::rotate_provisioner))

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use pgtenant_ledger::Ledger;
-use pgtenant_model::{InvalidField, PlanReport, PlanRequest};
+use pgtenant_model::{InvalidField, PlanReport, PlanRequest, PreflightCheck};
 use tokio_util::sync::CancellationToken;
 
 use crate::events::EventHub;
 use crate::limit::Limits;
 use crate::token_cache::TokenCache;
 
-/// Answers what a request would change. The engine is one.
+/// Answers what a request would change, and tries clusters. The engine is one.
 pub trait Planner: Send + Sync + 'static {
     /// The plan of `request`. Where `scope` is given, nothing outside of these namespaces is looked at or told;
     /// the claims of the request are within it.
@@ -22,6 +22,22 @@ pub trait Planner: Send + Sync + 'static {
         request: PlanRequest,
         scope: Option<Vec<String>>,
     ) -> BoxFuture<'static, Result<PlanReport, PlanError>>;
+
+    /// What claims need of a cluster, tried now. It answers within `limit`.
+    fn preflight(
+        &self,
+        cluster: String,
+        limit: Duration,
+    ) -> BoxFuture<'static, Result<Vec<PreflightCheck>, TrialError>>;
+}
+
+/// Why a cluster was not tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrialError {
+    /// Nobody works on it here, since its description can not be used.
+    Unknown,
+    /// Somebody else tries it.
+    Busy,
 }
 
 /// Why there is no plan.

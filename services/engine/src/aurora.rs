@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use chrono::Utc;
-use pgtenant_model::{AwsSecretRef, Drift, InvalidField};
+use chrono::{DateTime, Utc};
+use pgtenant_model::{AwsSecretRef, Drift, Environment, InvalidField};
 use pgtenant_postgres::{Bootstrap, GROUP, Server, ServerOptions, Verifier, bootstrap, generate_password};
-use pgtenant_rds::{CaBundle, RdsFault, Step, Wanted, next_step};
+use pgtenant_rds::{CaBundle, Facts, RdsFault, Step, Wanted, next_step};
 use pgtenant_secrets::AwsLogin;
 use pgtenant_topology::{Aurora, NoPrimary};
 
@@ -38,10 +38,26 @@ impl AuroraWork {
         Self { aurora: aurora.clone(), authorities, proven: AtomicBool::new(false) }
     }
 
+    /// What RDS says of the cluster, with what it refused to say; none: nothing is known of it. Nothing is changed.
+    pub(crate) async fn findings(
+        &self,
+        environment: Environment,
+        now: DateTime<Utc>,
+    ) -> Option<(Facts, Vec<InvalidField>)> {
+        let (facts, faults) = self.aurora.facts().await?;
+        let mut findings = facts.findings(environment, self.aurora.spec().proxy.is_some(), now);
+        findings.extend(faults.iter().chain(&self.aurora.fault()).map(refused));
+        Some((facts, findings))
+    }
+
     /// The login may have been changed on the cluster.
     pub(crate) fn doubt_login(&self) {
         self.proven.store(false, Ordering::Relaxed);
     }
+}
+
+fn refused(fault: &RdsFault) -> InvalidField {
+    InvalidField::new("topology.aurora", format!("{fault}; {}", fault.advice()))
 }
 
 impl Cluster {
@@ -78,17 +94,14 @@ impl Cluster {
 
     /// What is to be known of the cluster at RDS; none while it is being made. The backup window alone is put right, since it has to follow the clocks.
     pub(crate) async fn ask_rds(&self) -> Option<Told> {
-        let AuroraWork { aurora, .. } = self.aurora()?;
+        let work @ AuroraWork { aurora, .. } = self.aurora()?;
         let now = Utc::now();
         let wanted = Wanted::new(aurora.spec(), self.spec.environment, now);
         let known = aurora.last()?;
         if wanted.as_ref().is_some_and(|wanted| next_step(wanted, Some(&known)).is_some()) {
             return None;
         }
-        let (facts, faults) = aurora.facts().await?;
-        let mut preflight = facts.findings(self.spec.environment, aurora.spec().proxy.is_some(), now);
-        let refused = |fault: &RdsFault| InvalidField::new("topology.aurora", format!("{fault}; {}", fault.advice()));
-        preflight.extend(faults.iter().chain(&aurora.fault()).map(refused));
+        let (facts, mut preflight) = work.findings(self.spec.environment, now).await?;
         let mut drift = wanted.as_ref().map(|wanted| wanted.drift(&facts.cluster, facts.parameters.as_ref()));
         if let (Some(wanted), Some(drift)) = (&wanted, &mut drift)
             && facts.cluster.status == "available"

@@ -39,6 +39,8 @@ pub(crate) struct Cluster {
     pub(crate) former: Option<Former>,
     pub(crate) wake: Arc<Notify>,
     pub(crate) access: Access,
+    /// Held while somebody tries it.
+    pub(crate) trial: Arc<tokio::sync::Mutex<()>>,
     source: Source,
     aurora: Option<AuroraWork>,
     /// When somebody began to use a cluster that sleeps.
@@ -100,6 +102,7 @@ impl Cluster {
             former,
             wake: Arc::default(),
             access,
+            trial: Arc::default(),
             parts: Mutex::default(),
             refused: AtomicBool::new(false),
             cut_off: AtomicBool::new(false),

@@ -15,6 +15,7 @@ mod lease;
 mod login;
 mod outcome;
 mod planner;
+mod preflight;
 mod progress;
 mod provisioner;
 mod reconcile;
@@ -42,6 +43,7 @@ use crate::watch::Watch;
 
 pub use fault::Faults;
 pub use planner::PlanError;
+pub use preflight::TrialError;
 pub use settings::EngineSettings;
 
 /// One replica's engine.

@@ -29,7 +29,7 @@ pub use name::{ClaimKey, InvalidName, MAX_DATABASE_BYTES, MAX_IDENTIFIER_BYTES, 
 pub use plan::{ChangeReport, ClaimPlan, PlanAction, PlanReport, PlanRequest, PlannedClaim};
 pub use span::Span;
 pub use status::{
-    ClusterStatus, Condition, ConditionStatus, Database, DatabaseState, Drift, Member, MemberRole, ProvisionerStatus,
-    RoleStatus, Roles, StoreLocation, StoreState, set_condition,
+    CheckResult, ClusterStatus, Condition, ConditionStatus, Database, DatabaseState, Drift, Member, MemberRole,
+    PreflightCheck, ProvisionerStatus, RoleStatus, Roles, StoreLocation, StoreState, set_condition,
 };
 pub use store::{AwsSecretsManagerStore, ExternalSecretStore, FileStore, KubernetesStore, SECRET_TAGS, StoreSpec};

@@ -294,6 +294,29 @@ pub struct Drift {
     pub mend: String,
 }
 
+/// What a trial of a capability has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub enum CheckResult {
+    /// It works.
+    Passed,
+    /// Claims can be served; a person should know this.
+    Warning,
+    /// Claims will fail at it.
+    Failed,
+}
+
+/// A capability that the control plane needs of a cluster, tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PreflightCheck {
+    /// What was tried, in a word: `primary`, `roles`, `store kubernetes`.
+    pub check: String,
+    /// How it went.
+    pub result: CheckResult,
+    /// What works; or what is missing, and the statement or policy that mends it.
+    pub message: String,
+}
+
 /// What was last seen of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -10,7 +10,7 @@ use pgtenant_api::{ApiParts, ApiSettings, ApiState, Check, Planner};
 use pgtenant_aws::Aws;
 use pgtenant_engine::{Engine, EngineSettings, check_cluster};
 use pgtenant_ledger::{Ledger, put_clusters};
-use pgtenant_model::{ClusterSpec, InvalidField, PlanReport, PlanRequest};
+use pgtenant_model::{ClusterSpec, InvalidField, PlanReport, PlanRequest, PreflightCheck};
 use pgtenant_secrets::Access;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -138,6 +138,20 @@ impl Planner for EnginePlanner {
                     pgtenant_api::PlanError::Unreachable { cluster, source: message.into() }
                 }
                 pgtenant_engine::PlanError::Ledger(error) => pgtenant_api::PlanError::Ledger(error),
+            })
+        })
+    }
+
+    fn preflight(
+        &self,
+        cluster: String,
+        limit: Duration,
+    ) -> BoxFuture<'static, Result<Vec<PreflightCheck>, pgtenant_api::TrialError>> {
+        let engine = self.0.clone();
+        Box::pin(async move {
+            engine.preflight(&cluster, limit).await.map_err(|error| match error {
+                pgtenant_engine::TrialError::Unknown => pgtenant_api::TrialError::Unknown,
+                pgtenant_engine::TrialError::Busy => pgtenant_api::TrialError::Busy,
             })
         })
     }

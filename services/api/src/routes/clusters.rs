@@ -5,18 +5,22 @@ use axum::extract::State;
 use chrono::{DateTime, Utc};
 use pgtenant_ledger::Cluster;
 use pgtenant_model::{
-    ClusterSpec, ClusterStatus, Drift, Endpoint, Environment, InvalidField, Limits, Member, ProvisionerStatus,
+    CheckResult, ClusterSpec, ClusterStatus, Drift, Endpoint, Environment, InvalidField, Limits, Member,
+    PreflightCheck, ProvisionerStatus,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::ApiState;
 use crate::caller::Caller;
 use crate::document::{Forbidden, NotFound};
 use crate::extract::{NoQuery, Path, Query};
 use crate::page::Page;
-use crate::problem::Result;
+use crate::problem::{CLUSTER_UNREACHABLE, OVERLOADED, Problem, Result};
 use crate::store;
+use crate::{ApiState, TrialError};
+
+/// Seconds after which another preflight may have ended.
+const TRIAL_PAUSE: u64 = 10;
 
 /// A cluster in the path.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -202,4 +206,54 @@ pub(crate) async fn preflight(
         problem.map(|problem| InvalidField::new("cluster", problem)).into_iter().chain(preflight).collect();
     let ok = problems.is_empty() && observed_at.is_some();
     Ok(Json(PreflightView { cluster: name, ok, problems, observed_at }))
+}
+
+/// What claims need of a cluster, as it was tried just now.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = ClusterTrial)]
+pub(crate) struct TrialView {
+    /// The cluster.
+    cluster: String,
+    /// Every check has passed, without a warning.
+    ok: bool,
+    /// In the order in which they were begun. What needs something that has failed is not among them.
+    checks: Vec<PreflightCheck>,
+}
+
+/// Try a cluster
+///
+/// Every capability that claims will need is tried now, and leaves no trace: the login, TLS, the clock, roles, SET ROLE, a database,
+/// extensions, the standbys, and a credential in each store. It answers before the request's time is over; what has not ended by then
+/// has failed. One at a time: another one waits, and is answered 503 when that takes too long. For platform tokens.
+#[utoipa::path(
+    post, path = "/v1/clusters/{cluster}/preflight", operation_id = "tryCluster", tag = "clusters", params(ClusterPath),
+    responses(
+        (status = 200, description = "What works and what does not.", body = TrialView),
+        (status = 403, response = Forbidden), (status = 404, response = NotFound),
+    ),
+)]
+pub(crate) async fn try_out(
+    caller: Caller,
+    State(state): State<ApiState>,
+    Path(path): Path<ClusterPath>,
+    _: Query<NoQuery>,
+) -> Result<Json<TrialView>> {
+    caller.platform()?;
+    let mut db = state.ledger().acquire().await?;
+    let Cluster { name, .. } = store::cluster(&mut db, &caller.scope(), &path.cluster).await?;
+    drop(db);
+    // Before the request's own time is over.
+    let limit = state.settings().request_timeout.mul_f64(0.9);
+    let tried = state.parts.planner.preflight(name.clone(), limit).await;
+    let checks = tried.map_err(|error| match error {
+        TrialError::Unknown => Problem::new(
+            &CLUSTER_UNREACHABLE,
+            "its description can not be used here: `GET /v1/clusters/{cluster}` has the problem",
+        ),
+        TrialError::Busy => Problem::new(&OVERLOADED, format!("another preflight of cluster {name:?} is under way"))
+            .retry_after(TRIAL_PAUSE),
+    })?;
+    let ok = checks.iter().all(|check| check.result == CheckResult::Passed);
+    Ok(Json(TrialView { cluster: name, ok, checks }))
 }

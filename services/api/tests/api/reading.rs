@@ -1,5 +1,7 @@
 //! Plans, clusters, audit, faults of the apps folder.
 
+use axum::http::Method;
+use pgtenant_api::ApiSettings;
 use pgtenant_ledger::set_cluster_status;
 use pgtenant_model::{ClusterStatus, InvalidField, Member, MemberRole};
 use serde_json::json;
@@ -80,6 +82,25 @@ async fn clusters_are_shown_to_those_who_may_use_them() {
         world.get(&world.tenant, path).await.expect_problem(403, "forbidden");
     }
     assert_eq!(world.get(&world.platform, "/v1/clusters/closed/preflight").await.json["ok"], false, "not seen yet");
+}
+
+#[tokio::test]
+async fn a_cluster_is_tried_by_the_platform_team_alone_and_within_the_requests_time() {
+    let world = World::new().await;
+    let path = |cluster: &str| format!("/v1/clusters/{cluster}/preflight");
+    for token in [&world.tenant, &world.viewer] {
+        world.ask(token, Method::POST, &path("default"), None).await.expect_problem(403, "forbidden");
+    }
+    assert!(world.planner.tried.lock().unwrap().is_empty(), "nothing was tried for them");
+    let tried = world.ask(&world.platform, Method::POST, &path("default"), None).await.expect(200).json;
+    let check = json!({"check": "roles", "result": "Failed", "message": "default lets nobody make roles"});
+    assert_eq!(tried, json!({"cluster": "default", "ok": false, "checks": [check]}));
+    let (cluster, limit) = world.planner.tried.lock().unwrap()[0].clone();
+    assert!(cluster == "default" && limit < ApiSettings::default().request_timeout, "{limit:?}");
+    let busy = world.ask(&world.platform, Method::POST, &path("closed"), None).await;
+    assert_eq!(busy.header("retry-after"), "10");
+    busy.expect_problem(503, "overloaded");
+    world.ask(&world.platform, Method::POST, &path("nowhere"), None).await.expect_problem(404, "not-found");
 }
 
 #[tokio::test]

@@ -9,9 +9,9 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use pgtenant_api::{ApiParts, ApiSettings, ApiState, Check, PlanError, Planner};
+use pgtenant_api::{ApiParts, ApiSettings, ApiState, Check, PlanError, Planner, TrialError};
 use pgtenant_ledger::{Ledger, NewToken, TokenRole, create_token, put_clusters};
-use pgtenant_model::{ClaimPlan, ClusterSpec, PlanAction, PlanReport, PlanRequest};
+use pgtenant_model::{CheckResult, ClaimPlan, ClusterSpec, PlanAction, PlanReport, PlanRequest, PreflightCheck};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,7 @@ use tower::ServiceExt;
 #[derive(Default)]
 pub(crate) struct FakePlanner {
     pub(crate) asked: Mutex<Vec<(PlanRequest, Option<Vec<String>>)>>,
+    pub(crate) tried: Mutex<Vec<(String, Duration)>>,
 }
 
 impl Planner for FakePlanner {
@@ -53,6 +54,25 @@ impl Planner for FakePlanner {
             }
         }
         .boxed()
+    }
+
+    fn preflight(
+        &self,
+        cluster: String,
+        limit: Duration,
+    ) -> BoxFuture<'static, Result<Vec<PreflightCheck>, TrialError>> {
+        self.tried.lock().unwrap().push((cluster.clone(), limit));
+        let check = PreflightCheck {
+            check: "roles".to_owned(),
+            result: CheckResult::Failed,
+            message: format!("{cluster} lets nobody make roles"),
+        };
+        let answer = match cluster.as_str() {
+            "default" => Ok(vec![check]),
+            "closed" => Err(TrialError::Busy),
+            _ => Err(TrialError::Unknown),
+        };
+        async move { answer }.boxed()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
-use pgtenant_model::{Drift, Endpoint, Environment, InvalidField, Limits, Member, ProvisionerStatus};
+use pgtenant_model::{CheckResult, Drift, Endpoint, Environment, Limits, Member, PreflightCheck, ProvisionerStatus};
 use serde::Deserialize;
 
 use super::bootstrap;
@@ -30,11 +30,21 @@ pub(super) enum ClusterCommand {
         /// The cluster
         name: String,
     },
-    /// Show what of a cluster's servers would bite later; exit status 1 when there is anything
-    #[command(after_help = "Examples:\n  pgtenant cluster preflight default")]
+    /// Try every capability that claims will need, without a trace; exit status 1 unless all have passed
+    #[command(
+        after_help = "The login, TLS, the clock, roles and SET ROLE, a database, extensions, the standbys, and a credential in each
+store. Each line says what works; or what is missing, and the statement or policy that mends it.
+
+Examples:
+  pgtenant cluster preflight default
+  pgtenant cluster preflight default --allow-warnings --output json"
+    )]
     Preflight {
         /// The cluster
         name: String,
+        /// Exit status 0 also where there are warnings, if nothing has failed
+        #[arg(long)]
+        allow_warnings: bool,
     },
     /// Replace the password of the control plane's own login, where it is in AWS Secrets Manager
     #[command(
@@ -81,11 +91,8 @@ struct Topology {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct Preflight {
-    ok: bool,
-    problems: Vec<InvalidField>,
-    observed_at: Option<DateTime<Utc>>,
+    checks: Vec<PreflightCheck>,
 }
 
 pub(super) async fn run(context: &Context, command: ClusterCommand) -> Result<Outcome> {
@@ -93,7 +100,7 @@ pub(super) async fn run(context: &Context, command: ClusterCommand) -> Result<Ou
         ClusterCommand::List => list(context).await,
         ClusterCommand::Get { name } => get(context, &name).await,
         ClusterCommand::Topology { name } => topology(context, &name).await,
-        ClusterCommand::Preflight { name } => preflight(context, &name).await,
+        ClusterCommand::Preflight { name, allow_warnings } => preflight(context, &name, allow_warnings).await,
         ClusterCommand::RotateProvisioner { name, no_wait } => rotate::provisioner(context, &name, no_wait).await,
         ClusterCommand::Bootstrap(args) => bootstrap::run(context, &args),
     }
@@ -189,21 +196,23 @@ async fn topology(context: &Context, name: &str) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-async fn preflight(context: &Context, name: &str) -> Result<Outcome> {
-    let reply = context.client()?.get(&["v1", "clusters", name, "preflight"], &[]).await?;
-    let Preflight { ok, problems, observed_at } = reply.read()?;
+async fn preflight(context: &Context, name: &str, allow_warnings: bool) -> Result<Outcome> {
+    let reply = context.client()?.post(&["v1", "clusters", name, "preflight"], &[], None::<&()>).await?;
+    let Preflight { checks } = reply.read()?;
+    let good = |check: &PreflightCheck| match check.result {
+        CheckResult::Passed => true,
+        CheckResult::Warning => allow_warnings,
+        CheckResult::Failed => false,
+    };
+    let all_good = checks.iter().all(good);
     if context.out.is_for_machines() {
         context.out.document(&reply.document()?)?;
-    } else if ok {
-        context.out.line(format!("Cluster {name} is fine (seen {}).", seen(observed_at)))?;
-    } else if observed_at.is_none() && problems.is_empty() {
-        context.out.line(format!("Cluster {name} was not seen yet."))?;
     } else {
-        let mut table = Table::new(&["PART", "PROBLEM"]);
-        for InvalidField { field, message } in problems {
-            table.row([field, message]);
+        let mut table = Table::new(&["CHECK", "RESULT", "MESSAGE"]);
+        for PreflightCheck { check, result, message } in checks {
+            table.row([check, json_word(result), message]);
         }
-        context.out.table(&table, "")?;
+        context.out.table(&table, "Nothing was tried.")?;
     }
-    Ok(if ok { Outcome::Done } else { Outcome::Failed })
+    Ok(if all_good { Outcome::Done } else { Outcome::Failed })
 }

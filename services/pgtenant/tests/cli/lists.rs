@@ -107,25 +107,29 @@ fn clusters() {
             )],
         )
         .on(
-            "GET /v1/clusters/default/preflight",
-            [
-                Answer::json(
-                    200,
-                    &json!({"cluster": "default", "ok": true, "problems": [], "observedAt": "2026-01-01T00:00:00Z"}),
-                ),
-                Answer::json(
-                    200,
-                    &json!({"cluster": "default", "ok": false, "observedAt": "2026-01-01T00:00:00Z",
-                "problems": [{"field": "provisioner", "message": "is a superuser; ALTER ROLE x NOSUPERUSER"}]}),
-                ),
-            ],
+            "POST /v1/clusters/default/preflight",
+            ["Passed", "Warning", "Warning", "Failed", "Failed"].map(|result| {
+                let line = |check: &str, result: &str, message: &str| json!({"check": check, "result": result, "message": message});
+                let roles = line("roles", result, "ALTER ROLE x CREATEROLE;");
+                let checks = [line("primary", "Passed", "db1:5432 is writable"), roles];
+                Answer::json(200, &json!({"cluster": "default", "ok": result == "Passed", "checks": checks}))
+            }),
         );
     assert!(server.run(&["cluster", "list"]).expect(0).stdout.contains("production"));
     assert!(server.run(&["cluster", "get", "default"]).expect(0).stdout.contains("Extensions:   pgcrypto"));
     let text = server.run(&["cluster", "topology", "default"]).expect(0).stdout;
     assert!(text.contains("db1:5432  primary") && text.contains("refused"), "{text}");
-    assert!(server.run(&["cluster", "preflight", "default"]).expect(0).stdout.contains("is fine"));
-    assert!(server.run(&["cluster", "preflight", "default"]).expect(1).stdout.contains("ALTER ROLE"));
+    let preflight = |status: i32, flags: &[&str]| {
+        server.run(&[&["cluster", "preflight", "default"], flags].concat()).expect(status).stdout
+    };
+    let table = preflight(0, &[]);
+    let lines: Vec<_> = table.lines().collect();
+    assert!(lines[0].starts_with("CHECK    RESULT  MESSAGE"), "{table}");
+    assert!(lines[1].starts_with("primary  Passed  db1:5432 is writable"), "{table}");
+    assert!(preflight(1, &[]).contains("Warning  ALTER ROLE x CREATEROLE;"), "a warning is told by the status");
+    preflight(0, &["--allow-warnings"]);
+    preflight(1, &["--allow-warnings"]);
+    assert!(preflight(1, &["--output", "yaml"]).contains("result: Failed"));
 }
 
 #[test]

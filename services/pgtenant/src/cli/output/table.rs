@@ -23,8 +23,9 @@ impl Paint {
     /// For `Ready`, `Failed`, `Succeeded`, `True` and the like.
     pub(crate) fn of_word(word: &str) -> Self {
         match word {
-            "Ready" | "Succeeded" | "True" | "primary" | "create" | "adopt" => Self::Good,
-            "Pending" | "Provisioning" | "Running" | "Degraded" | "Unknown" | "change" | "DriftRepaired" => Self::Busy,
+            "Ready" | "Succeeded" | "Passed" | "True" | "primary" | "create" | "adopt" => Self::Good,
+            "Pending" | "Provisioning" | "Running" | "Degraded" | "Warning" | "Unknown" | "change"
+            | "DriftRepaired" => Self::Busy,
             "Failed" | "False" | "unreachable" | "refuse" | "drop" | "Deleted" => Self::Bad,
             "Retained" | "Deleting" | "none" | "retain" => Self::Dim,
             _ => Self::Plain,
