@@ -1,8 +1,8 @@
 //! The authorities that sign the certificates of RDS in a region.
 //!
 //! RDS publishes them at one address for each region, and adds new ones before they are used. They are fetched over HTTPS at the
-//! first use and once a day, and kept in a file, so that a replica that starts while the address can not be reached has them. What
-//! is empty or broken never replaces what was good.
+//! first use and once a day, and kept in a file, so that a replica that starts while the address can not be reached has them. Where
+//! it never could be reached, those that are part of the program are used. What is empty or broken never replaces what was good.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -23,9 +23,14 @@ const LIMIT: Duration = Duration::from_secs(10);
 const MOST_BYTES: usize = 1 << 20;
 const PEM_COLUMNS: usize = 64;
 
+/// The roots of each region that AWS has in its bundle of all regions
+/// (<https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem>), below a line `# REGION`. They are valid until 2061 at the least.
+const SHIPPED: &str = include_str!("../authorities.pem");
+
 /// The authorities of one region.
 #[derive(Debug)]
 pub struct CaBundle {
+    region: String,
     url: String,
     file: Option<PathBuf>,
     known: Mutex<Option<Known>>,
@@ -68,13 +73,13 @@ impl CaBundle {
     pub fn new(region: &str, url: &str, directory: Option<PathBuf>) -> Self {
         let url = url.replace("{region}", region);
         let file = directory.map(|directory| directory.join(format!("rds-ca-{region}.pem")));
-        Self { url, file, known: Mutex::default() }
+        Self { region: region.to_owned(), url, file, known: Mutex::default() }
     }
 
-    /// PEM certificates, and nothing else.
+    /// PEM certificates in an order that follows from them, and nothing else.
     ///
     /// # Errors
-    /// They were never fetched with success, and can not be now.
+    /// They were never fetched with success, can not be now, and those of the region are no part of the program.
     pub async fn pem(&self) -> Result<String, NoBundle> {
         let mut known = self.known.lock().await;
         if known.is_none() {
@@ -94,7 +99,12 @@ impl CaBundle {
                 old.due = Instant::now() + RETRY;
                 Ok(old.pem.clone())
             }
-            (Err(why), None) => Err(NoBundle { url: self.url.clone(), why }),
+            (Err(why), None) => {
+                let pem = shipped(&self.region).ok_or_else(|| NoBundle { url: self.url.clone(), why: why.clone() })?;
+                tracing::warn!(url = self.url, "the authorities of RDS that pgtenant was shipped with are used: {why}");
+                *known = Some(Known { pem: pem.clone(), due: Instant::now() + RETRY });
+                Ok(pem)
+            }
         }
     }
 
@@ -147,12 +157,19 @@ async fn replace(file: &Path, text: &str) -> std::io::Result<()> {
     tokio::fs::rename(&beside, file).await
 }
 
-/// The certificates among what was read, written anew: all of them must be authorities that a client can use.
+fn shipped(region: &str) -> Option<String> {
+    let of_region = |part: &&str| part.lines().next() == Some(region);
+    certificates(SHIPPED.split("# ").find(of_region)?.as_bytes()).ok()
+}
+
+/// The certificates among what was read, written anew in their order: all of them must be authorities that a client can use.
 fn certificates(text: &[u8]) -> Result<String, String> {
     let mut store = RootCertStore::empty();
     let mut pem = String::new();
-    for certificate in CertificateDer::pem_slice_iter(text) {
-        let certificate = certificate.map_err(|error| format!("it is not PEM: {error}"))?;
+    let all: Result<Vec<CertificateDer<'_>>, _> = CertificateDer::pem_slice_iter(text).collect();
+    let mut all = all.map_err(|error| format!("it is not PEM: {error}"))?;
+    all.sort_unstable_by(|one, other| one.as_ref().cmp(other.as_ref()));
+    for certificate in all {
         let encoded = BASE64_STANDARD.encode(&certificate);
         store.add(certificate).map_err(|error| format!("a certificate in it can not be used: {error}"))?;
         pem.push_str("-----BEGIN CERTIFICATE-----\n");

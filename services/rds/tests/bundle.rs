@@ -56,14 +56,22 @@ fn lines(pem: &str) -> Vec<&str> {
 async fn the_bundle_is_fetched_kept_and_outlives_its_source() {
     let (url, answer) = server().await;
     let directory = tempfile::tempdir().unwrap();
-    let fault = bundle(&url, &directory).pem().await.unwrap_err().to_string();
+    let elsewhere = url.replace("{region}", "eu-west-1");
+    let fault = CaBundle::new("cn-north-1", &elsewhere, None).pem().await.unwrap_err().to_string();
     assert!(fault.contains("404") && fault.ends_with("name them in tls.caFile or tls.caSecretRef"), "{fault}");
 
     let (one, two) = (authority(), authority());
     say(&answer, StatusCode::OK, format!("comments go\n{one}{two}"));
     let first = bundle(&url, &directory);
     let pem = first.pem().await.unwrap();
-    assert_eq!(lines(&pem), lines(&format!("{one}{two}")));
+    let (mut found, mut served) = (lines(&pem), lines(&one));
+    served.extend(lines(&two));
+    found.sort_unstable();
+    served.sort_unstable();
+    assert_eq!(found, served);
+    say(&answer, StatusCode::OK, format!("{two}{one}"));
+    let again = tempfile::tempdir().unwrap();
+    assert_eq!(bundle(&url, &again).pem().await.unwrap(), pem, "in another order they are the same to tenants");
 
     // Nothing is asked again for a day, by this process and by the next one.
     say(&answer, StatusCode::INTERNAL_SERVER_ERROR, "");
@@ -117,4 +125,21 @@ async fn without_a_place_for_the_file_it_is_in_memory() {
     let pem = nowhere.pem().await.unwrap();
     say(&answer, StatusCode::OK, "");
     assert_eq!(nowhere.pem().await.unwrap(), pem);
+}
+
+#[tokio::test]
+async fn where_the_address_was_never_reached_those_of_the_program_are_used() {
+    let (url, answer) = server().await;
+    let directory = tempfile::tempdir().unwrap();
+    let bundle = bundle(&url, &directory);
+    let shipped = bundle.pem().await.unwrap();
+    assert_eq!(shipped.matches("BEGIN CERTIFICATE").count(), 3, "RSA 2048, RSA 4096 and ECC 384");
+    assert!(!directory.path().join("cache").exists(), "they are not taken for those that were fetched");
+    for region in ["eu-central-1", "us-east-1", "ap-southeast-4", "il-central-1"] {
+        let other = CaBundle::new(region, "http://127.0.0.1:1/{region}", None).pem().await.unwrap();
+        assert!(other.matches("BEGIN CERTIFICATE").count() == 3 && other != shipped, "{region}");
+    }
+    say(&answer, StatusCode::OK, authority());
+    let fresh = CaBundle::new("eu-west-1", &url, None);
+    assert_ne!(fresh.pem().await.unwrap(), shipped, "what is published comes first");
 }
