@@ -226,8 +226,10 @@ impl Wanted {
     /// from a backup does not know of a rotation since then, nor which login is in use.
     pub(crate) fn unknown_turn(&self) -> Option<&Credential> {
         let (known, other) = (self.known.as_ref()?, self.login());
-        // The former one, where the ledger knows of it, may log in for a while, and is out of use all the same.
-        let unknown = known.former_since.is_none() && self.turns.is_some() && self.set && self.side != known.side;
+        // The former one, where the ledger knows of it, may log in for a while: it is out of use as long as some store has the other.
+        let current = self.found.with_fingerprint(&known.fingerprint).is_some();
+        let former = known.former_since.is_some() && current;
+        let unknown = !former && self.turns.is_some() && self.set && self.side != known.side;
         unknown.then(|| self.found.credentials().find(|credential| credential.username == other)).flatten()
     }
 
@@ -236,8 +238,10 @@ impl Wanted {
         self.credential = Some(reach.credential(&self.target, self.side, password));
         self.turns = Some("the stores have a newer one than the ledger".to_owned());
         self.set = false;
-        let asked = rules.claim.asked().contains(&self.target.tier);
-        self.waits_until = asked.then(|| rules.now + rules.spec.rotate_overlap.duration());
+        // It may be the former one that somebody has put back: it works, and is replaced in its turn.
+        let former = self.known.as_ref().is_some_and(|known| known.former_since.is_some());
+        let again = former || rules.claim.asked().contains(&self.target.tier);
+        self.waits_until = again.then(|| rules.now + rules.spec.rotate_overlap.duration());
     }
 
     /// The login that the credential is of.
@@ -313,7 +317,8 @@ impl Wanted {
         let state = self.state_at_end(now)?;
         let overlap = spec.rotate_overlap.duration();
         let former = state.former_since.map(|since| {
-            let again = now + overlap.clamp(Duration::from_secs(2), Duration::from_secs(600));
+            // Looks come along, too; without them it is asked for less and less often.
+            let again = now + (now - since).to_std().unwrap_or_default().max(overlap).max(Duration::from_secs(2));
             let grace = since + spec.rotate_grace.duration();
             if since + overlap > now { since + overlap } else { again.min(grace) }
         });

@@ -7,7 +7,7 @@ use chrono::Utc;
 use futures::future::join_all;
 use pgtenant_ledger::{CredentialState, note_credentials, within_deadline};
 use pgtenant_model::{Credential, CredentialTarget, Roles, Tier};
-use pgtenant_postgres::{Observed, Server, Session, logged_in};
+use pgtenant_postgres::{Observed, ProofError, Server, Session, logged_in};
 use pgtenant_secrets::{Fault, Removal, StoreErrors};
 
 use crate::credentials::{self, Reach, Rules, Wanted};
@@ -25,10 +25,12 @@ impl Attempt<'_> {
         let rules = self.rules(self.is_idle());
         let tiers = Tier::ALL.map(|tier| async move {
             let mut one = credentials::wanted(rules, tier, reach, &self.cluster.stores).await?;
-            if let Some(Credential { database, username, password, .. }) = one.unknown_turn().cloned()
-                && server.prove(&database, &username, &password).await.is_ok()
-            {
-                one.go_on_with(rules, reach, &password);
+            if let Some(Credential { username, password, .. }) = one.unknown_turn().cloned() {
+                match server.prove(&self.claim().key.database(), &username, &password).await {
+                    Ok(_) | Err(ProofError::Full { .. }) => one.go_on_with(rules, reach, &password),
+                    Err(ProofError::Unknown(error)) => return Err(Failure::at("prove")(error)),
+                    Err(_) => {}
+                }
             }
             Ok(one)
         });

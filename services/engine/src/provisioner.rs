@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use pgtenant_model::{AwsSecretRef, ProvisionerStatus, Span};
-use pgtenant_postgres::{OwnLogin, Server, Verifier, generate_password};
+use pgtenant_postgres::{OwnLogin, Server, Verifier, acts_as, generate_password};
 use pgtenant_secrets::{AwsLogin, IdleLogin};
 
 use crate::cluster::Cluster;
@@ -38,7 +38,8 @@ struct Rules {
 fn due(login: &AwsLogin, rules: Rules) -> Option<Due> {
     let Rules { asked, every, overlap, now } = rules;
     let since = |at: DateTime<Utc>, time: Duration| now >= at + time;
-    if login.turned_at.is_some_and(|at| !since(at, overlap)) {
+    // A turn in the future is a mistake that would keep all others from coming.
+    if login.turned_at.is_some_and(|at| at <= now && !since(at, overlap)) {
         return None;
     }
     let asked = asked.is_some_and(|asked| login.turned_at.is_none_or(|at| asked > at));
@@ -59,14 +60,17 @@ pub(crate) struct Kept {
 }
 
 impl Cluster {
-    /// Does what is due with the control plane's own logins; none: they are not in AWS, or another replica is at it.
-    pub(crate) async fn keep_own_login(&self, asked: Option<DateTime<Utc>>) -> Result<Option<Kept>, Cause> {
+    /// Does what is due with the control plane's own logins; none: they are not in AWS, or another replica is at it. `now` is of the
+    /// clock that `asked` is of.
+    pub(crate) async fn keep_own_login(
+        &self,
+        asked: Option<DateTime<Utc>>,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Kept>, Cause> {
         let provisioner = &self.spec.provisioner;
-        let Some(secret) = &provisioner.aws_secret else { return Ok(None) };
+        let Some(secret) = provisioner.kept_secret() else { return Ok(None) };
         let Some(login) = self.access.read_aws(secret).await? else { return Ok(None) };
         let overlap = self.spec.rotate_overlap.duration().max(LEAST_OVERLAP);
-        // Of two clocks the later one, so that a turn answers whoever asked for it.
-        let now = asked.into_iter().fold(Utc::now(), DateTime::max);
         let kept = |login: &AwsLogin, turned| {
             let status = ProvisionerStatus { login: login.username.clone(), turned_at: login.turned_at };
             Ok(Some(Kept { status, turned }))
@@ -74,8 +78,13 @@ impl Cluster {
         let Some(due) = due(&login, Rules { asked, every: provisioner.rotate_every, overlap, now }) else {
             return kept(&login, false);
         };
+        let idle = login.idle().ok_or_else(|| {
+            Cause::Settings(format!(
+                "{secret} names no second login: add idleUsername and idlePassword, of a login that acts as the same role"
+            ))
+        })?;
         let server = self.server().await?;
-        let Some((replaced, mut turn)) = self.replace_idle(&server, secret, &login, now).await? else {
+        let Some((replaced, mut turn)) = self.replace_idle(&server, secret, (&login, idle), now).await? else {
             return Ok(None);
         };
         let done = match due {
@@ -96,22 +105,18 @@ impl Cluster {
         &self,
         server: &Server,
         secret: &AwsSecretRef,
-        login: &AwsLogin,
+        (login, idle): (&AwsLogin, IdleLogin<'_>),
         now: DateTime<Utc>,
     ) -> Result<Option<(AwsLogin, Option<Box<OwnLogin>>)>, Cause> {
-        let Some(idle) = login.idle() else {
-            return Err(Cause::Settings(format!(
-                "{secret} names no second login: add idleUsername and idlePassword, of a login that acts as the same role"
-            )));
-        };
         let next = idle.next.cloned().unwrap_or_else(|| generate_password(&mut rand::rng()));
         let noted = login.with_next(next.clone());
-        let turn = match self.log_in_as_idle(server, idle).await? {
+        let entered = self.log_in_as_idle(server, idle).await?;
+        // Another replica may have done it since the secret was read: then the password is another one, or the login in use.
+        if !self.access.read_aws(secret).await?.is_some_and(|again| again.same(login)) {
+            return Ok(None);
+        }
+        let turn = match entered {
             Idle::In(mut turn) => {
-                let again = self.access.read_aws(secret).await?;
-                if !again.is_some_and(|again| again.same(login)) {
-                    return Ok(None);
-                }
                 if idle.next.is_none() {
                     self.access.write_aws(secret, &noted).await?;
                 }
@@ -132,7 +137,14 @@ impl Cluster {
                 )));
             }
         };
-        server.log_in(&self.spec.provisioner.database, idle.username, &next).await?;
+        let mut proof = server.log_in(&self.spec.provisioner.database, idle.username, &next).await?;
+        let (role, ours) = (acts_as(&mut proof).await?, acts_as(&mut server.maintenance().await?).await?);
+        if role != ours {
+            return Err(Cause::Settings(format!(
+                "{:?} acts as {role:?}, and the login in use as {ours:?}: GRANT {ours:?} TO {:?} and ALTER ROLE {:?} SET role = '{ours}'",
+                idle.username, idle.username, idle.username
+            )));
+        }
         Ok(Some((noted.idle_replaced(now), turn)))
     }
 

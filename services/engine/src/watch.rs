@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use pgtenant_ledger::{
-    ClaimFilter, Ledger, LedgerError, NewEvent, append_event, claims, cluster, look_soon, retry_now, set_cluster_status,
+    ClaimFilter, Ledger, LedgerError, LoginWish, NewEvent, append_event, claims, cluster, login_wish, look_soon,
+    retry_now, set_cluster_status,
 };
 use pgtenant_model::{ClaimKey, ClusterStatus, EventKind, InvalidField, MemberRole, ProvisionerStatus};
 use pgtenant_postgres::{
@@ -29,6 +30,8 @@ const STATUS_AGE: Duration = Duration::from_secs(60);
 const TROUBLE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 /// How often the provisioner's login and the CA are read again.
 const LOGIN_AGE: Duration = Duration::from_secs(60);
+/// How often a password is tried to be replaced that a person has to mend first.
+const LOGIN_RETRY: Duration = Duration::from_secs(3600);
 /// How often the cluster is checked for what would bite later, and for what is left on it.
 const INSPECTION: Duration = Duration::from_secs(300);
 
@@ -55,7 +58,7 @@ struct Memory {
     told: Option<(Told, Instant)>,
     /// The identity of the cluster that was there, once the ledger was asked for it.
     identity: Option<Option<String>>,
-    /// When the own logins were last kept, and when somebody had asked for another password by then.
+    /// When the own logins are kept again, and when somebody had asked for another password by the last time.
     login_kept: Option<(Instant, Option<DateTime<Utc>>)>,
     login_problem: Option<InvalidField>,
     provisioner: Option<ProvisionerStatus>,
@@ -193,21 +196,20 @@ impl Watch<'_> {
 
     /// Does what is due with the control plane's own logins, when somebody asks and otherwise once a minute.
     async fn keep_own_login(&self, memory: &mut Memory) {
-        if self.cluster.spec.provisioner.aws_secret.is_none() || memory.trouble.is_some() {
+        if self.cluster.spec.provisioner.kept_secret().is_none() || memory.trouble.is_some() {
             return;
         }
-        let read = async { cluster(&mut *self.ledger.acquire().await?, &self.cluster.name).await };
-        let Ok(Some(known)) = read.await else { return };
-        let (asked, seen) = (known.login_asked_at, known.status.0.provisioner);
-        let fresh = memory.login_kept.is_some_and(|(at, before)| at.elapsed() < LOGIN_AGE && before == asked);
+        let read = async { login_wish(&mut *self.ledger.acquire().await?, &self.cluster.name).await };
+        let Ok(Some(LoginWish { asked_at: asked, now, seen })) = read.await else { return };
+        let fresh = memory.login_kept.is_some_and(|(again, before)| Instant::now() < again && before == asked);
         let turned_elsewhere = seen.is_some() && seen != memory.provisioner;
         if turned_elsewhere {
             self.use_own_login().await;
         } else if fresh {
             return;
         }
-        memory.login_kept = Some((Instant::now(), asked));
-        match self.cluster.keep_own_login(asked).await {
+        memory.login_kept = Some((Instant::now() + LOGIN_AGE, asked));
+        match self.cluster.keep_own_login(asked, now).await {
             Ok(kept) => {
                 memory.login_problem = None;
                 let turned = kept.as_ref().is_some_and(|kept| kept.turned);
@@ -218,6 +220,10 @@ impl Watch<'_> {
             }
             Err(cause) => {
                 tracing::warn!(cluster = self.cluster.name, "the provisioner's password was not replaced: {cause}");
+                // A person has to do something, and asks again; until then a cluster that pauses is not kept awake.
+                if matches!(cause, Cause::Settings(_)) {
+                    memory.login_kept = Some((Instant::now() + LOGIN_RETRY, asked));
+                }
                 memory.login_problem = Some(InvalidField::new("provisioner", cause.to_string()));
             }
         }

@@ -55,14 +55,12 @@ pub struct Cluster {
     pub updated_at: DateTime<Utc>,
     /// Nobody describes it any more, and it has claims left: it takes no new ones.
     pub removing: bool,
-    /// When somebody asked for another password of the control plane's own login.
-    pub login_asked_at: Option<DateTime<Utc>>,
 }
 
 /// [`Cluster`]'s columns.
 macro_rules! columns {
     () => {
-        "select name, source, spec, status, updated_at, removing, login_asked_at from clusters "
+        "select name, source, spec, status, updated_at, removing from clusters "
     };
 }
 

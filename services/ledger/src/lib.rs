@@ -40,7 +40,7 @@ pub use listener::{Announcement, Listener};
 pub use operation::{operation, operations_of};
 pub use problem::{AppsProblem, apps_problems, replace_apps_problems};
 pub use refused::Refused;
-pub use rotation::{Rotating, ask_for_login, rotate, rotate_cluster, rotating};
+pub use rotation::{LoginWish, Rotating, ask_for_login, login_wish, rotate, rotate_cluster, rotating};
 pub use token::{NewToken, Token, TokenRole, create_token, find_token, revoke_token, tokens};
 pub use wish::{Written, adopt, create, purge, release, remove, update, withdraw};
 pub use work::{

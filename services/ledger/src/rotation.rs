@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use pgtenant_model::{ClaimKey, OperationKind, Tier};
+use pgtenant_model::{ClaimKey, ClusterStatus, OperationKind, ProvisionerStatus, Tier};
 use serde_json::json;
 use sqlx::PgConnection;
+use sqlx::types::Json;
 
 use crate::claim::{ClaimRow, claim_columns};
 use crate::wish::{locked, record};
@@ -63,6 +64,7 @@ pub async fn rotate_cluster(
              select id as asked_id, row_number() over (order by namespace, name) - 1 as place from claims
              where cluster = $1 and wish = 'present' and not rotate @> $2)
          update claims set rotate = $2, asked_at = now(),
+                woken = woken or (rotate <> '{}' and rotate_at is null and coalesce(lease_until > now(), false)),
                 rotate_at = case when rotate = '{}' or rotate_at is not null then now() + place * $3 * interval '1 second' end
          from asked where id = asked_id",
     )
@@ -89,6 +91,30 @@ pub async fn ask_for_login(db: &mut PgConnection, cluster: &str, actor: &Actor) 
             .await?;
     write_audit(db, actor, "cluster.rotateProvisioner", (None, Some(cluster)), &json!({})).await?;
     Ok(asked)
+}
+
+/// What is known of the control plane's own login to a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoginWish {
+    /// When somebody last asked for another password.
+    pub asked_at: Option<DateTime<Utc>>,
+    /// The ledger's clock.
+    pub now: DateTime<Utc>,
+    /// The login that some replica has last seen in use.
+    pub seen: Option<ProvisionerStatus>,
+}
+
+/// What is known of the control plane's own login to `cluster`; none: there is no such cluster.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn login_wish(db: &mut PgConnection, cluster: &str) -> Result<Option<LoginWish>, LedgerError> {
+    let row: Option<(Option<DateTime<Utc>>, DateTime<Utc>, Json<ClusterStatus>)> =
+        sqlx::query_as("select login_asked_at, now(), status from clusters where name = $1")
+            .bind(cluster)
+            .fetch_optional(db)
+            .await?;
+    Ok(row.map(|(asked_at, now, status)| LoginWish { asked_at, now, seen: status.0.provisioner }))
 }
 
 /// How far a cluster is with its new passwords.

@@ -128,7 +128,7 @@ pub async fn next_due(db: &mut PgConnection, cluster: &str) -> Result<(Option<Du
 pub async fn queue_length(db: &mut PgConnection) -> Result<i64> {
     Ok(sqlx::query_scalar(
         "select count(*) from claims
-         where (urgent and due_at <= now() or rotate_at <= now()) and wish <> 'retained'
+         where (urgent and due_at <= now() or least(rotate_at, keep_at) <= now()) and wish <> 'retained'
            and (lease_until is null or lease_until < now())",
     )
     .fetch_one(db)
@@ -204,12 +204,13 @@ pub async fn finish(db: &mut PgConnection, work: &Work, finished: &Finished) -> 
              conditions = $4, endpoint = coalesce($5, endpoint), roles = coalesce($6, roles), credentials = $7,
              lease_holder = null, lease_until = null,
              observed_generation = case when $8 then $3 else observed_generation end,
-             rotate = (select coalesce(array_agg(distinct tier), '{}') from unnest(rotate || $15) tier
-                       where generation <> $3 or tier <> all($11)),
+             rotate = (select coalesce(array_agg(distinct tier), '{}')
+                       from unnest(rotate || case when generation = $3 then $15 else '{}' end) tier
+                       where generation <> $3 or asked_at is distinct from $18 or tier <> all($11)),
              state = case when generation = $3 then $9 else state end,
              adopt = case when $8 and generation = $3 then false else adopt end,
              looked_at = now(), woken = false, keep_at = now() + $16 * interval '1 second',
-             proven_at = case when $17 then now() when $17 is null then proven_at end,
+             proven_at = case when woken then null when $17 then now() when $17 is null then proven_at end,
              urgent = case when generation = $3 and not woken then not $8 or $14 else true end,
              attempts = case when $8 then 0 else attempts + 1 end,
              due_at = case when generation <> $3 then now()
@@ -235,6 +236,7 @@ pub async fn finish(db: &mut PgConnection, work: &Work, finished: &Finished) -> 
     .bind(finished.to_rotate.iter().map(|tier| tier.as_str()).collect::<Vec<_>>())
     .bind(finished.keep.map(|keep| keep.as_secs_f64()))
     .bind(finished.proven)
+    .bind(claim.asked_at)
     .execute(&mut *db)
     .await?;
     fenced_unless(done.rows_affected(), work)?;
@@ -301,7 +303,7 @@ pub async fn retry_now(db: &mut PgConnection, cluster: &str) -> Result<()> {
 /// The ledger did not answer.
 pub async fn look_soon(db: &mut PgConnection, cluster: &str, spread: Duration) -> Result<u64> {
     let done = sqlx::query(
-        "update claims set proven_at = null, due_at = least(due_at, now() + case when urgent then 0 else random() end * $2
+        "update claims set proven_at = null, woken = woken or coalesce(lease_until > now(), false), due_at = least(due_at, now() + case when urgent then 0 else random() end * $2
                                                      * interval '1 second')
          where cluster = $1 and wish <> 'retained'",
     )

@@ -285,6 +285,12 @@ impl Provisioner {
         Self { username, password_file, secret_ref: None, aws_secret: None, rotate_every: None, database }
     }
 
+    /// The secret in which pgtenant may replace the password: not where the settings say who logs in.
+    #[must_use]
+    pub fn kept_secret(&self) -> Option<&AwsSecretRef> {
+        self.aws_secret.as_ref().filter(|_| self.username.is_none())
+    }
+
     fn problem(&self) -> Option<InvalidField> {
         let sources = [self.password_file.is_some(), self.secret_ref.is_some(), self.aws_secret.is_some()];
         match sources.into_iter().filter(|named| *named).count() {
@@ -292,7 +298,7 @@ impl Provisioner {
             1 if self.password_file.is_some() && self.username.is_none() => {
                 Some(InvalidField::new("provisioner.username", "missing"))
             }
-            1 if self.rotate_every.is_some() && (self.aws_secret.is_none() || self.username.is_some()) => {
+            1 if self.rotate_every.is_some() && self.kept_secret().is_none() => {
                 let why = "needs awsSecret, and no username: the secret says which of its two logins is in use";
                 Some(InvalidField::new("provisioner.rotateEvery", why))
             }

@@ -65,7 +65,7 @@ pub use observed::{
     AclItem, DatabaseFacts, DatabaseSetting, DefaultAcl, Elsewhere, Foreign, HALF_MADE_LIMIT, Inside, Lacking,
     Membership, Observed, Owner, RelationKind, RoleFacts, RoleSetting, SchemaFacts, ServerFacts,
 };
-pub use own_login::OwnLogin;
+pub use own_login::{OwnLogin, acts_as};
 pub use plan::{Batch, Beyond, Desired, Logins, Place, Plan, Refusal, plan, plan_drop, step};
 pub use preflight::preflight;
 pub use server::{Server, ServerOptions, Timeouts};

@@ -11,6 +11,15 @@ use secrecy::SecretString;
 /// Of the database, so that whoever holds it is the only one: it ends with the session.
 const TURN: &str = "SELECT pg_try_advisory_lock(hashtext('pgtenant'), hashtext('own login'))::text";
 
+/// The role as which a session makes things.
+///
+/// # Errors
+/// What the server says.
+pub async fn acts_as(session: &mut Session) -> Result<String, PostgresError> {
+    let rows = session.texts("ask for the session's role", "SELECT current_user::text", &[]).await?;
+    Ok(rows.into_iter().flatten().next().unwrap_or_default())
+}
+
 /// A session of the login whose password is to be replaced.
 #[derive(Debug)]
 pub struct OwnLogin {

@@ -21,6 +21,7 @@ use crate::document::{Forbidden, NotFound};
 use crate::extract::{NoQuery, Path, PostOptional, Query};
 use crate::problem::{Problem, Result};
 use crate::store;
+
 /// How fast to replace the passwords of a cluster.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -138,8 +139,8 @@ pub(crate) async fn rotate_provisioner(
         Begun::Replay(answer) => return Ok(answer),
     };
     let Cluster { name, spec, .. } = store::cluster(change.db(), &caller.scope(), &path.cluster).await?;
-    if spec.0.provisioner.aws_secret.is_none() {
-        let why = "pgtenant does not keep this login's password: replace it where it is kept";
+    if spec.0.provisioner.kept_secret().is_none() {
+        let why = "pgtenant replaces a password that is in an awsSecret, without a username in the settings; replace this one where it is kept";
         return Err(Problem::invalid(vec![InvalidField::new("provisioner.awsSecret", why)]));
     }
     let asked_at = store::ask_for_login(change.db(), &may, &name).await?;

@@ -13,6 +13,8 @@ use uuid::Uuid;
 
 use crate::world::{LEASE, World, actor, ready};
 
+const LOOKS: Take = Take { holder: Uuid::nil(), limit: 9, urgent: false, lease: LEASE, head_start: Duration::ZERO };
+
 async fn one(world: &World, holder: Uuid) -> Work {
     let [work] = <[Work; 1]>::try_from(world.take(holder, 1, LEASE).await).unwrap();
     work
@@ -54,8 +56,7 @@ async fn a_whole_cluster_is_asked_for_one_claim_after_the_other() {
 
     // A failover asks for a look at once, which is no turn.
     look_soon(&mut db, "default", Duration::ZERO).await.unwrap();
-    let looks = Take { holder: Uuid::new_v4(), limit: 9, urgent: false, lease: LEASE, head_start: Duration::ZERO };
-    let looked = take(&mut db, "default", looks).await.unwrap();
+    let looked = take(&mut db, "default", LOOKS).await.unwrap();
     assert_eq!(looked.iter().map(|work| &work.claim.key).collect::<Vec<_>>(), [&keys[1], &keys[2]]);
     for work in looked {
         assert!(work.claim.asked().is_empty());
@@ -102,6 +103,38 @@ async fn after_a_failover_what_was_proven_is_to_be_proven_again() {
     let mut db = world.ledger.acquire().await.unwrap();
     look_soon(&mut db, "default", Duration::ZERO).await.unwrap();
     assert_eq!(world.claim(&key).await.unwrap().proven_at, None);
+    // What was under work while the primary changed was proven on the former one.
+    let work = take(&mut db, "default", LOOKS).await.unwrap().remove(0);
+    look_soon(&mut db, "default", Duration::ZERO).await.unwrap();
+    ended(&world, &work, Finished { proven: Some(true), ..ready() }).await;
+    let claim = world.claim(&key).await.unwrap();
+    assert_eq!(claim.proven_at, None);
+    assert!(claim.due_at - Utc::now() < chrono::TimeDelta::seconds(3), "it is looked at again soon");
+}
+
+#[tokio::test]
+async fn a_wish_for_all_during_a_rotation_of_one_tier_is_answered_for_all() {
+    let world = World::new().await;
+    let key = world.create("db").await.claim.key;
+    let mut db = world.ledger.acquire().await.unwrap();
+    pgtenant_ledger::rotate(&mut db, &key, &[Tier::Read], &actor()).await.unwrap();
+    let work = one(&world, Uuid::new_v4()).await;
+    rotate_cluster(&mut db, "default", Duration::from_secs(60), &actor()).await.unwrap();
+    ended(&world, &work, Finished { rotated: work.claim.asked().to_vec(), ..ready() }).await;
+    let claim = world.claim(&key).await.unwrap();
+    assert_eq!(claim.asked().len(), Tier::ALL.len(), "the one that was under way does not answer it");
+    assert!(claim.due_at - Utc::now() < chrono::TimeDelta::seconds(3));
+}
+
+#[tokio::test]
+async fn what_is_released_under_work_asks_for_no_new_password_either() {
+    let world = World::new().await;
+    let key = world.create("db").await.claim.key;
+    let work = one(&world, Uuid::new_v4()).await;
+    let mut db = world.ledger.acquire().await.unwrap();
+    release(&mut db, &key, None, &actor()).await.unwrap();
+    ended(&world, &work, Finished { waits: true, to_rotate: vec![Tier::Write], ..ready() }).await;
+    assert_eq!(world.claim(&key).await.unwrap().rotate, []);
 }
 
 #[tokio::test]

@@ -127,7 +127,7 @@ impl AwsLogin {
     /// The login that is not in use, where the secret names one.
     #[must_use]
     pub fn idle(&self) -> Option<IdleLogin<'_>> {
-        let username = self.idle_username.as_deref()?;
+        let username = self.idle_username.as_deref().filter(|idle| *idle != self.username)?;
         Some(IdleLogin { username, password: self.idle_password.as_ref(), next: self.idle_next.as_ref() })
     }
 
