@@ -1,19 +1,19 @@
 //! New passwords: on request, by age, for a whole cluster. No application is refused, and no session ended.
 
-use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+mod application;
+
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures::future::{join, join_all};
 use pgtenant_tests::{
-    Api, Credential, Own, Serve, Site, SiteOptions, TIERS, connect, eventually, measured, rows, soon, sqlstate,
-    superuser_sql, try_sql, unique, works_for_an_application,
+    Api, Credential, Own, Serve, Site, SiteOptions, TIERS, connect, eventually, measured, rows, soon, superuser_sql,
+    try_sql, unique, works_for_an_application,
 };
 use serde_json::{Value, json};
-use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
+use sqlx::{Connection as _, Executor as _};
 
+use self::application::{Application, OVERLAP, Tally};
 use crate::shared::Plane;
 
 /// Claims, and rotations of all three tiers of each.
@@ -21,117 +21,6 @@ const CLAIMS: usize = 5;
 const ROTATIONS: usize = 21;
 /// Rounds in the middle of which a replica is killed.
 const KILLED_IN: [usize; 4] = [3, 7, 13, 17];
-/// An application reads its credential again when it has had it for so long.
-const READ_AGAIN: Duration = Duration::from_millis(500);
-/// For so long what was read is good.
-const OVERLAP: Duration = Duration::from_secs(3);
-
-/// What applications have to bear.
-#[derive(Default)]
-struct Tally {
-    logins: AtomicUsize,
-    refused: Mutex<Vec<String>>,
-    /// Logins that took so long on a busy machine that the credential was older than the overlap when it was looked at.
-    late: AtomicUsize,
-    /// Sessions that ended although no server did.
-    ended: Mutex<Vec<String>>,
-    /// The primary is being replaced: what can not be reached, or ends, does so for that.
-    failover: AtomicBool,
-    stop: AtomicBool,
-}
-
-impl Tally {
-    fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
-
-    fn fails(&self) -> bool {
-        self.failover.load(Ordering::Relaxed)
-    }
-}
-
-/// An application of one tier: many logins, each with what it has read a moment ago, and sessions that it keeps.
-struct Application<'a> {
-    secrets: PathBuf,
-    namespace: &'a str,
-    name: String,
-    tier: &'static str,
-    tally: &'a Tally,
-}
-
-impl Application<'_> {
-    async fn run(&self) {
-        let mut credential = (Credential::read(&self.secrets, self.namespace, &self.name, self.tier), Instant::now());
-        let mut kept: Vec<(String, PgConnection)> = Vec::new();
-        let mut tables = 0;
-        while !self.tally.stopped() {
-            if credential.1.elapsed() > READ_AGAIN {
-                credential = (Credential::read(&self.secrets, self.namespace, &self.name, self.tier), Instant::now());
-            }
-            let during_failover = self.tally.fails();
-            let login = credential.0.username.clone();
-            match connect(&credential.0).await {
-                Ok(mut session) => {
-                    self.tally.logins.fetch_add(1, Ordering::Relaxed);
-                    if let Err(error) = self.work(&mut session, &mut tables).await
-                        && !during_failover
-                        && !self.tally.fails()
-                    {
-                        self.refuse(format!("{login} works: {error}"));
-                    }
-                    // One session of each credential is kept.
-                    if kept.last().is_none_or(|(of, _)| *of != credential.0.password) {
-                        kept.push((credential.0.password.clone(), session));
-                    } else {
-                        session.close().await.ok();
-                    }
-                }
-                Err(error) if sqlstate(&error).starts_with("28") && credential.1.elapsed() > OVERLAP => {
-                    self.tally.late.fetch_add(1, Ordering::Relaxed);
-                    drop(error);
-                }
-                Err(error) if error.as_database_error().is_some() && sqlstate(&error).starts_with("28") => {
-                    self.refuse(format!("{login} logs in: {error}"));
-                }
-                Err(error) if during_failover || self.tally.fails() => drop(error),
-                Err(error) => self.refuse(format!("{login}: {error}")),
-            }
-            self.keep(&mut kept).await;
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    }
-
-    fn refuse(&self, what: String) {
-        self.tally.refused.lock().unwrap().push(what);
-    }
-
-    async fn work(&self, session: &mut PgConnection, tables: &mut usize) -> Result<(), sqlx::Error> {
-        let sql = match self.tier {
-            "admin" => {
-                *tables += 1;
-                format!("create table t{tables}_{:08x} (n int)", rand::random::<u32>())
-            }
-            "write" => "insert into items values (1)".to_owned(),
-            _ => "select count(*) from items".to_owned(),
-        };
-        session.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.map(drop)
-    }
-
-    /// Every kept session is still good.
-    async fn keep(&self, kept: &mut Vec<(String, PgConnection)>) {
-        let during_failover = self.tally.fails();
-        let mut good = Vec::new();
-        for (of, mut session) in kept.drain(..) {
-            match session.execute("select 1").await {
-                Ok(_) => good.push((of, session)),
-                Err(_) if during_failover || self.tally.fails() => {}
-                Err(error) => self.tally.ended.lock().unwrap().push(format!("{} {}: {error}", self.name, self.tier)),
-            }
-        }
-        *kept = good;
-    }
-}
-
 async fn rotate(api: &Api, namespace: &str, name: &str) -> Option<String> {
     let path = format!("/v1/namespaces/{namespace}/databases/{name}/credentials/rotate");
     let answer = api.try_send("POST", &path, &[], None).await.ok()?;
