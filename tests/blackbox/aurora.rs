@@ -24,15 +24,17 @@ struct Amazon {
     authorities: String,
     own: Own,
     site: Site,
+    /// `work.watch`.
+    watch: &'static str,
 }
 
 impl Amazon {
     async fn new(create: Value) -> Self {
-        Self::with(create, "").await
+        Self::with(json!({"create": create}), |options| options).await
     }
 
-    /// With further lines of the cluster.
-    async fn with(create: Value, cluster: &str) -> Self {
+    /// With these fields of the topology beside its name.
+    async fn with(fields: Value, options: impl FnOnce(SiteOptions) -> SiteOptions) -> Self {
         let mut own = Own::start(true, &[]).await;
         let place = own.place();
         for sql in [
@@ -50,8 +52,9 @@ impl Amazon {
         secrets.change(MASTER_SECRET, |secret| secret.put("one", &login));
         let authorities = serve_file(fs::read(own.cluster.ca_file()).unwrap()).await;
 
-        let site = Site::new(SiteOptions { cluster: cluster.to_owned(), ..SiteOptions::on(place).await }).await;
-        let topology = json!({"aurora": {"region": "eu-west-1", "clusterIdentifier": "shared", "create": create}});
+        let site = Site::new(options(SiteOptions::on(place).await)).await;
+        let mut topology = json!({"aurora": {"region": "eu-west-1", "clusterIdentifier": "shared"}});
+        topology["aurora"].as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         let changes = [
             ("topology = ", toml(&topology)),
             ("provisioner = ", format!("{{ awsSecret = {{ name = {SECRET:?}, region = \"eu-west-1\" }} }}")),
@@ -63,7 +66,7 @@ impl Amazon {
             None => format!("{line}\n"),
         };
         fs::write(&site.config, text.lines().map(line).collect::<String>()).unwrap();
-        Self { rds, secrets, authorities, own, site }
+        Self { rds, secrets, authorities, own, site, watch: "10s" }
     }
 
     async fn serve(&self, name: &str) -> Serve {
@@ -80,6 +83,7 @@ impl Amazon {
                     ("AWS_EC2_METADATA_DISABLED", "true"),
                     ("PGTENANT_RDS_CA_URL", &self.authorities),
                     ("PGTENANT_CACHE_DIR", &cache.to_string_lossy()),
+                    ("PGTENANT_WORK__WATCH", self.watch),
                 ],
             )
             .await;
@@ -252,7 +256,9 @@ async fn an_attachment_that_was_cut_short_is_mended_and_drift_is_shown() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_that_pauses_is_left_alone_and_woken_by_work() {
-    let amazon = Amazon::with(json!({"minAcu": 0, "maxAcu": 4}), "rotateOverlap = \"1s\"").await;
+    let cluster = "rotateOverlap = \"1s\"".to_owned();
+    let create = json!({"create": {"minAcu": 0, "maxAcu": 4}});
+    let amazon = Amazon::with(create, |options| SiteOptions { cluster, ..options }).await;
     let serve = amazon.serve("one").await;
     let api = serve.api();
     api.create("aurora", "db").await;
@@ -289,4 +295,69 @@ async fn a_cluster_that_pauses_is_left_alone_and_woken_by_work() {
     })
     .await;
     works_for_an_application(&amazon.site.secrets, "aurora", "db").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_knows_the_secrets_of_all_claims_and_of_no_removed_one() {
+    const STORES: &str = r#"[{ file = { directory = "DIR" } }, { awsSecretsManager = { region = "eu-west-1" } }]"#;
+    let stores = vec![("default".to_owned(), STORES.to_owned())];
+    let mut amazon = Amazon::with(json!({"proxy": "door"}), |options| SiteOptions { stores, ..options }).await;
+    amazon.watch = "1s";
+    amazon.rds.add_cluster("shared", 1);
+    amazon.rds.set("shared", "MasterUserSecret.SecretArn", MASTER_SECRET);
+    let (serve, _second) = (amazon.serve("one").await, amazon.serve("two").await);
+    let api = serve.api();
+    api.ready("aurora", "first").await;
+    let preflight = async || api.get("/v1/clusters/default/preflight").await.expect(200).text;
+    let told = async |what: &str| {
+        let shown = async || {
+            let text = preflight().await;
+            if text.contains(what) { Ok(()) } else { Err(text) }
+        };
+        soon("it is told", shown).await;
+    };
+    told("there is no RDS Proxy").await;
+
+    amazon.rds.add_proxy("door", &["arn:foreign"]);
+    let of = |claim: &str| ["admin", "read", "write"].map(|tier| format!("customer/aurora/aurora-{claim}-{tier}"));
+    let knows = async |claims: &[&str]| {
+        let names = claims.iter().flat_map(|claim| of(claim));
+        let arns = names.map(|name| format!("arn:aws:secretsmanager:eu-west-1:123456789012:secret:{name}-a1b2c3"));
+        let mut expected: Vec<String> = arns.chain(["arn:foreign".to_owned()]).collect();
+        expected.sort();
+        let shown = async || {
+            let mut known = amazon.rds.proxy_secrets("door");
+            known.sort();
+            if known == expected { Ok(()) } else { Err(format!("{known:?}")) }
+        };
+        soon("the proxy knows them", shown).await;
+    };
+    knows(&["first"]).await;
+    api.ready("aurora", "second").await;
+    knows(&["first", "second"]).await;
+    // Whoever is led through it can tell that it is the proxy.
+    for credential in Credential::of(&amazon.site.secrets, "aurora", "first") {
+        assert!(credential.ca.ends_with(include_str!("../../services/rds/amazon_root_ca_1.pem")));
+    }
+
+    // The secrets are the same after a rotation, with other logins in them.
+    let modified = amazon.count("ModifyDBProxy");
+    let before = amazon.secrets.secret("customer/aurora/aurora-first-read").unwrap().current().map(ToOwned::to_owned);
+    api.ask("/v1/namespaces/aurora/databases/first/credentials/rotate").await.expect(202);
+    soon("it is rotated", || async {
+        let secret = amazon.secrets.secret("customer/aurora/aurora-first-read").unwrap();
+        if secret.current().map(ToOwned::to_owned) == before { Err("the same".to_owned()) } else { Ok(()) }
+    })
+    .await;
+    api.is_ready("aurora", "first").await;
+    assert_eq!(amazon.count("ModifyDBProxy"), modified);
+
+    api.delete("/v1/namespaces/aurora/databases/first").await.expect(202);
+    api.is_gone("aurora", "first").await;
+    knows(&["second"]).await;
+    amazon.rds.deny("ModifyDBProxy");
+    api.ready("aurora", "third").await;
+    told("rds:ModifyDBProxy").await;
+    amazon.rds.allow_everything();
+    knows(&["second", "third"]).await;
 }

@@ -19,7 +19,7 @@ const BACKUP_WINDOW: &str = "backup window";
 /// An Aurora cluster under work.
 #[derive(Debug)]
 pub(crate) struct AuroraWork {
-    aurora: Aurora,
+    pub(crate) aurora: Aurora,
     pub(crate) authorities: CaBundle,
     /// The login that pgtenant made was let in.
     proven: AtomicBool,

@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use pgtenant_model::{ClusterSpec, Endpoint, HostPort, InvalidField, StoreSpec};
+use pgtenant_model::{ClusterSpec, Endpoint, HostPort, InvalidField, StoreSpec, TlsSpec};
 use pgtenant_postgres::{Server, ServerOptions, Timeouts};
+use pgtenant_rds::PROXY_AUTHORITY;
 use pgtenant_secrets::{Access, Stores};
 use pgtenant_topology::{Observation, ProbeOptions, Source, Topology};
 use sha2::{Digest as _, Sha256};
@@ -207,7 +208,7 @@ impl Cluster {
     /// What tenants are given to connect to, as of now.
     pub(crate) async fn reach(&self, primary: &Server) -> Result<Reach, Cause> {
         let (topology, login) = self.parts().await?;
-        let (sslmode, ca_crt) = (self.spec.tls.sslmode, login.ca.clone());
+        let (sslmode, ca_crt) = (self.spec.tls.sslmode, self.ca_for_tenants(&login));
         if let Some(endpoint) = self.spec.endpoint.clone() {
             return Ok(Reach { endpoint, hosts: Vec::new(), sslmode, ca_crt });
         }
@@ -219,6 +220,17 @@ impl Cluster {
             read_host: read.map(|read| read.host),
         };
         Ok(Reach { endpoint, hosts: topology.hosts(), sslmode, ca_crt })
+    }
+
+    /// Where pgtenant itself looks for the authorities of RDS, it adds the one of the proxy, which tenants may be led to.
+    fn ca_for_tenants(&self, login: &Login) -> Option<String> {
+        let TlsSpec { sslmode: _, ca_file, ca_secret_ref } = &self.spec.tls;
+        let proxy = self.source.aurora().and_then(|aurora| aurora.spec().proxy.as_ref());
+        let mut ca = login.ca.clone()?;
+        if proxy.is_some() && ca_file.is_none() && ca_secret_ref.is_none() {
+            ca.push_str(PROXY_AUTHORITY);
+        }
+        Some(ca)
     }
 
     /// The server has refused the control plane's own login.

@@ -18,6 +18,7 @@ mod planner;
 mod preflight;
 mod progress;
 mod provisioner;
+mod proxy;
 mod reconcile;
 mod roles;
 mod roster;

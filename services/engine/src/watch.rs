@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
+use futures::future::{OptionFuture, join};
 use pgtenant_ledger::{
     ClaimFilter, Ledger, LedgerError, LoginWish, NewEvent, append_event, claims, cluster, login_wish, look_soon,
     retry_now, set_cluster_status,
@@ -20,6 +21,7 @@ use crate::EngineSettings;
 use crate::aurora::Told;
 use crate::cluster::Cluster;
 use crate::failure::{Cause, Failure};
+use crate::proxy::Proxy;
 
 /// After a change of the primary every credential is looked at within this time, since it may name the endpoint.
 const SPREAD_AFTER_FAILOVER: Duration = Duration::from_secs(10);
@@ -34,7 +36,6 @@ const LOGIN_AGE: Duration = Duration::from_secs(60);
 const LOGIN_RETRY: Duration = Duration::from_secs(3600);
 /// How often the cluster is checked for what would bite later, and for what is left on it.
 const INSPECTION: Duration = Duration::from_secs(300);
-
 /// How many databases without a claim are told of one by one.
 const MOST_UNCLAIMED: usize = 20;
 
@@ -82,16 +83,18 @@ impl Watch<'_> {
     /// Watches until `stop`.
     pub(crate) async fn run(&self, stop: &CancellationToken) {
         let mut memory = Memory::default();
+        let proxy = Proxy::of(self.ledger, self.cluster);
         let looks = async {
             loop {
-                self.look(&mut memory).await;
+                self.look(&mut memory, proxy.as_ref()).await;
                 tokio::time::sleep(memory.wait(self.settings.watch_interval)).await;
             }
         };
-        stop.run_until_cancelled(looks).await;
+        let registering = OptionFuture::from(proxy.as_ref().map(|proxy| proxy.keep(self.settings.watch_interval)));
+        stop.run_until_cancelled(join(looks, registering)).await;
     }
 
-    async fn look(&self, memory: &mut Memory) {
+    async fn look(&self, memory: &mut Memory, proxy: Option<&Proxy<'_>>) {
         let unmade = self.make(memory).await;
         self.read_login(memory).await;
         let mut status = match self.cluster.observe().await {
@@ -124,6 +127,7 @@ impl Watch<'_> {
             status.preflight.extend(told.preflight.iter().cloned());
             status.drift.clone_from(&told.drift);
         }
+        status.preflight.extend(proxy.map(Proxy::findings).unwrap_or_default());
         let known = memory.written.as_ref();
         if known.is_some_and(|(before, at)| same(before, &status) && at.elapsed() < STATUS_AGE) {
             return;

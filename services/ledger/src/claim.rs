@@ -312,6 +312,21 @@ pub async fn claims(db: &mut PgConnection, filter: &ClaimFilter<'_>, limit: i64)
     rows.into_iter().map(Claim::try_from).collect()
 }
 
+/// Every claim of a cluster whose credentials have been stored and are to stay.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn claims_with_credentials(db: &mut PgConnection, cluster: &str) -> Result<Vec<ClaimKey>> {
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "select namespace, name from claims
+         where cluster = $1 and wish <> 'absent' and credentials <> '{}' order by namespace, name",
+    )
+    .bind(cluster)
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(key).collect()
+}
+
 /// The claim that owns a database's name on a cluster.
 ///
 /// # Errors
@@ -323,10 +338,11 @@ pub async fn owner_of(db: &mut PgConnection, cluster: &str, database: &str) -> R
             .bind(database)
             .fetch_optional(db)
             .await?;
-    row.map(|(namespace, name)| {
-        ClaimKey::new(namespace, name).map_err(|e| LedgerError::Unknown { what: "claim", value: e.value })
-    })
-    .transpose()
+    row.map(key).transpose()
+}
+
+fn key((namespace, name): (String, String)) -> Result<ClaimKey> {
+    ClaimKey::new(namespace, name).map_err(|e| LedgerError::Unknown { what: "claim", value: e.value })
 }
 
 /// How many claims are in each state, for metrics.

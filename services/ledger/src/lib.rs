@@ -28,7 +28,10 @@ pub use sqlx::PgConnection;
 
 pub use audit::{Actor, AuditEntry, audit_page, write_audit};
 pub use check::{check, count_of};
-pub use claim::{Claim, ClaimFilter, CredentialState, NextPassword, Wish, claim, claims, count_by_state, owner_of};
+pub use claim::{
+    Claim, ClaimFilter, CredentialState, NextPassword, Wish, claim, claims, claims_with_credentials, count_by_state,
+    owner_of,
+};
 pub use cluster::{
     Cluster, ClusterSource, PutCluster, cluster, clusters, put_cluster, put_clusters, remove_cluster,
     set_cluster_status,

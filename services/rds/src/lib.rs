@@ -19,6 +19,6 @@ pub use cluster::{Capacity, Cluster, ClusterMember, Instance, Maintenance, Maste
 pub use fault::RdsFault;
 pub use findings::Facts;
 pub use make::{Step, next_step};
-pub use proxy::{MOST_SECRETS, Registered};
+pub use proxy::{MOST_SECRETS, PROXY_AUTHORITY, Registered};
 pub use wanted::{Wanted, backup_retention};
 pub use window::backup_window;

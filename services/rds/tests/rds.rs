@@ -245,6 +245,27 @@ async fn a_proxy_learns_secrets_and_keeps_those_of_others() {
     assert_eq!(rds.register_secrets("door", &secrets).await.unwrap(), Registered::Same);
     assert_eq!(rds.register_secrets("door", &BTreeSet::new()).await.unwrap(), Registered::Changed);
     assert_eq!(fake.proxy_secrets("door"), ["arn:foreign"]);
+
+    fake.set_proxy("door", "Status", "modifying");
+    assert_eq!(rds.register_secrets("door", &secrets).await.unwrap(), Registered::Busy);
+    fake.set_proxy("door", "Status", "available");
+    let many: BTreeSet<String> = (0..200).map(|number| format!("arn:{number:03}")).collect();
+    assert_eq!(rds.register_secrets("door", &many).await.unwrap(), Registered::Full(1));
+    assert_eq!(fake.proxy_secrets("door").len(), 200);
+    let modified = || fake.actions().iter().filter(|action| *action == "ModifyDBProxy").count();
+    let before = modified();
+    assert_eq!(rds.register_secrets("door", &many).await.unwrap(), Registered::Full(1));
+    assert_eq!(modified(), before, "there is nothing to change");
+}
+
+#[tokio::test]
+async fn a_proxy_of_nobody_else_keeps_its_last_secret() {
+    let (fake, rds) = fake().await;
+    fake.add_proxy("door", &[]);
+    let secrets = BTreeSet::from(["arn:a".to_owned()]);
+    assert_eq!(rds.register_secrets("door", &secrets).await.unwrap(), Registered::Changed);
+    assert_eq!(rds.register_secrets("door", &BTreeSet::new()).await.unwrap(), Registered::Same);
+    assert_eq!(fake.proxy_secrets("door"), ["arn:a"]);
 }
 
 /// What is asked of RDS is what the list of permissions names, and nothing that it names is needless.

@@ -43,6 +43,14 @@ pub trait SecretStore: Send + Sync + fmt::Debug {
         expected: Option<Uuid>,
     ) -> BoxFuture<'a, Result<Held, StoreError>>;
 
+    /// What AWS calls a credential that is there; none: it is not, or this is no store of AWS.
+    ///
+    /// # Errors
+    /// The store did not answer.
+    fn arn<'a>(&'a self, _: &'a CredentialTarget) -> BoxFuture<'a, Result<Option<String>, StoreError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
     /// Whether the store itself is there. Asked before a credential that is missing is believed to be lost: a volume that
     /// is not mounted has lost none.
     ///

@@ -1,15 +1,19 @@
 //! Every store of a cluster, together.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use futures::future::join_all;
+use futures::future::{join_all, try_join_all};
 use pgtenant_model::{Credential, CredentialTarget, InvalidField, KubernetesStore, StoreSpec};
 use uuid::Uuid;
 
 use crate::aws::AwsSecrets;
 use crate::kubernetes::{ExternalSecrets, KubernetesSecrets};
 use crate::{Access, BoxFuture, Fault, FileSecrets, Findings, Found, Held, Removal, SecretStore, StoreError};
+
+/// Secrets that are asked for at the same time, where a listing does not show them: far below the quota of 500 a second.
+const ARNS_AT_ONCE: usize = 16;
 
 /// The stores of a cluster: each of them holds every credential. They are asked at the same time, so that all of them together
 /// take as long as the slowest.
@@ -112,6 +116,29 @@ impl Stores {
             },
         });
         found.collect::<Vec<_>>().into()
+    }
+
+    /// What AWS calls those of `targets` that are there in `region`: one secret of each, in the first store that has it.
+    ///
+    /// # Errors
+    /// The first store that did not answer.
+    pub async fn arns(&self, region: &str, targets: &[CredentialTarget]) -> Result<BTreeSet<String>, StoreError> {
+        let mut all = BTreeSet::new();
+        for some in targets.chunks(ARNS_AT_ONCE) {
+            all.extend(try_join_all(some.iter().map(|target| self.arn(region, target))).await?.into_iter().flatten());
+        }
+        Ok(all)
+    }
+
+    async fn arn(&self, region: &str, target: &CredentialTarget) -> Result<Option<String>, StoreError> {
+        for store in &self.list {
+            let arn = store.arn(target).await?;
+            // arn:PARTITION:secretsmanager:REGION:…
+            if arn.as_deref().is_some_and(|arn| arn.split(':').nth(3) == Some(region)) {
+                return Ok(arn);
+            }
+        }
+        Ok(None)
     }
 
     /// Whether every store is there; see [`SecretStore::reach`].

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use chrono::Utc;
 use pgtenant_ledger::{
-    CredentialState, Finished, LedgerError, NextPassword, Rotating, Take, Work, finish, look_soon, next_due,
-    note_credentials, purge, release, remove, rotate_cluster, rotating, take,
+    CredentialState, Finished, LedgerError, NextPassword, Rotating, Take, Work, claims_with_credentials, finish,
+    look_soon, next_due, note_credentials, purge, release, remove, rotate_cluster, rotating, take,
 };
 use pgtenant_model::{Side, Source, Tier};
 use uuid::Uuid;
@@ -262,4 +262,31 @@ async fn who_can_do_it_better_goes_first() {
     assert!(take(&mut db, "default", cut_off).await.unwrap().is_empty());
     sqlx::query("update claims set due_at = now() - interval '61 seconds'").execute(&mut *db).await.unwrap();
     assert_eq!(take(&mut db, "default", cut_off).await.unwrap().len(), 1, "nobody else does it");
+}
+
+#[tokio::test]
+async fn credentials_that_are_to_stay_are_told_from_others() {
+    let world = World::new().await;
+    let mut keys = Vec::new();
+    for name in ["kept", "new", "released", "removed"] {
+        keys.push(world.create(name).await.claim.key);
+    }
+    let known = CredentialState {
+        fingerprint: "one".to_owned(),
+        side: Side::A,
+        set_at: Utc::now(),
+        former_since: None,
+        next: None,
+        cleaned: None,
+    };
+    for work in world.take(Uuid::new_v4(), 4, LEASE).await {
+        let stored = work.claim.key != keys[1];
+        let credentials: BTreeMap<_, _> = stored.then(|| (Tier::Read, known.clone())).into_iter().collect();
+        ended(&world, &work, Finished { credentials, ..ready() }).await;
+    }
+    let mut db = world.ledger.acquire().await.unwrap();
+    release(&mut db, &keys[2], None, &actor()).await.unwrap();
+    remove(&mut db, &keys[3], Source::Api, None, &actor()).await.unwrap();
+    assert_eq!(claims_with_credentials(&mut db, "default").await.unwrap(), [keys[0].clone(), keys[2].clone()]);
+    assert!(claims_with_credentials(&mut db, "other").await.unwrap().is_empty());
 }

@@ -127,7 +127,7 @@ mod tests {
 
     fn seen(version: &str) -> Seen {
         let key = ClaimKey::new("ns", "db").unwrap();
-        Seen::written(&CredentialTarget { key, tier: Tier::Read }, version)
+        Seen::written(&CredentialTarget { key, tier: Tier::Read }, version, None)
     }
 
     fn listed(version: &str) -> Option<HashMap<String, Seen>> {

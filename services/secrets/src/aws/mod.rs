@@ -120,6 +120,23 @@ impl AwsSecrets {
         }
         self.inner.read(target, &name, expected.as_deref()).await
     }
+
+    /// A listing may not show yet what another process has just made or taken back, so only that a secret is there is believed.
+    async fn find_arn(&self, target: &CredentialTarget) -> Result<Option<String>, Fault> {
+        let arn = |seen: &Seen| seen.arn_for(target).map(ToOwned::to_owned);
+        let name = self.inner.name(target);
+        if let Some(arn) = self.known(&name).await.flatten().as_ref().and_then(arn) {
+            return Ok(Some(arn));
+        }
+        let seen = match self.inner.calls.describe(&name).await {
+            Ok(found) => Seen::of(&found, &self.inner.settings),
+            Err(fault) if fault.is(NOT_FOUND) => return Ok(None),
+            Err(fault) => return Err(fault.into()),
+        };
+        let arn = arn(&seen);
+        self.inner.listing.note(&name, Some(seen), Instant::now());
+        Ok(arn)
+    }
 }
 
 impl Inner {
@@ -230,6 +247,13 @@ impl SecretStore for AwsSecrets {
         Box::pin(async move {
             let look = in_time(action::GET, self.look(target, expected));
             look.await.map_err(|fault| fault.at(KIND, Action::Read, self.location(target)))
+        })
+    }
+
+    fn arn<'a>(&'a self, target: &'a CredentialTarget) -> BoxFuture<'a, Result<Option<String>, StoreError>> {
+        Box::pin(async move {
+            let found = in_time(action::DESCRIBE, self.find_arn(target));
+            found.await.map_err(|fault| fault.at(KIND, Action::Read, self.location(target)))
         })
     }
 

@@ -19,6 +19,7 @@ pub(super) type Tags = BTreeMap<String, String>;
 /// Everything of a secret but its value.
 #[derive(Debug, Default)]
 pub(super) struct Secret {
+    pub(super) arn: Option<String>,
     pub(super) tags: Tags,
     /// Stages by version; those without a stage are not shown.
     versions: BTreeMap<String, Vec<String>>,
@@ -37,6 +38,7 @@ impl From<DescribeSecretOutput> for Secret {
         let (failed, made): (Vec<_>, Vec<_>) = copies.partition(|copy| copy.status == Some(StatusType::Failed));
         let regions = |copies: Vec<ReplicationStatusType>| copies.into_iter().filter_map(|copy| copy.region).collect();
         Self {
+            arn: found.arn,
             tags: read(found.tags),
             versions: found.version_ids_to_stages.unwrap_or_default().into_iter().collect(),
             scheduled_for_deletion: found.deleted_date.is_some(),
@@ -51,6 +53,7 @@ impl From<DescribeSecretOutput> for Secret {
 impl From<SecretListEntry> for Secret {
     fn from(found: SecretListEntry) -> Self {
         Self {
+            arn: found.arn,
             tags: read(found.tags),
             versions: found.secret_versions_to_stages.unwrap_or_default().into_iter().collect(),
             scheduled_for_deletion: found.deleted_date.is_some(),
@@ -104,6 +107,7 @@ pub(super) fn tags_of(target: &CredentialTarget) -> [(&'static str, String); 4] 
 /// What is remembered of a secret: enough to know, without asking, that it is as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Seen {
+    arn: Option<Box<str>>,
     /// Of the four tags; none: it is not pgtenant's.
     owner: Option<Box<str>>,
     current: Option<Box<str>>,
@@ -118,6 +122,7 @@ impl Seen {
         let tag = |key: &str| secret.tags.get(key).map_or("", String::as_str);
         let owner = format!("{} {} {}", tag("namespace"), tag("claim"), tag("tier"));
         Self {
+            arn: secret.arn.as_deref().map(Into::into),
             owner: (tag(by) == pgtenant).then(|| owner.into()),
             current: secret.current().map(Into::into),
             settled: settings.are_in(&secret.tags),
@@ -126,9 +131,15 @@ impl Seen {
     }
 
     /// As it is after it was written completely.
-    pub(super) fn written(target: &CredentialTarget, version: &str) -> Self {
-        let owner = Some(owner(target).into());
-        Self { owner, current: Some(version.into()), settled: true, scheduled_for_deletion: false }
+    pub(super) fn written(target: &CredentialTarget, version: &str, arn: Option<String>) -> Self {
+        let (arn, owner) = (arn.map(Into::into), Some(owner(target).into()));
+        Self { arn, owner, current: Some(version.into()), settled: true, scheduled_for_deletion: false }
+    }
+
+    /// Its ARN, where it is this one's and there to stay.
+    pub(super) fn arn_for(&self, target: &CredentialTarget) -> Option<&str> {
+        let there = !self.scheduled_for_deletion && self.owner.as_deref() == Some(owner(target).as_str());
+        self.arn.as_deref().filter(|_| there)
     }
 
     /// Whether it is this one's, with this version, and nothing has to be done about it.

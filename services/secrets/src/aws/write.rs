@@ -31,8 +31,8 @@ impl Inner {
         for pause in PAUSES {
             tokio::time::sleep(pause).await;
             match self.write_once(&entry, there).await {
-                Ok(()) => {
-                    let seen = Seen::written(target, &entry.version);
+                Ok(arn) => {
+                    let seen = Seen::written(target, &entry.version, arn);
                     self.listing.note(&entry.name, Some(seen), Instant::now());
                     return Ok(());
                 }
@@ -47,7 +47,8 @@ impl Inner {
         Err(last.into())
     }
 
-    async fn write_once(&self, entry: &Entry<'_>, there: bool) -> Result<(), Fault> {
+    /// Says what AWS calls it.
+    async fn write_once(&self, entry: &Entry<'_>, there: bool) -> Result<Option<String>, Fault> {
         let mut refused = None;
         if !there {
             match self.create(entry).await {
@@ -70,7 +71,7 @@ impl Inner {
         if !self.settings.are_in(&found.tags) {
             self.settle(&entry.name, &found).await?;
         }
-        Ok(())
+        Ok(found.arn)
     }
 
     async fn create(&self, entry: &Entry<'_>) -> Result<(), AwsFault> {

@@ -1,6 +1,7 @@
 //! What looking costs.
 
 use futures::future::join_all;
+use pgtenant_secrets::Removal;
 
 use super::*;
 use crate::tiers;
@@ -95,4 +96,33 @@ async fn a_listing_goes_on_when_who_began_it_has_gone() {
     // The listing is made again by the SDK, and serves the next.
     assert!(is_unread(&store, &entry).await);
     assert_eq!((fake.count("ListSecrets"), fake.count("DescribeSecret")), (2, 0));
+}
+
+#[tokio::test]
+async fn arns_are_known_from_a_listing_and_asked_for_where_it_shows_none() {
+    let (fake, writer) = begun().await;
+    let (first, later) = (tiers("ns", "db", "one"), tiers("ns", "later", "one"));
+    writer.put_many(&first).await.unwrap();
+    fake.forget_calls();
+    let arn = Some(format!("arn:aws:secretsmanager:eu-west-1:123456789012:secret:{NAME}-a1b2c3"));
+    let target = target("ns", "db", Tier::Read);
+    assert_eq!(writer.arn(&target).await.unwrap(), arn);
+    assert_eq!(fake.calls().len(), 0, "whoever has written it knows");
+
+    let other = store(&fake);
+    for (target, _) in &first {
+        assert!(other.arn(target).await.unwrap().is_some());
+    }
+    assert_eq!((fake.count("ListSecrets"), fake.count("DescribeSecret")), (1, 0));
+    assert_eq!(other.arn(&later[0].0).await.unwrap(), None);
+    writer.put_many(&later).await.unwrap();
+    assert!(other.arn(&later[0].0).await.unwrap().is_some(), "another process has just made it");
+
+    writer.delete_many(std::slice::from_ref(&target), Removal::Usual).await.unwrap();
+    assert_eq!(writer.arn(&target).await.unwrap(), None, "it is scheduled for deletion");
+    fake.change("customer/ns/ns-later-write", |secret| {
+        secret.tags.remove("claim");
+    });
+    let write = super::target("ns", "later", Tier::Write);
+    assert_eq!(store(&fake).arn(&write).await.unwrap(), None, "it is somebody else's");
 }

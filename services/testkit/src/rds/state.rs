@@ -1,226 +1,41 @@
-//! Amazon RDS on the wire, as far as a real one differs from moto: what is made takes time, what exists is not replaced, and
-//! calls can be refused. The servers behind the endpoints are real ones, which the test names.
-//!
-//! The protocol is [AWS Query](https://smithy.io/2.0/aws/protocols/aws-query-protocol.html): a form in, XML out. What RDS says of
-//! a thing is kept as a list of paths and values, as `DBClusterMembers.DBClusterMember.1.IsClusterWriter`, which are mostly those
-//! of the form that made it.
+//! What there is at RDS, and what each action makes of it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use axum::Router;
-use axum::extract::State as Shared;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::StatusCode;
 
-use crate::xml::xml;
-
-/// Paths and values.
-pub type RdsFields = BTreeMap<String, String>;
-
-/// What was asked of RDS.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RdsCall {
-    /// As `DescribeDBClusters`.
-    pub action: String,
-    /// The form, without `Action` and `Version`.
-    pub parameters: RdsFields,
-}
-
-/// RDS of one region. It ends with the test's runtime.
-#[derive(Debug, Clone)]
-pub struct FakeRds {
-    url: String,
-    state: Arc<Mutex<State>>,
-}
+use super::proxy::Proxies;
+use super::{RdsCall, RdsFields};
 
 #[derive(Debug, Default)]
-struct State {
-    clusters: BTreeMap<String, RdsFields>,
-    instances: BTreeMap<String, RdsFields>,
+pub(super) struct State {
+    pub(super) clusters: BTreeMap<String, RdsFields>,
+    pub(super) instances: BTreeMap<String, RdsFields>,
     /// Parameter groups: parameter and value.
-    groups: BTreeMap<String, RdsFields>,
-    proxies: BTreeMap<String, RdsFields>,
+    pub(super) groups: BTreeMap<String, RdsFields>,
+    pub(super) proxies: Proxies,
     /// Of all clusters: action and description.
-    maintenance: Vec<(String, String)>,
+    pub(super) maintenance: Vec<(String, String)>,
     /// Where the endpoints of new clusters lead.
-    endpoint: (String, u16),
-    calls: Vec<RdsCall>,
-    refusals: Vec<(String, Refusal)>,
-    made: u32,
+    pub(super) endpoint: (String, u16),
+    pub(super) calls: Vec<RdsCall>,
+    pub(super) refusals: Vec<(String, Refusal)>,
+    pub(super) made: u32,
 }
 
 #[derive(Debug, Clone)]
-struct Refusal {
-    status: StatusCode,
-    code: &'static str,
-    message: String,
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    pub(super) code: &'static str,
+    pub(super) message: String,
     /// How often; none: always.
-    times: Option<u32>,
+    pub(super) times: Option<u32>,
 }
 
-type Answer = Result<RdsFields, Refusal>;
-
-impl FakeRds {
-    /// Without any cluster; the endpoints of those that are made will lead to `host` and `port`.
-    pub async fn start(host: &str, port: u16) -> Self {
-        let state = Arc::new(Mutex::new(State { endpoint: (host.to_owned(), port), ..State::default() }));
-        let app = Router::new().fallback(answer).with_state(Arc::clone(&state));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
-        let listener = listener.unwrap_or_else(|error| panic!("no port for RDS: {error}"));
-        let address = listener.local_addr().unwrap_or_else(|error| panic!("no address of RDS: {error}"));
-        tokio::spawn(async move { axum::serve(listener, app).await });
-        Self { url: format!("http://{address}"), state }
-    }
-
-    /// For `AWS_ENDPOINT_URL_RDS`.
-    pub fn url(&self) -> &str {
-        &self.url
-    }
-
-    /// What was asked so far.
-    pub fn calls(&self) -> Vec<RdsCall> {
-        self.lock().calls.clone()
-    }
-
-    /// The names of the calls so far.
-    pub fn actions(&self) -> Vec<String> {
-        self.lock().calls.iter().map(|call| call.action.clone()).collect()
-    }
-
-    /// A Serverless v2 cluster that somebody else has made, with a writer and `readers`, available.
-    pub fn add_cluster(&self, name: &str, readers: u32) {
-        let mut state = self.lock();
-        state.make_cluster(name);
-        for number in 1..=readers + 1 {
-            state.make_instance(name, &format!("{name}-{number}"));
-        }
-        state.settle();
-    }
-
-    /// What was begun comes to its end: clusters and instances become `available`.
-    pub fn settle(&self) {
-        self.lock().settle();
-    }
-
-    /// Sets what RDS says of a cluster; an empty value takes the path away.
-    pub fn set(&self, cluster: &str, path: &str, value: &str) {
-        set(self.lock().clusters.entry(cluster.to_owned()).or_default(), path, value);
-    }
-
-    /// As [`FakeRds::set`], of an instance.
-    pub fn set_instance(&self, instance: &str, path: &str, value: &str) {
-        set(self.lock().instances.entry(instance.to_owned()).or_default(), path, value);
-    }
-
-    /// What RDS says of a cluster under `path`.
-    pub fn get(&self, cluster: &str, path: &str) -> Option<String> {
-        self.lock().clusters.get(cluster)?.get(path).cloned()
-    }
-
-    /// Forgets a cluster, as if somebody had deleted it.
-    pub fn delete_cluster(&self, cluster: &str) {
-        self.lock().clusters.remove(cluster);
-    }
-
-    /// Sets a parameter of a group.
-    pub fn set_parameter(&self, group: &str, name: &str, value: &str) {
-        self.lock().groups.entry(group.to_owned()).or_default().insert(name.to_owned(), value.to_owned());
-    }
-
-    /// A proxy with these secrets.
-    pub fn add_proxy(&self, name: &str, secrets: &[&str]) {
-        let mut fields = RdsFields::from([("DBProxyName".to_owned(), name.to_owned())]);
-        for (number, arn) in (1..).zip(secrets) {
-            fields.insert(format!("Auth.member.{number}.AuthScheme"), "SECRETS".to_owned());
-            fields.insert(format!("Auth.member.{number}.SecretArn"), (*arn).to_owned());
-        }
-        self.lock().proxies.insert(name.to_owned(), fields);
-    }
-
-    /// The secrets that a proxy has.
-    pub fn proxy_secrets(&self, name: &str) -> Vec<String> {
-        let state = self.lock();
-        let fields = state.proxies.get(name).into_iter().flatten();
-        fields.filter(|(path, _)| path.ends_with(".SecretArn")).map(|(_, arn)| arn.clone()).collect()
-    }
-
-    /// Maintenance that is due on every cluster.
-    pub fn plan_maintenance(&self, action: &str, description: &str) {
-        self.lock().maintenance.push((action.to_owned(), description.to_owned()));
-    }
-
-    /// The writer of `cluster` is lost. [`FakeRds::fail_over`] ends it. During it the status is `failing-over`:
-    /// <https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/accessing-monitoring.html>.
-    pub fn begin_failover(&self, cluster: &str) {
-        self.set(cluster, "Status", "failing-over");
-    }
-
-    /// `instance` is the writer now, and the cluster endpoint leads to `host` and `port`: with the real one the name stays and
-    /// leads elsewhere, which no name on this machine can.
-    pub fn fail_over(&self, cluster: &str, instance: &str, host: &str, port: u16) {
-        let mut state = self.lock();
-        let fields = state.clusters.entry(cluster.to_owned()).or_default();
-        let names: Vec<(String, bool)> = fields
-            .iter()
-            .filter(|(path, _)| path.ends_with(".DBInstanceIdentifier"))
-            .map(|(path, name)| (path.replace("DBInstanceIdentifier", "IsClusterWriter"), name == instance))
-            .collect();
-        fields.extend(names.into_iter().map(|(path, writer)| (path, writer.to_string())));
-        set(fields, "Endpoint", host);
-        set(fields, "Port", &port.to_string());
-        set(fields, "Status", "available");
-    }
-
-    /// Refuses a call from now on, as IAM does:
-    /// <https://docs.aws.amazon.com/AmazonRDS/latest/APIReference/CommonErrors.html>.
-    pub fn deny(&self, action: &str) {
-        let message =
-            format!("User: arn:aws:sts::123456789012:assumed-role/pgtenant is not authorized to perform: rds:{action}");
-        self.refuse(action, StatusCode::FORBIDDEN, "AccessDenied", message, None);
-    }
-
-    /// Refuses a call so many times, as RDS does when it is asked too often (same list of errors).
-    pub fn throttle(&self, action: &str, times: u32) {
-        self.refuse(action, StatusCode::BAD_REQUEST, "Throttling", "Rate exceeded".to_owned(), Some(times));
-    }
-
-    /// Refuses nothing any more.
-    pub fn allow_everything(&self) {
-        self.lock().refusals.clear();
-    }
-
-    fn refuse(&self, action: &str, status: StatusCode, code: &'static str, message: String, times: Option<u32>) {
-        self.lock().refusals.push((action.to_owned(), Refusal { status, code, message, times }));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-async fn answer(Shared(state): Shared<Arc<Mutex<State>>>, body: String) -> Response {
-    let mut form: RdsFields = form_urlencoded::parse(body.as_bytes()).into_owned().collect();
-    let action = form.remove("Action").unwrap_or_default();
-    form.remove("Version");
-    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-    state.calls.push(RdsCall { action: action.clone(), parameters: form.clone() });
-    let (status, body) = match state.refused(&action).map_or_else(|| state.act(&action, form), Err) {
-        Ok(fields) => {
-            let result = prefixed(&format!("{action}Response.{action}Result"), fields);
-            (StatusCode::OK, xml(&result, &format!("{action}Response.{action}Result")))
-        }
-        Err(Refusal { status, code, message, times: _ }) => {
-            let fields = [("Type", "Sender"), ("Code", code), ("Message", &message)];
-            let fields = fields.map(|(path, value)| (path.to_owned(), value.to_owned())).into();
-            (status, xml(&prefixed("ErrorResponse.Error", fields), "ErrorResponse"))
-        }
-    };
-    (status, [(header::CONTENT_TYPE, "text/xml")], body).into_response()
-}
+pub(super) type Answer = Result<RdsFields, Refusal>;
 
 impl State {
-    fn refused(&mut self, action: &str) -> Option<Refusal> {
+    pub(super) fn refused(&mut self, action: &str) -> Option<Refusal> {
         let (_, refusal) =
             self.refusals.iter_mut().find(|(name, refusal)| name == action && refusal.times != Some(0))?;
         if let Some(times) = &mut refusal.times {
@@ -229,7 +44,7 @@ impl State {
         Some(refusal.clone())
     }
 
-    fn act(&mut self, action: &str, form: RdsFields) -> Answer {
+    pub(super) fn act(&mut self, action: &str, form: RdsFields) -> Answer {
         let of = |key: &str| form.get(key).cloned().unwrap_or_default();
         match action {
             "DescribeDBClusters" => match self.clusters.get(&of("DBClusterIdentifier")) {
@@ -240,10 +55,7 @@ impl State {
             "DescribeDBClusterParameters" => self.describe_parameters(&form),
             "DescribeDBEngineVersions" => Ok(describe_version(&of("EngineVersion"))),
             "DescribePendingMaintenanceActions" => Ok(self.describe_maintenance(&of("ResourceIdentifier"))),
-            "DescribeDBProxies" => match self.proxies.get(&of("DBProxyName")) {
-                Some(fields) => Ok(prefixed("DBProxies.member.1", fields.clone())),
-                None => Err(not_found("DBProxyNotFoundFault", &of("DBProxyName"))),
-            },
+            "DescribeDBProxies" => self.proxies.describe(&of("DBProxyName")),
             "CreateDBClusterParameterGroup" => self.create_group(of("DBClusterParameterGroupName")),
             "ModifyDBClusterParameterGroup" => self.modify_group(&form),
             "CreateDBCluster" => self.create_cluster(&form),
@@ -256,14 +68,7 @@ impl State {
             },
             "CreateDBInstance" => self.create_instance(&of("DBClusterIdentifier"), &of("DBInstanceIdentifier")),
             "AddTagsToResource" => self.add_tag(&of("ResourceName"), &of("Tags.Tag.1.Key"), &of("Tags.Tag.1.Value")),
-            "ModifyDBProxy" => match self.proxies.get_mut(&of("DBProxyName")) {
-                Some(fields) => {
-                    fields.retain(|path, _| !path.starts_with("Auth."));
-                    fields.extend(form.into_iter().filter(|(path, _)| path.starts_with("Auth.")));
-                    Ok(RdsFields::new())
-                }
-                None => Err(not_found("DBProxyNotFoundFault", &of("DBProxyName"))),
-            },
+            "ModifyDBProxy" => self.proxies.modify(&of("DBProxyName"), form),
             other => Err(bad("InvalidAction", format!("{other} is not played here"))),
         }
     }
@@ -286,7 +91,7 @@ impl State {
     }
 
     /// As it is from the first answer on: it has its endpoints, is `creating`, and has no instance.
-    fn make_cluster(&mut self, name: &str) {
+    pub(super) fn make_cluster(&mut self, name: &str) {
         self.made += 1;
         let (host, port) = self.endpoint.clone();
         let made = self.made;
@@ -324,7 +129,7 @@ impl State {
     }
 
     /// The first instance of a cluster is its writer.
-    fn make_instance(&mut self, cluster: &str, name: &str) {
+    pub(super) fn make_instance(&mut self, cluster: &str, name: &str) {
         let fields = self.clusters.entry(cluster.to_owned()).or_default();
         let number = 1 + fields.keys().filter(|path| path.ends_with(".IsClusterWriter")).count();
         let member = format!("DBClusterMembers.DBClusterMember.{number}");
@@ -343,7 +148,7 @@ impl State {
         self.instances.insert(name.to_owned(), fields.map(|(path, value)| (path.to_owned(), value)).into());
     }
 
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         let statuses = self.clusters.values_mut().filter_map(|fields| fields.get_mut("Status"));
         let instances = self.instances.values_mut().filter_map(|fields| fields.get_mut("DBInstanceStatus"));
         statuses
@@ -460,7 +265,7 @@ fn describe_version(asked: &str) -> RdsFields {
     .into()
 }
 
-fn set(fields: &mut RdsFields, path: &str, value: &str) {
+pub(super) fn set(fields: &mut RdsFields, path: &str, value: &str) {
     if value.is_empty() {
         fields.remove(path);
     } else {
@@ -468,14 +273,14 @@ fn set(fields: &mut RdsFields, path: &str, value: &str) {
     }
 }
 
-fn prefixed(prefix: &str, fields: RdsFields) -> RdsFields {
+pub(super) fn prefixed(prefix: &str, fields: RdsFields) -> RdsFields {
     fields.into_iter().map(|(path, value)| (format!("{prefix}.{path}"), value)).collect()
 }
 
-fn not_found(code: &'static str, name: &str) -> Refusal {
+pub(super) fn not_found(code: &'static str, name: &str) -> Refusal {
     Refusal { status: StatusCode::NOT_FOUND, code, message: format!("{name} not found."), times: None }
 }
 
-fn bad(code: &'static str, message: String) -> Refusal {
+pub(super) fn bad(code: &'static str, message: String) -> Refusal {
     Refusal { status: StatusCode::BAD_REQUEST, code, message, times: None }
 }
