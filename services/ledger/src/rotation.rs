@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use pgtenant_model::{ClaimKey, ClusterStatus, OperationKind, ProvisionerStatus, Tier};
+use pgtenant_model::{ClaimKey, OperationKind, ProvisionerStatus, Tier};
 use serde_json::json;
 use sqlx::PgConnection;
-use sqlx::types::Json;
 
 use crate::claim::{ClaimRow, claim_columns};
 use crate::wish::{locked, record};
@@ -94,13 +93,14 @@ pub async fn ask_for_login(db: &mut PgConnection, cluster: &str, actor: &Actor) 
 }
 
 /// What is known of the control plane's own login to a cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct LoginWish {
     /// When somebody last asked for another password.
     pub asked_at: Option<DateTime<Utc>>,
     /// The ledger's clock.
     pub now: DateTime<Utc>,
     /// The login that some replica has last seen in use.
+    #[sqlx(json(nullable))]
     pub seen: Option<ProvisionerStatus>,
 }
 
@@ -109,12 +109,12 @@ pub struct LoginWish {
 /// # Errors
 /// The ledger did not answer.
 pub async fn login_wish(db: &mut PgConnection, cluster: &str) -> Result<Option<LoginWish>, LedgerError> {
-    let row: Option<(Option<DateTime<Utc>>, DateTime<Utc>, Json<ClusterStatus>)> =
-        sqlx::query_as("select login_asked_at, now(), status from clusters where name = $1")
-            .bind(cluster)
-            .fetch_optional(db)
-            .await?;
-    Ok(row.map(|(asked_at, now, status)| LoginWish { asked_at, now, seen: status.0.provisioner }))
+    Ok(sqlx::query_as(
+        "select login_asked_at as asked_at, now() as now, status -> 'provisioner' as seen from clusters where name = $1",
+    )
+    .bind(cluster)
+    .fetch_optional(db)
+    .await?)
 }
 
 /// How far a cluster is with its new passwords.
