@@ -72,11 +72,13 @@ stores: [{file: {directory: /x}}]\n",
     let found = policy(&["-f", &file, "--account", "123456789012"]);
     let statements = found["Statement"].as_array().unwrap();
     let sids: Vec<&str> = statements.iter().map(|one| one["Sid"].as_str().unwrap()).collect();
-    assert_eq!(sids, ["MakeLogin", "Login", "Rds"]);
+    assert_eq!(sids, ["ReplaceLogin", "MakeLogin", "Login", "Rds"]);
     let secret = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:";
     let read = [format!("{secret}pgtenant/shared-??????"), format!("{secret}rds!cluster-*")];
-    assert_eq!(statements[1]["Resource"], serde_json::json!(read));
-    let text = statements[2]["Action"].to_string();
+    assert_eq!(statements[2]["Resource"], serde_json::json!(read));
+    let replace = (&statements[0]["Action"], &statements[0]["Resource"]);
+    assert_eq!(replace, (&serde_json::json!(["secretsmanager:PutSecretValue"]), &serde_json::json!(read[0])));
+    let text = statements[3]["Action"].to_string();
     assert!(text.contains("rds:CreateDBCluster") && !text.contains("Delete"), "{text}");
     end(bare(&["aws", "iam-policy", "-f", &file, "--for", "external-secrets"]).env_remove("AWS_REGION")).expect(1);
 }

@@ -1,6 +1,6 @@
 //! A login of the provisioner replaces its own password.
 
-use pgtenant_postgres::{GROUP, OwnLogin, Verifier, generate_password};
+use pgtenant_postgres::{OwnLogin, Verifier, acts_as, generate_password};
 use pgtenant_testkit::unique;
 use secrecy::SecretString;
 
@@ -10,11 +10,13 @@ use crate::world::World;
 async fn a_login_replaces_its_own_password_on_every_version() {
     for major in 14..=18 {
         let world = World::of_major(major).await;
-        let login = unique("own");
+        let (group, login) = (unique("group"), unique("own"));
         for sql in [
+            format!("create role \"{group}\" nologin"),
+            format!("grant connect on database postgres to \"{group}\""),
             format!("create role \"{login}\" login password 'the first one'"),
-            format!("grant {GROUP} to \"{login}\""),
-            format!("alter role \"{login}\" set role = {GROUP}"),
+            format!("grant \"{group}\" to \"{login}\""),
+            format!("alter role \"{login}\" set role = '{group}'"),
         ] {
             world.sql("postgres", &sql).await;
         }
@@ -27,6 +29,7 @@ async fn a_login_replaces_its_own_password_on_every_version() {
         assert!(turn.still_has_it().await, "its session goes on");
         let refused = take_turn(&first).await.unwrap_err();
         assert_eq!(refused.sqlstate(), Some("28P01"), "PostgreSQL {major}: {refused}");
-        world.server.log_in("postgres", &login, &second).await.unwrap();
+        let mut proof = world.server.log_in("postgres", &login, &second).await.unwrap();
+        assert_eq!(acts_as(&mut proof).await.unwrap(), group, "and still acts as its group");
     }
 }
