@@ -11,9 +11,10 @@ use pgtenant_model::{
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::takeover::NoFields;
 use crate::caller::Caller;
 use crate::document::{Forbidden, NotFound};
-use crate::extract::{NoQuery, Path, Query};
+use crate::extract::{NoQuery, Path, PostOptional, Query};
 use crate::page::Page;
 use crate::problem::{CLUSTER_UNREACHABLE, OVERLOADED, Problem, Result};
 use crate::store;
@@ -238,6 +239,7 @@ pub(crate) async fn try_out(
     State(state): State<ApiState>,
     Path(path): Path<ClusterPath>,
     _: Query<NoQuery>,
+    _: PostOptional<NoFields>,
 ) -> Result<Json<TrialView>> {
     caller.platform()?;
     let mut db = state.ledger().acquire().await?;
