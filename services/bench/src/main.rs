@@ -171,8 +171,8 @@ fn fit(args: &Args, sizes: &mut Sizes, folder: &Path, say: &impl Fn(&str)) -> Re
     }
     let applied = if args.wants(Section::Kubernetes) { 2 * sizes.applied } else { 0 };
     let stores = if args.wants(Section::Stores) { 4 * (sizes.warm_up + sizes.stores) } else { 0 };
-    // A fifth more by hand, and a few hundred new ones.
-    let rotated = if args.wants(Section::Rotation) { sizes.rotated * 3 / 2 } else { 0 };
+    // A few more by hand, and new ones, which come at most as fast as a paced rotation goes on.
+    let rotated = if args.wants(Section::Rotation) { sizes.rotated * 5 / 4 + sizes.probes } else { 0 };
     let rest = [2 * (sizes.warm_up + sizes.claims), 2 * sizes.burst, applied, stores, rotated];
     let idle = if args.wants(Section::Idle) { sizes.idle.as_slice() } else { &[] };
     let most = rest.into_iter().chain(idle.iter().copied()).max().unwrap_or_default();

@@ -32,7 +32,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// A paced rotation takes so many times as long as one that is not.
 const SLOWER: f64 = 2.0;
 /// A claim of the floor is rotated so many times: its databases need not be as many.
-const AGAIN: usize = 5;
+const AGAIN: usize = 20;
 
 /// Raw samples.
 #[derive(Debug, Serialize)]
