@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::host_port::{HOST_PORT, HostPort};
-use crate::{AuroraTopology, ClaimSpec, InvalidField, Span, StoreSpec, check_label};
+use crate::{AuroraTopology, BackupSpec, ClaimSpec, InvalidField, RestoreRules, Span, StoreSpec, check_label};
 
 /// A shared cluster: the settings file's `[clusters.NAME]`, and the spec of a `PostgresqlCluster`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
@@ -44,6 +45,12 @@ pub struct ClusterSpec {
     #[serde(default = "rotate_grace")]
     #[schema(value_type = String)]
     pub rotate_grace: Span,
+    /// What is kept of its databases, so that one can be had back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backups: Option<BackupSpec>,
+    /// How its databases are restored.
+    #[serde(default)]
+    pub restores: RestoreRules,
     /// Namespaces that may have databases here; `*` at the end of an entry stands for anything.
     #[serde(default = "everything")]
     pub allowed_namespaces: Vec<String>,
@@ -325,6 +332,8 @@ impl ClusterSpec {
             rotate_every: None,
             rotate_overlap: rotate_overlap(),
             rotate_grace: rotate_grace(),
+            backups: None,
+            restores: RestoreRules::default(),
             allowed_namespaces: everything(),
             allowed_extensions: Vec::new(),
             limits: Limits::default(),
@@ -375,6 +384,11 @@ impl ClusterSpec {
             ));
         }
         problems.extend(self.provisioner.problem());
+        problems.extend(self.restores.problems());
+        let backups = self.backups.iter().flat_map(BackupSpec::problems);
+        problems.extend(
+            backups.map(|InvalidField { field, message }| InvalidField::new(format!("backups.{field}"), message)),
+        );
         if self.tls.ca_file.is_some() && self.tls.ca_secret_ref.is_some() {
             problems.push(InvalidField::new("tls.caSecretRef", "name caFile or caSecretRef, not both"));
         }
@@ -415,6 +429,17 @@ impl ClusterSpec {
     #[must_use]
     pub fn unknown(name: &str, namespace: &str) -> InvalidField {
         InvalidField::new("cluster", format!("there is no cluster {name:?} for namespace {namespace:?}"))
+    }
+
+    /// How long backups of its databases are kept: 35 days in production and staging, 7 in test and dev, unless it says otherwise.
+    #[must_use]
+    pub fn keep_backups(&self) -> Duration {
+        let days = match self.environment {
+            Environment::Production | Environment::Staging => 35,
+            Environment::Test | Environment::Dev => 7,
+        };
+        let keep = self.backups.as_ref().and_then(|backups| backups.keep);
+        keep.map_or(Duration::from_secs(days * 86_400), Span::duration)
     }
 
     /// Whether `namespace` may have databases here.

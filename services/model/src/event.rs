@@ -27,6 +27,16 @@ pub enum EventKind {
     Deleting,
     /// Database, roles and stored credentials are gone.
     Deleted,
+    /// A restore was asked for, or its way back.
+    RestoreRequested,
+    /// Somebody said yes to a restore.
+    RestoreApproved,
+    /// A restore has come to its next phase; `detail.phase` has it.
+    RestoreProgressed,
+    /// A restore is over, or what it had put aside is gone; `detail.phase` says how it ended.
+    RestoreEnded,
+    /// A dump could not be made, or not restored for a try; the message says why.
+    BackupFailed,
     /// A cluster has another primary, or can not be reached, or can be again.
     ClusterChanged,
 }
@@ -68,6 +78,10 @@ pub enum OperationKind {
     Adopt,
     /// New passwords.
     Rotate,
+    /// A dump of the database.
+    Backup,
+    /// A try of a dump: it is restored beside the database, compared, and dropped.
+    Verify,
 }
 
 /// How far a request has come.

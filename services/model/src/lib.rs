@@ -3,19 +3,25 @@
 //! No I/O and no async: every other crate speaks in these words.
 
 mod aurora;
+mod backup;
 mod claim;
 mod cluster;
 mod credential;
 mod event;
 mod host_port;
+mod inventory;
 mod marks;
 mod name;
 mod plan;
+mod restore;
+mod restore_rules;
 mod span;
 mod status;
 mod store;
+mod window;
 
 pub use aurora::{Acu, AuroraCreate, AuroraTopology};
+pub use backup::{BackupSpec, DumpPlace, DumpSpec, FolderPlace, PgBackRestSpec, RdsBackupSpec, S3Place, WebDavPlace};
 pub use claim::{ClaimPatch, ClaimSpec, InvalidField, Mode, Source};
 pub use cluster::{
     AwsSecretRef, ClusterSpec, Endpoint, Environment, Limits, Provisioner, SecretRef, SslMode, StreamingTopology,
@@ -24,12 +30,19 @@ pub use cluster::{
 pub use credential::{CA_KEY, CREDENTIAL_KEYS, Credential, CredentialTarget};
 pub use event::{Event, EventKind, Operation, OperationKind, OperationState};
 pub use host_port::HostPort;
+pub use inventory::{Finding, Inventory, InventorySequence, InventoryTable, LargeObjects, LeftOut, Verification};
 pub use marks::{CLAIM_LABEL, MANAGED_BY, RELOADER, STORE_MANAGER, TIER_LABEL};
 pub use name::{ClaimKey, InvalidName, MAX_DATABASE_BYTES, MAX_IDENTIFIER_BYTES, NameRule, Side, Tier, check_label};
 pub use plan::{ChangeReport, ClaimPlan, PlanAction, PlanReport, PlanRequest, PlannedClaim};
+pub use restore::{
+    InvalidSnapshotId, PutAside, Restore, RestorePhase, RestorePoint, RestoreProgress, RestoreSpec, RestoreStrategy,
+    Snapshot, SnapshotId, SnapshotKind,
+};
+pub use restore_rules::{Approval, RdsCopyRules, RestoreRules};
 pub use span::Span;
 pub use status::{
     CheckResult, ClusterStatus, Condition, ConditionStatus, Database, DatabaseState, Drift, Member, MemberRole,
     PreflightCheck, ProvisionerStatus, RoleStatus, Roles, StoreLocation, StoreState, set_condition,
 };
 pub use store::{AwsSecretsManagerStore, ExternalSecretStore, FileStore, KubernetesStore, SECRET_TAGS, StoreSpec};
+pub use window::BackupWindow;
