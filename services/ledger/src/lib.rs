@@ -4,6 +4,8 @@
 //! so that a door can put several of them into one; [`Ledger`] holds the pool.
 
 mod audit;
+mod backup;
+mod backup_schedule;
 mod check;
 mod claim;
 mod cluster;
@@ -14,7 +16,12 @@ mod listener;
 mod operation;
 mod problem;
 mod refused;
+mod restore;
+mod restore_row;
+mod restore_work;
 mod rotation;
+mod slack;
+mod slack_outbox;
 mod token;
 mod wish;
 mod work;
@@ -27,6 +34,8 @@ use sqlx::{AssertSqlSafe, Connection as _, Postgres, Transaction};
 pub use sqlx::PgConnection;
 
 pub use audit::{Actor, AuditEntry, audit_page, write_audit};
+pub use backup::{BackupEnd, BackupWork, end_backup, next_backup, renew_backup, request_backup, take_backup};
+pub use backup_schedule::{BackupAge, DueBackup, backup_ages, due_backups, note_dump, set_backup_at};
 pub use check::{check, count_of};
 pub use claim::{
     Claim, ClaimFilter, CredentialState, NextPassword, Wish, claim, claims, claims_with_credentials, count_by_state,
@@ -43,8 +52,25 @@ pub use listener::{Announcement, Listener};
 pub use operation::{operation, operations_of};
 pub use problem::{AppsProblem, apps_problems, replace_apps_problems};
 pub use refused::Refused;
+pub use restore::{Decision, cancel_restore, decide_restore, request_restore, request_restore_of_object, undo_restore};
+pub use restore_row::{
+    OpenRestores, RestoreFilter, StoredRestore, open_restores_by_phase, restore, restore_of_object, restores,
+};
+pub use restore_work::{
+    RestoreWork, StepDone, aside_done, end_restore, hold_claim, let_go, next_restore, note_progress, open_jobs,
+    postpone_restore, renew_restore, restores_over, retry_restore, step_done, take_restore,
+};
 pub use rotation::{LoginWish, Rotating, ask_for_login, login_wish, rotate, rotate_cluster, rotating};
-pub use token::{NewToken, Token, TokenRole, create_token, find_token, revoke_token, tokens};
+pub use slack::{
+    Named, begin_slack_cursor, claims_named, move_slack_cursor, open_restores, show_restore_alone,
+    show_restore_in_slack, slack_channels_of, slack_cursor, slack_first_sight, slack_savepoint, slack_seen, slack_told,
+    tell_slack, undo_to_slack_savepoint,
+};
+pub use slack_outbox::{
+    SLACK_CHANNEL, SlackEnd, SlackMessage, SlackPost, SlackQuiet, end_slack_message, next_slack_message,
+    put_slack_message, slack_queue_length, take_slack_message, untold_slack_news,
+};
+pub use token::{NewToken, Token, TokenRole, create_token, find_token, revoke_token, token_named, tokens};
 pub use wish::{Written, adopt, create, purge, release, remove, update, withdraw};
 pub use work::{
     Finished, Take, Work, finish, forget, look_soon, next_due, note_credentials, queue_length, renew, retry_now, take,
@@ -56,6 +82,8 @@ pub const WORK_CHANNEL: &str = "pgtenant_work";
 pub const EVENTS_CHANNEL: &str = "pgtenant_events";
 /// The channel on which it is announced that another cluster is described, or one in another way.
 pub const CLUSTERS_CHANNEL: &str = "pgtenant_clusters";
+/// The channel on which it is announced that something is to be done for a restore, or has become of it: its id.
+pub const RESTORES_CHANNEL: &str = "pgtenant_restores";
 /// The channel on which it is announced that something became of a claim of Kubernetes: `{namespace}/{name}`.
 pub const CLAIMS_CHANNEL: &str = "pgtenant_claims";
 
@@ -214,7 +242,7 @@ impl Ledger {
     }
 
     /// Deletes what has been kept long enough: idempotency keys of a day, events of a week, finished operations of a
-    /// month, audit of 400 days. Returns the number of rows.
+    /// month, messages for Slack of 90 days, audit of 400 days. Returns the number of rows.
     ///
     /// # Errors
     /// The database did not answer.
@@ -223,7 +251,16 @@ impl Ledger {
         let mut rows = 0;
         for (table, old) in [
             ("idempotency_keys", "created_at < now() - interval '1 day'"),
+            ("slack_seen", "at < now() - interval '1 day'"),
+            // A restore that goes on, or can be gone back from, is still changed where it is shown.
+            (
+                "slack_messages",
+                "created_at < now() - interval '90 days' and not exists (select from restores r where r.id = restore
+                   and (r.finished_at is null or r.before_name is not null))",
+            ),
+            ("slack_told", "at < now() - interval '90 days'"),
             ("events", "at < now() - interval '7 days'"),
+            ("backups", "finished and due_at < now() - interval '30 days'"),
             ("operations", "finished_at < now() - interval '30 days'"),
             ("audit", "at < now() - interval '400 days'"),
         ] {

@@ -103,7 +103,7 @@ pub(crate) async fn give_up_before(
 ) -> Result<()> {
     sqlx::query(
         "update operations set state = 'Failed', message = $3, finished_at = now()
-         where claim = $1 and generation < $2 and finished_at is null",
+         where claim = $1 and generation < $2 and finished_at is null and kind not in ('backup', 'verify')",
     )
     .bind(claim)
     .bind(generation)

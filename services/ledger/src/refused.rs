@@ -1,6 +1,7 @@
 //! Why a wish is not written down.
 
-use pgtenant_model::{ClaimKey, InvalidField, Source};
+use pgtenant_model::{ClaimKey, InvalidField, RestorePhase, Source};
+use uuid::Uuid;
 
 use crate::LedgerError;
 
@@ -61,6 +62,34 @@ pub enum Refused {
         /// `limits.databasesPerNamespace`.
         limit: u32,
     },
+    /// There is no such restore.
+    #[error("there is no restore {0}")]
+    NoRestore(Uuid),
+    /// One restore of a database at a time.
+    #[error("a restore of database {0} is under way; wait for its end, or cancel it")]
+    RestoreOpen(ClaimKey),
+    /// It is too late.
+    #[error("the restore {id} is {phase:?}: it is too late for that")]
+    RestoreOver {
+        /// The restore.
+        id: Uuid,
+        /// Where it is.
+        phase: RestorePhase,
+    },
+    /// There is nothing to go back to.
+    #[error("the restore {0} has put no database aside, or it was kept long enough: there is nothing to go back to")]
+    NothingAside(Uuid),
+    /// The cluster has as many restores as it may have.
+    #[error("cluster {cluster:?} has {limit} restores that are not over, which is the limit; try again later")]
+    TooManyRestores {
+        /// The cluster.
+        cluster: String,
+        /// How many it may have.
+        limit: i64,
+    },
+    /// Somebody else has to say it.
+    #[error("{0}")]
+    NotYours(&'static str),
     /// The ledger did not answer.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -87,6 +116,12 @@ impl Refused {
             Self::Changed { .. } => "Changed",
             Self::Invalid(_) => "Invalid",
             Self::Quota { .. } => "QuotaExceeded",
+            Self::NoRestore(_) => "NoRestore",
+            Self::RestoreOpen(_) => "RestoreOpen",
+            Self::RestoreOver { .. } => "RestoreOver",
+            Self::NothingAside(_) => "NothingAside",
+            Self::TooManyRestores { .. } => "TooManyRestores",
+            Self::NotYours(_) => "NotYours",
             Self::Ledger(_) => "LedgerUnavailable",
         }
     }

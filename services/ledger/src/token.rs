@@ -119,6 +119,22 @@ pub async fn find_token(db: &mut PgConnection, secret: &SecretString) -> Result<
     row.map(Token::try_from).transpose()
 }
 
+/// The token of this name that has neither expired nor was revoked; none where there are several.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn token_named(db: &mut PgConnection, name: &str) -> Result<Option<Token>> {
+    let mut rows: Vec<Row> = sqlx::query_as(
+        "select id, name, role, namespaces, created_at, expires_at, revoked_at from tokens
+         where name = $1 and revoked_at is null and (expires_at is null or expires_at > now()) limit 2",
+    )
+    .bind(name)
+    .fetch_all(db)
+    .await?;
+    let only = rows.pop().filter(|_| rows.is_empty());
+    only.map(Token::try_from).transpose()
+}
+
 /// Every token, the newest first.
 ///
 /// # Errors

@@ -348,7 +348,7 @@ async fn record_new(
         OperationKind::Release => (EventKind::Retained, "is kept, and not managed any more"),
         OperationKind::Adopt => (EventKind::Updated, "is being taken over"),
         OperationKind::Rotate => (EventKind::Updated, "gets new passwords"),
-        OperationKind::Update => (EventKind::Updated, "was changed"),
+        OperationKind::Update | OperationKind::Backup | OperationKind::Verify => (EventKind::Updated, "was changed"),
     };
     let event = NewEvent {
         kind: event,

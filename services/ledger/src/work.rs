@@ -48,7 +48,8 @@ macro_rules! take_where {
         concat!(
             "with due as (
                  select id as due_id from claims
-                 where cluster = $1 and wish <> 'retained' and (lease_until is null or lease_until < now()) and ",
+                 where cluster = $1 and wish <> 'retained' and held_by is null
+                   and (lease_until is null or lease_until < now()) and ",
             $due,
             " order by attempts > 0, ",
             $order,
@@ -104,13 +105,13 @@ pub async fn next_due(db: &mut PgConnection, cluster: &str) -> Result<(Option<Du
     let (urgent, look): (Option<f64>, Option<f64>) = sqlx::query_as(
         "select extract(epoch from least(
                     (select min(greatest(due_at, lease_until)) from claims
-                     where cluster = $1 and urgent and wish <> 'retained'),
+                     where cluster = $1 and urgent and wish <> 'retained' and held_by is null),
                     (select least(rotate_at, keep_at) from claims
-                     where cluster = $1 and least(rotate_at, keep_at) is not null and wish <> 'retained'
+                     where cluster = $1 and least(rotate_at, keep_at) is not null and wish <> 'retained' and held_by is null
                        and (lease_until is null or lease_until < now())
                      order by least(rotate_at, keep_at) limit 1)) - now())::float8,
                 extract(epoch from (select due_at from claims
-                    where cluster = $1 and not urgent and wish <> 'retained'
+                    where cluster = $1 and not urgent and wish <> 'retained' and held_by is null
                       and (lease_until is null or lease_until < now())
                     order by due_at limit 1) - now())::float8",
     )
@@ -278,6 +279,11 @@ pub async fn forget(db: &mut PgConnection, work: &Work, message: &str) -> Result
         .execute(&mut *db)
         .await?;
     fenced_unless(done.rows_affected(), work)?;
+    // What restores had put aside went with it.
+    sqlx::query("update restores set before_name = null, before_until = null where claim = $1")
+        .bind(work.claim.id)
+        .execute(&mut *db)
+        .await?;
     crate::announce_to_all(db, false, Some(&work.claim)).await?;
     finish_operations(db, work, true, None, Some(message)).await?;
     let event = (EventKind::Deleted, message.to_owned(), Value::Object(serde_json::Map::new()));
@@ -325,7 +331,7 @@ async fn finish_operations(
     sqlx::query(
         "update operations set state = case when $3 then 'Succeeded' else 'Running' end, step = $4, message = $5,
                 finished_at = case when $3 then now() end
-         where claim = $1 and generation <= $2 and finished_at is null",
+         where claim = $1 and generation <= $2 and finished_at is null and kind not in ('backup', 'verify')",
     )
     .bind(work.claim.id)
     .bind(work.claim.generation)

@@ -3,6 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "what fails in a helper fails its test")]
 
 mod events;
+mod restore_objects;
+mod restores;
 mod rotation;
+mod slack;
 mod work;
 mod world;
