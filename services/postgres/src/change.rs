@@ -31,6 +31,12 @@ pub enum DatabaseChange {
     Drop { database: String },
     /// `ALTER DATABASE … ALLOW_CONNECTIONS true CONNECTION LIMIT -1`: opens it and takes the mark away.
     AllowConnections { database: String },
+    /// `ALTER DATABASE … ALLOW_CONNECTIONS false`: who is in stays in.
+    Close { database: String },
+    /// Ends the sessions of those whose roles the provisioner has just taken on.
+    EndSessions { database: String },
+    /// `ALTER DATABASE … RENAME TO`: it must have no session.
+    Rename { from: String, to: String },
     /// `ALTER DATABASE … CONNECTION LIMIT -1`.
     Unlimit { database: String },
     /// `ALTER DATABASE … RESET`.
@@ -233,6 +239,9 @@ impl DatabaseChange {
             Self::AllowConnections { database } => {
                 format!("allow connections to database {database:?}")
             }
+            Self::Close { database } => format!("refuse connections to database {database:?}"),
+            Self::EndSessions { database } => format!("end the sessions in database {database:?}"),
+            Self::Rename { from, to } => format!("rename database {from:?} to {to:?}"),
             Self::Unlimit { database } => {
                 format!("remove the connection limit of database {database:?}")
             }

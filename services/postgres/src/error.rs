@@ -78,6 +78,14 @@ pub enum PostgresError {
         /// What was tried.
         what: String,
     },
+    /// What somebody else has put there is in the way.
+    #[error("{what}: {reason}")]
+    Occupied {
+        /// What was tried.
+        what: String,
+        /// What is there, and who can do what about it.
+        reason: String,
+    },
     /// The plan can only be printed.
     #[error("role {role:?} has no password in this plan")]
     NoPassword {
@@ -143,7 +151,9 @@ impl PostgresError {
             Self::Connection { .. } | Self::Standby { .. } => ErrorClass::Moved,
             Self::Deadline { .. } | Self::Busy { .. } => ErrorClass::Transient,
             Self::Fenced { .. } => ErrorClass::Fenced,
-            Self::NoPassword { .. } | Self::Answer { .. } | Self::Setup { .. } => ErrorClass::Refused,
+            Self::Occupied { .. } | Self::NoPassword { .. } | Self::Answer { .. } | Self::Setup { .. } => {
+                ErrorClass::Refused
+            }
         }
     }
 

@@ -10,9 +10,9 @@
 //! #     server: Server, mut desired: Desired, admin_password: secrecy::SecretString, fence: &dyn Fence
 //! # ) -> Result<(), Box<dyn std::error::Error>> {
 //! let key = desired.key.clone();
-//! let (database, admin) = (key.database(), key.role(Tier::Admin));
+//! let (database, admin) = (desired.database.clone(), key.role(Tier::Admin));
 //! let mut session = server.maintenance().await?;
-//! let mut observed = observe(&server, &mut session, &key, &desired.extensions).await?;
+//! let mut observed = observe(&server, &mut session, &key, &database, &desired.extensions).await?;
 //! let mut made = plan(&desired, &observed)?;
 //! if !made.roles_without_password().is_empty() {
 //!     // Roles that are to be made: store their passwords first, then plan with them.
@@ -37,6 +37,8 @@ mod bootstrap;
 mod change;
 mod comment;
 mod error;
+mod exchange;
+mod job;
 mod leftovers;
 mod observe;
 mod observed;
@@ -46,8 +48,10 @@ mod preflight;
 mod server;
 mod session;
 mod sessions;
+mod shut;
 mod sql;
 mod tls;
+pub mod transfer;
 mod trial;
 mod verifier;
 mod version;
@@ -59,6 +63,10 @@ pub use change::{
 };
 pub use comment::{database_comment, parse_database_comment, parse_role_comment, role_comment};
 pub use error::{ErrorClass, PostgresError, ProofError};
+pub use exchange::{
+    Beside, BesideKind, Exchange, Rehearsal, beside, drop_beside, empty, end_claims_sessions, exchange, reopen,
+};
+pub use job::{Job, end_job, jobs};
 pub use leftovers::{claims_on_cluster, drop_half_made, drop_roles_put_aside, half_made};
 pub use observe::{observe, observe_inside};
 pub use observed::{
@@ -70,7 +78,8 @@ pub use plan::{Batch, Beyond, Desired, Logins, Place, Plan, Refusal, plan, plan_
 pub use preflight::preflight;
 pub use server::{Server, ServerOptions, Timeouts};
 pub use session::Session;
-pub use sessions::logged_in;
+pub use sessions::{databases_bytes, logged_in, server_started, server_version};
+pub use shut::shut_logins;
 pub use trial::{
     Sandbox, ServerBasics, Trial, extension_problems, server_basics, try_database, try_extensions, try_logins,
     try_roles,

@@ -24,13 +24,13 @@ struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    fn new(key: &ClaimKey, extensions: &'a [String]) -> Self {
+    fn new(key: &ClaimKey, database: &str, extensions: &'a [String]) -> Self {
         let roles = Tier::ALL.into_iter().flat_map(|tier| [key.role(tier), key.second_login(tier)]);
-        Self { database: key.database(), roles: roles.collect(), extensions }
+        Self { database: database.to_owned(), roles: roles.collect(), extensions }
     }
 }
 
-/// Looks at one claim from the maintenance database.
+/// Looks at one claim's roles and `database`, its own or a copy, from the maintenance database.
 ///
 /// # Errors
 /// [`PostgresError::Standby`] where nothing could be changed; else what the server says.
@@ -38,10 +38,11 @@ pub async fn observe(
     server: &Server,
     session: &mut Session,
     key: &ClaimKey,
+    database: &str,
     extensions: &[String],
 ) -> Result<Observed, PostgresError> {
-    let what = format!("look at database {:?}", key.database());
-    let targets = write(&what, &[Target::new(key, extensions)])?;
+    let what = format!("look at database {database:?}");
+    let targets = write(&what, &[Target::new(key, database, extensions)])?;
     let observed: Observed = one(&what, session.texts(&what, OBSERVE, &[(&targets, Type::TEXT)]).await?)?;
     server.saw_clock(observed.server.clock);
     if observed.server.in_recovery {
@@ -61,7 +62,7 @@ pub async fn observe_inside(
     provisioner: &str,
 ) -> Result<Inside, PostgresError> {
     let key = &desired.key;
-    let what = format!("look into database {:?}", key.database());
+    let what = format!("look into database {:?}", desired.database);
     let roles = Tier::ALL.map(|tier| key.role(tier));
     let [read, write, admin] = &roles;
     let seconds = Tier::ALL.map(|tier| key.second_login(tier));

@@ -9,12 +9,11 @@ use pgtenant_model::SslMode;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_postgres::Config;
-use tokio_postgres::config::{ChannelBinding, SslMode as Encryption};
-use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_postgres::config::ChannelBinding;
 
 use crate::error::{PostgresError, ProofError};
 use crate::session::{Live, Session};
-use crate::tls;
+use crate::tls::{self, Connector};
 
 /// Connections to the maintenance database, and as many to tenants' databases. Nobody who holds one of the first waits
 /// for another of the first, nor the like with the second, so that no two wait for each other.
@@ -85,7 +84,7 @@ pub struct Server {
 
 pub(crate) struct Inner {
     options: ServerOptions,
-    tls: MakeRustlsConnect,
+    tls: Connector,
     maintenance: Arc<Semaphore>,
     others: Arc<Semaphore>,
     open: Arc<AtomicUsize>,
@@ -251,7 +250,7 @@ impl Server {
             .user(login.username)
             .password(login.password.expose_secret())
             .application_name(&options.application_name)
-            .ssl_mode(Encryption::Require)
+            .ssl_mode(tls::encryption(&options.host))
             .channel_binding(ChannelBinding::Prefer)
             .keepalives_idle(Duration::from_secs(10))
             .keepalives_interval(Duration::from_secs(5))

@@ -1,9 +1,12 @@
-//! Who is logged in.
+//! What a server says of itself: who is logged in, what it is, how much there is.
+
+use std::collections::BTreeMap;
 
 use tokio_postgres::types::Type;
 
 use crate::error::PostgresError;
 use crate::session::Session;
+use crate::version::ServerVersion;
 
 /// `pg_stat_activity` shows every login the number of everybody's sessions, and nothing more of others'
 /// (PostgreSQL 14 to 18, "The Cumulative Statistics System"). Sessions on standbys are not seen.
@@ -17,4 +20,41 @@ pub async fn logged_in(session: &mut Session, logins: &[String]) -> Result<Vec<S
     let parameters = [(&logins as &(dyn tokio_postgres::types::ToSql + Sync), Type::TEXT_ARRAY)];
     let rows = session.texts("look for sessions of former logins", SESSIONS, &parameters).await?;
     Ok(rows.into_iter().flatten().collect())
+}
+
+/// What the server is.
+///
+/// # Errors
+/// What the server says.
+pub async fn server_version(session: &mut Session) -> Result<ServerVersion, PostgresError> {
+    let what = "ask for the server's version";
+    let rows = session.texts(what, "SELECT current_setting('server_version_num')", &[]).await?;
+    let number = rows.into_iter().flatten().next().and_then(|text| text.parse().ok());
+    let fault = || PostgresError::Answer { what: what.to_owned(), reason: "it is no number".to_owned() };
+    number.map(ServerVersion::new).ok_or_else(fault)
+}
+
+pub(crate) const STARTED: &str = "SELECT pg_postmaster_start_time()::text || ' ' || coalesce(inet_server_port(), 0)";
+
+/// When the server was started and where: another answer is given by another server, or after a restart.
+///
+/// # Errors
+/// What the server says.
+pub async fn server_started(session: &mut Session) -> Result<String, PostgresError> {
+    let rows = session.texts("ask when the server was started", STARTED, &[]).await?;
+    Ok(rows.into_iter().flatten().next().unwrap_or_default())
+}
+
+/// Bytes that each database takes on the server.
+///
+/// # Errors
+/// What the server says.
+pub async fn databases_bytes(session: &mut Session) -> Result<BTreeMap<String, u64>, PostgresError> {
+    const SIZES: &str = "SELECT json_object_agg(d.datname, pg_database_size(d.oid))::text FROM pg_database d \
+         WHERE d.datallowconn AND has_database_privilege(d.oid, 'CONNECT')";
+    let what = "ask for the databases' sizes";
+    let rows = session.texts(what, SIZES, &[]).await?;
+    let text = rows.into_iter().flatten().next().unwrap_or_else(|| "{}".to_owned());
+    serde_json::from_str(&text)
+        .map_err(|error| PostgresError::Answer { what: what.to_owned(), reason: error.to_string() })
 }

@@ -45,6 +45,17 @@ fn database_statement(change: &DatabaseChange) -> String {
         DatabaseChange::AllowConnections { database } => {
             format!("ALTER DATABASE {} ALLOW_CONNECTIONS true CONNECTION LIMIT -1", ident(database))
         }
+        DatabaseChange::Close { database } => {
+            format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", ident(database))
+        }
+        DatabaseChange::EndSessions { database } => format!(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+             WHERE datname = {} AND pid <> pg_backend_pid() AND pg_has_role(usesysid, 'USAGE')",
+            literal(database)
+        ),
+        DatabaseChange::Rename { from, to } => {
+            format!("ALTER DATABASE {} RENAME TO {}", ident(from), ident(to))
+        }
         DatabaseChange::Unlimit { database } => {
             format!("ALTER DATABASE {} CONNECTION LIMIT -1", ident(database))
         }
@@ -201,6 +212,30 @@ pub(crate) fn local_statement_timeout(limit: Duration) -> String {
 pub(crate) fn idle_session_timeout(idle: Duration) -> String {
     // 0 would mean never.
     format!("SET idle_session_timeout = {}", idle.as_millis().max(1))
+}
+
+/// A login for one job: it can log in, and is a member of `roles`.
+pub(crate) fn create_job(login: &str, verifier: &Verifier, until: DateTime<Utc>, roles: &[String]) -> Vec<String> {
+    let until = literal(until.to_rfc3339_opts(SecondsFormat::Secs, true));
+    let (name, password) = (ident(login), literal(verifier.expose()));
+    vec![
+        format!(
+            "CREATE ROLE {name} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE INHERIT NOREPLICATION NOBYPASSRLS \
+             VALID UNTIL {until} PASSWORD {password}"
+        ),
+        format!("GRANT {} TO {name}", idents(roles)),
+    ]
+}
+
+/// Ends the sessions of a login of whom the provisioner is a member.
+pub(crate) fn end_sessions_of(login: &str) -> String {
+    let login = literal(login);
+    format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = {login}")
+}
+
+/// Drops all that these roles own in the database, unless something of others depends on it.
+pub(crate) fn drop_owned(roles: &[String]) -> String {
+    format!("DROP OWNED BY {} RESTRICT", idents(roles))
 }
 
 /// A name, quoted.

@@ -6,6 +6,9 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use pgtenant_model::SslMode;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -13,12 +16,36 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio_postgres::Socket;
+use tokio_postgres::config::SslMode as Encryption;
+use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::error::{PostgresError, chain};
 
+/// TLS to a host; on a socket there is none, and nobody's name to check.
+#[derive(Clone)]
+pub(crate) struct Connector(MakeRustlsConnect);
+
+impl MakeTlsConnect<Socket> for Connector {
+    type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
+    type TlsConnect = <MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect;
+    type Error = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Error;
+
+    fn make_tls_connect(&mut self, host: &str) -> Result<Self::TlsConnect, Self::Error> {
+        // The driver asks for it, and does not use it.
+        let host = if host.is_empty() { "localhost" } else { host };
+        <MakeRustlsConnect as MakeTlsConnect<Socket>>::make_tls_connect(&mut self.0, host)
+    }
+}
+
+/// Whether a connection to `host` is encrypted: always, unless it is the folder of a socket of this machine.
+pub(crate) fn encryption(host: &str) -> Encryption {
+    if host.starts_with('/') { Encryption::Disable } else { Encryption::Require }
+}
+
 /// Reads the authorities and sets TLS up.
-pub(crate) fn connector(sslmode: SslMode, ca: Option<&str>) -> Result<MakeRustlsConnect, PostgresError> {
+pub(crate) fn connector(sslmode: SslMode, ca: Option<&str>) -> Result<Connector, PostgresError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -38,7 +65,7 @@ pub(crate) fn connector(sslmode: SslMode, ca: Option<&str>) -> Result<MakeRustls
             .with_custom_certificate_verifier(Arc::new(Lenient { provider, authority: None }))
             .with_no_client_auth(),
     };
-    Ok(MakeRustlsConnect::new(config))
+    Ok(Connector(MakeRustlsConnect::new(config)))
 }
 
 fn roots(ca: Option<&str>) -> Result<RootCertStore, PostgresError> {
@@ -64,6 +91,21 @@ fn roots(ca: Option<&str>) -> Result<RootCertStore, PostgresError> {
         return Err(PostgresError::Setup { what: what.into(), reason: "it holds no PEM certificate".into() });
     }
     Ok(store)
+}
+
+/// What this machine trusts, for a program that does not look there by itself. PEM.
+pub(crate) fn machine_authorities() -> String {
+    let mut pem = String::new();
+    for certificate in rustls_native_certs::load_native_certs().certs {
+        let base64 = STANDARD.encode(&certificate);
+        pem.push_str("-----BEGIN CERTIFICATE-----\n");
+        for line in base64.as_bytes().chunks(64) {
+            pem.push_str(&String::from_utf8_lossy(line));
+            pem.push('\n');
+        }
+        pem.push_str("-----END CERTIFICATE-----\n");
+    }
+    pem
 }
 
 fn setup(what: &str, error: &dyn std::error::Error) -> PostgresError {

@@ -24,6 +24,12 @@ impl ServerVersion {
         Self(number)
     }
 
+    /// `server_version_num`.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+
     /// `15` of `150018`.
     #[must_use]
     pub const fn major(self) -> u32 {

@@ -3,7 +3,6 @@
 use super::acl::{self, Others};
 use super::{Desired, Names, Refusal, Work};
 use crate::change::{Change, DatabaseChange, Object, ObjectChange, Privilege, RoleChange};
-use crate::comment::database_comment;
 use crate::observed::{DatabaseFacts, Observed};
 use crate::sql::{ident, setting_name};
 
@@ -22,12 +21,19 @@ pub(super) fn plan(
 
     let acl = acl::after_owner_change(&facts.acl, &facts.owner.name, provisioner);
     const WHOLE: &[Privilege] = &[Privilege::Connect, Privilege::Create, Privilege::Temporary];
-    let wanted: [(&str, &[Privilege]); 4] = [
-        (provisioner, WHOLE),
-        (&names.admin, WHOLE),
-        (&names.read, &[Privilege::Connect]),
-        (&names.write, &[Privilege::Connect]),
-    ];
+    let wanted: Vec<(&str, &[Privilege])> = match &desired.filled_by {
+        None => vec![
+            (provisioner, WHOLE),
+            (&names.admin, WHOLE),
+            (&names.read, &[Privilege::Connect]),
+            (&names.write, &[Privilege::Connect]),
+        ],
+        Some(login) => vec![
+            (provisioner, WHOLE),
+            (&names.admin, &[Privilege::Create, Privilege::Temporary]),
+            (login, &[Privilege::Connect]),
+        ],
+    };
     work.changes.extend(acl::difference(&object, provisioner, &acl, &wanted, Others::Revoke));
 
     for setting in &facts.settings {
@@ -43,9 +49,8 @@ pub(super) fn plan(
             );
         }
     }
-    let comment = database_comment(&desired.key);
-    if facts.comment.as_deref() != Some(comment.as_str()) {
-        work.changes.push(Change::Object(ObjectChange::Comment { object, text: comment }));
+    if facts.comment.as_ref() != Some(&desired.comment) {
+        work.changes.push(Change::Object(ObjectChange::Comment { object, text: desired.comment.clone() }));
     }
     // Last: until here nobody can enter.
     if !facts.allow_connections {

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use pgtenant_model::{ChangeReport, ClaimKey, ClaimSpec, Side, Tier};
 
 use crate::change::{Change, DatabaseChange, RoleChange};
+use crate::comment::database_comment;
 use crate::observed::{DatabaseFacts, Inside, Observed};
 use crate::verifier::Verifier;
 use standing::Standing;
@@ -27,6 +28,12 @@ pub use standing::Refusal;
 pub struct Desired {
     /// The claim.
     pub key: ClaimKey,
+    /// The claim's own database, or a copy that is to take its place.
+    pub database: String,
+    /// What the database's comment says of whose it is.
+    pub comment: String,
+    /// While this login fills the database, no tier may connect to it.
+    pub filled_by: Option<String>,
     /// Schemas beside `public`.
     pub schemas: Vec<String>,
     /// Extensions; the caller has checked them against the cluster's allow-list.
@@ -47,6 +54,9 @@ impl Desired {
     #[must_use]
     pub fn new(key: ClaimKey, spec: &ClaimSpec) -> Self {
         Self {
+            database: key.database(),
+            comment: database_comment(&key),
+            filled_by: None,
             key,
             schemas: spec.schemas.clone(),
             extensions: spec.extensions.clone(),
@@ -129,7 +139,7 @@ pub struct Beyond {
 /// # Errors
 /// A refusal says what stands in the way, whose it is, and what to do; nothing has been changed.
 pub fn plan(desired: &Desired, observed: &Observed) -> Result<Plan, Refusal> {
-    let names = Names::of(&desired.key);
+    let names = Names::new(&desired.key, &desired.database);
     standing::check_server(observed)?;
     let standing = standing::of(desired, observed, &names)?;
     let mut plan = Plan::new(&names);
@@ -290,9 +300,9 @@ struct Names {
 }
 
 impl Names {
-    fn of(key: &ClaimKey) -> Self {
+    fn new(key: &ClaimKey, database: &str) -> Self {
         Self {
-            database: key.database(),
+            database: database.to_owned(),
             read: key.role(Tier::Read),
             write: key.role(Tier::Write),
             admin: key.role(Tier::Admin),

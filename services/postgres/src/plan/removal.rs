@@ -6,7 +6,7 @@ use super::roles::{belongs, remove_member};
 use super::standing::{is_half_made, is_ours};
 use super::{Names, Place, Plan, Refusal, Work, drop, step};
 use crate::change::{Change, RoleChange};
-use crate::comment::role_comment;
+use crate::comment::{database_comment, role_comment};
 use crate::observed::{Observed, RoleFacts};
 use crate::sql::ident;
 
@@ -16,10 +16,10 @@ use crate::sql::ident;
 /// # Errors
 /// A refusal says which of the claim's own roles can not be dropped, and what to do.
 pub fn plan_drop(key: &ClaimKey, observed: &Observed) -> Result<Plan, Refusal> {
-    let names = Names::of(key);
+    let (names, comment) = (Names::new(key, &key.database()), database_comment(key));
     let mut plan = Plan::new(&names);
     let mut work = Work::default();
-    let ours = observed.database.as_ref().is_some_and(|facts| is_ours(key, observed, facts));
+    let ours = observed.database.as_ref().is_some_and(|facts| is_ours(key, &comment, observed, facts));
     let drop_database = match &observed.database {
         None => false,
         Some(facts) if ours || is_half_made(observed, facts) => true,

@@ -6,13 +6,14 @@ use super::standing::occupied;
 use super::{Desired, Names, Refusal, Work};
 use crate::change::{Attribute, Change, Object, ObjectChange, RoleChange};
 use crate::comment::role_comment;
+use crate::job::is_job;
 use crate::observed::{Membership, Observed, RoleFacts};
 use crate::sql::ident;
 use crate::verifier::Verifier;
 
 /// What has to be done so that every tier can log in and is nothing more than its tier.
 pub(super) fn plan(desired: &Desired, observed: &Observed, names: &Names, work: &mut Work) -> Result<(), Refusal> {
-    debug_assert_eq!(names.database, desired.key.database());
+    debug_assert_eq!(names.database, desired.database);
     // After all roles were made: from 16 on each makes the server collect the provisioner's memberships again.
     let mut comments = Vec::new();
     for tier in [Tier::Admin, Tier::Read, Tier::Write] {
@@ -199,6 +200,8 @@ impl Subject<'_> {
                 && *member != server.session_user
                 // Its entry is looked at from its own side.
                 && Some(member) != second.as_ref()
+                // It is there for as long as a restore or a dump takes.
+                && !is_job(member)
             {
                 self.remove(membership, work);
             }

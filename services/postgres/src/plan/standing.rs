@@ -3,7 +3,7 @@
 use pgtenant_model::{ClaimKey, Tier};
 
 use super::{Desired, Names};
-use crate::comment::{database_comment, parse_database_comment, parse_role_comment, role_comment};
+use crate::comment::{parse_database_comment, parse_role_comment, role_comment};
 use crate::observed::{DatabaseFacts, HALF_MADE_LIMIT, Observed};
 use crate::version::ServerVersion;
 
@@ -115,7 +115,7 @@ fn of_database(
     facts: &DatabaseFacts,
 ) -> Result<Standing, Refusal> {
     let comment = facts.comment.as_deref();
-    if is_ours(&desired.key, observed, facts) {
+    if is_ours(&desired.key, &desired.comment, observed, facts) {
         return Ok(if facts.is_invalid() { Standing::Invalid } else { Standing::Ours });
     }
     if is_half_made(observed, facts) {
@@ -132,9 +132,9 @@ fn of_database(
 }
 
 /// Ours is what has our comment; or lost it, and belongs to the provisioner or our admin role, which still has its own.
-pub(super) fn is_ours(key: &ClaimKey, observed: &Observed, facts: &DatabaseFacts) -> bool {
+pub(super) fn is_ours(key: &ClaimKey, ours: &str, observed: &Observed, facts: &DatabaseFacts) -> bool {
     if let Some(comment) = &facts.comment {
-        return *comment == database_comment(key);
+        return comment == ours;
     }
     let admin = key.role(Tier::Admin);
     let admin_comment = observed.roles.get(&admin).and_then(|role| role.comment.as_deref());

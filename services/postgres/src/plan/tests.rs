@@ -376,9 +376,12 @@ fn changed(change: &Change) -> Vec<String> {
             DatabaseChange::Create { database, .. }
             | DatabaseChange::Drop { database }
             | DatabaseChange::AllowConnections { database }
+            | DatabaseChange::Close { database }
+            | DatabaseChange::EndSessions { database }
             | DatabaseChange::Unlimit { database }
             | DatabaseChange::Reset { database, .. },
         ) => vec![database.clone()],
+        Change::Database(DatabaseChange::Rename { from, to }) => vec![from.clone(), to.clone()],
         Change::Role(
             RoleChange::Create { role, .. }
             | RoleChange::Alter { role, .. }

@@ -4,9 +4,11 @@
 
 mod drift;
 mod every_version;
+mod exchange;
 mod fences;
 mod hostile;
 mod own_login;
 mod servers;
+mod transfer;
 mod trial;
 mod world;

@@ -119,16 +119,16 @@ async fn a_connection_that_was_ended_is_not_used_again() {
     let mut session = server.maintenance().await.unwrap();
     let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{name}'");
     world.sql("postgres", &end).await;
-    let error = observe(&server, &mut session, &key, &[]).await.unwrap_err();
+    let error = observe(&server, &mut session, &key, &key.database(), &[]).await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::Moved, "{error}");
     drop(session);
     let mut session = server.maintenance().await.unwrap();
-    observe(&server, &mut session, &key, &[]).await.unwrap();
+    observe(&server, &mut session, &key, &key.database(), &[]).await.unwrap();
     drop(session);
     world.sql("postgres", &end).await;
     until("it is noticed", || server.connections() == 0).await;
     let mut session = server.maintenance().await.unwrap();
-    observe(&server, &mut session, &key, &[]).await.unwrap();
+    observe(&server, &mut session, &key, &key.database(), &[]).await.unwrap();
 }
 
 #[tokio::test]
@@ -196,7 +196,7 @@ async fn a_standby_is_told_from_a_primary() {
             break session;
         }
     };
-    let error = observe(&server, &mut session, &key, &[]).await.unwrap_err();
+    let error = observe(&server, &mut session, &key, &key.database(), &[]).await.unwrap_err();
     assert_eq!((error.class(), matches!(error, PostgresError::Standby { .. })), (ErrorClass::Moved, true));
     let tenant = world.tenant_of(key);
     let plan = plan(&tenant.with_passwords(), &tenant.observe().await).unwrap();

@@ -111,7 +111,7 @@ pub(crate) struct Tenant<'a> {
 
 impl Tenant<'_> {
     pub(crate) fn database(&self) -> String {
-        self.desired.key.database()
+        self.desired.database.clone()
     }
 
     pub(crate) fn role(&self, tier: Tier) -> String {
@@ -128,8 +128,8 @@ impl Tenant<'_> {
     pub(crate) async fn observe(&self) -> Observed {
         let server = &self.world.server;
         let mut session = server.maintenance().await.unwrap();
-        let Desired { key, extensions, .. } = &self.desired;
-        let mut observed = observe(server, &mut session, key, extensions).await.unwrap();
+        let Desired { key, database, extensions, .. } = &self.desired;
+        let mut observed = observe(server, &mut session, key, database, extensions).await.unwrap();
         if observed.database.as_ref().is_some_and(|facts| facts.allow_connections) {
             observed.inside = self.inside(&observed).await;
         }
