@@ -51,6 +51,12 @@ impl Aws {
         Self { stand_in: Some(Arc::new(stand_in)), loaded: Arc::default() }
     }
 
+    /// Whether something plays Amazon: what the environment says of endpoints is none of its business.
+    #[must_use]
+    pub fn is_stand_in(&self) -> bool {
+        self.stand_in.is_some()
+    }
+
     /// The configuration for `region`; none: the region of the environment or the profile.
     pub async fn config(&self, region: Option<&str>) -> SdkConfig {
         let config = self.loaded.get_or_init(|| load(self.stand_in.as_deref())).await;

@@ -97,7 +97,7 @@ impl Rds {
     }
 }
 
-fn filter(name: &str, values: &[&str]) -> Filter {
+pub(crate) fn filter(name: &str, values: &[&str]) -> Filter {
     let values = values.iter().map(|value| (*value).to_owned()).collect();
     Filter::builder().name(name).set_values(Some(values)).build()
 }

@@ -32,6 +32,12 @@ pub struct Cluster {
     pub members: Vec<ClusterMember>,
     /// None: no Serverless v2.
     pub capacity: Option<Capacity>,
+    /// The master login.
+    pub master_username: Option<String>,
+    /// The first instant that it can be restored to.
+    pub restorable_from: Option<DateTime<Utc>>,
+    /// The last instant that it can be restored to: some minutes ago.
+    pub restorable_until: Option<DateTime<Utc>>,
     /// The secret that RDS keeps for the master login.
     pub master_secret: Option<MasterSecret>,
     /// Whether it can not be deleted before this is switched off.
@@ -172,7 +178,6 @@ impl From<&types::DbCluster> for Cluster {
         security_groups.sort();
         let mut log_exports = said.enabled_cloudwatch_logs_exports().to_vec();
         log_exports.sort();
-        let tag = |tag: &types::Tag| Some((tag.key()?.to_owned(), tag.value().unwrap_or_default().to_owned()));
         Self {
             identifier: text(said.db_cluster_identifier()),
             resource_id: said.db_cluster_resource_id.clone(),
@@ -185,6 +190,9 @@ impl From<&types::DbCluster> for Cluster {
             engine_version: said.engine_version.clone(),
             members: said.db_cluster_members().iter().map(ClusterMember::from).collect(),
             capacity: capacity.and_then(|c| Some(Capacity { min: c.min_capacity()?, max: c.max_capacity()? })),
+            master_username: said.master_username.clone(),
+            restorable_from: said.earliest_restorable_time().and_then(time),
+            restorable_until: said.latest_restorable_time().and_then(time),
             master_secret: master.and_then(|secret| {
                 Some(MasterSecret { arn: secret.secret_arn()?.to_owned(), status: text(secret.secret_status()) })
             }),
@@ -202,7 +210,7 @@ impl From<&types::DbCluster> for Cluster {
             copies_tags: said.copy_tags_to_snapshot().unwrap_or_default(),
             upgrades_itself: said.auto_minor_version_upgrade().unwrap_or_default(),
             pending: said.pending_modified_values().map(pending).unwrap_or_default(),
-            tags: said.tag_list().iter().filter_map(tag).collect(),
+            tags: tags(said.tag_list()),
         }
     }
 }
@@ -245,10 +253,16 @@ fn pending(said: &types::ClusterPendingModifiedValues) -> Vec<String> {
     [version, retention, iam, storage].into_iter().flatten().collect()
 }
 
-fn text(said: Option<&str>) -> String {
+/// Tags by their keys.
+pub(crate) fn tags(said: &[types::Tag]) -> BTreeMap<String, String> {
+    let tag = |tag: &types::Tag| Some((tag.key()?.to_owned(), tag.value().unwrap_or_default().to_owned()));
+    said.iter().filter_map(tag).collect()
+}
+
+pub(crate) fn text(said: Option<&str>) -> String {
     said.unwrap_or_default().to_owned()
 }
 
-fn time(said: &aws_sdk_rds::primitives::DateTime) -> Option<DateTime<Utc>> {
+pub(crate) fn time(said: &aws_sdk_rds::primitives::DateTime) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(said.secs(), said.subsec_nanos())
 }

@@ -283,6 +283,7 @@ async fn the_permissions_are_those_that_are_used() {
     rds.instances("shared").await.unwrap();
     rds.parameters("pgtenant-shared").await.unwrap();
     rds.maintenance(cluster.arn.as_deref().unwrap()).await.unwrap();
+    rds.snapshots("shared").await.unwrap();
     fake.add_proxy("door", &[]);
     rds.register_secrets("door", &BTreeSet::from(["arn:a".to_owned()])).await.unwrap();
     let used: BTreeSet<String> = fake.actions().iter().map(|action| format!("rds:{action}")).collect();

@@ -1,5 +1,5 @@
-//! Real servers for tests: PostgreSQL with TLS and SCRAM, of any supported version, a Kubernetes API server, and moto in the place
-//! of Amazon. Servers and files go when the test process ends, however it ends.
+//! Real servers for tests: PostgreSQL with TLS and SCRAM, of any supported version, a Kubernetes API server, WebDAV, and moto in the place
+//! of Amazon; and peers that are played: Secrets Manager, RDS, Slack. Servers and files go when the test process ends, however it ends.
 //!
 //! ```no_run
 //! # async fn example() -> sqlx::Result<()> {
@@ -15,7 +15,9 @@
 mod rds;
 mod secrets_manager;
 mod server;
+mod slack;
 mod tempdir;
+mod webdav;
 mod xml;
 
 use pgtenant_lab::{Binaries, ClusterOptions, KubernetesBinaries, KubernetesOptions, MotoProgram};
@@ -27,6 +29,8 @@ pub use pgtenant_lab::{Cluster, Kubernetes, Moto, SUPPORTED_VERSIONS, free_port}
 pub use rds::{FakeRds, RdsCall, RdsFields};
 pub use secrets_manager::{Call, FakeSecret, FakeSecretsManager, FakeVersion, Trouble};
 pub use server::{Login, Server};
+pub use slack::{FakeSlack, SlackCall, SlackDisturbance, SlackRequest, SlackText, SlackView};
+pub use webdav::WebDavServer;
 
 /// By major version, from 14.
 static SERVERS: [OnceCell<Server>; 5] = [const { OnceCell::const_new() }; 5];

@@ -6,6 +6,7 @@
 //! of the form that made it.
 
 mod proxy;
+mod restore;
 mod state;
 
 use std::collections::BTreeMap;
@@ -75,7 +76,51 @@ impl FakeRds {
         state.settle();
     }
 
-    /// What was begun comes to its end: clusters and instances become `available`.
+    /// A snapshot of a cluster, available: `rds:NAME` where it is automatic.
+    pub fn add_snapshot(&self, cluster: &str, name: &str, at: &str, automatic: bool) {
+        self.lock().add_snapshot(cluster, name, at, automatic);
+    }
+
+    /// As [`FakeRds::set`], of a snapshot.
+    pub fn set_snapshot(&self, snapshot: &str, path: &str, value: &str) {
+        set(self.lock().restores.snapshots.entry(snapshot.to_owned()).or_default(), path, value);
+    }
+
+    /// Forgets a snapshot, as if somebody had deleted it.
+    pub fn delete_snapshot(&self, name: &str) {
+        self.lock().restores.snapshots.remove(name);
+    }
+
+    /// The names of the snapshots that there are.
+    pub fn snapshots(&self) -> Vec<String> {
+        self.lock().restores.snapshots.keys().cloned().collect()
+    }
+
+    /// Where the endpoints of clusters lead that are made of snapshots or at points in time, and who replaces the password of a master
+    /// login there: cluster, login, password.
+    pub fn restores_are_at(
+        &self,
+        host: &str,
+        port: u16,
+        set_password: impl Fn(&str, &str, &str) + Send + Sync + 'static,
+    ) {
+        let mut state = self.lock();
+        state.restores.endpoint = Some((host.to_owned(), port));
+        state.restores.set_password = Some(Box::new(set_password));
+    }
+
+    /// Each call settles what was begun before it: a thing is in a state of transition when it is made, and not any more when it is
+    /// asked for.
+    pub fn settle_by_itself(&self) {
+        self.lock().restores.quick = true;
+    }
+
+    /// The names of the clusters that there are.
+    pub fn clusters(&self) -> Vec<String> {
+        self.lock().clusters.keys().cloned().collect()
+    }
+
+    /// What was begun comes to its end: clusters and instances become `available`, or are gone.
     pub fn settle(&self) {
         self.lock().settle();
     }

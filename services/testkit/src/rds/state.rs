@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::http::StatusCode;
 
 use super::proxy::Proxies;
+use super::restore::Restores;
 use super::{RdsCall, RdsFields};
 
 #[derive(Debug, Default)]
@@ -14,6 +15,7 @@ pub(super) struct State {
     /// Parameter groups: parameter and value.
     pub(super) groups: BTreeMap<String, RdsFields>,
     pub(super) proxies: Proxies,
+    pub(super) restores: Restores,
     /// Of all clusters: action and description.
     pub(super) maintenance: Vec<(String, String)>,
     /// Where the endpoints of new clusters lead.
@@ -46,7 +48,14 @@ impl State {
 
     pub(super) fn act(&mut self, action: &str, form: RdsFields) -> Answer {
         let of = |key: &str| form.get(key).cloned().unwrap_or_default();
+        if self.restores.quick {
+            self.settle();
+        }
+        if let Some(answer) = self.restore_action(action, &form) {
+            return answer;
+        }
         match action {
+            "DescribeDBClusters" if of("DBClusterIdentifier").is_empty() => Ok(self.describe_clusters()),
             "DescribeDBClusters" => match self.clusters.get(&of("DBClusterIdentifier")) {
                 Some(fields) => Ok(prefixed("DBClusters.DBCluster.1", fields.clone())),
                 None => Err(not_found("DBClusterNotFoundFault", &of("DBClusterIdentifier"))),
@@ -59,6 +68,9 @@ impl State {
             "CreateDBClusterParameterGroup" => self.create_group(of("DBClusterParameterGroupName")),
             "ModifyDBClusterParameterGroup" => self.modify_group(&form),
             "CreateDBCluster" => self.create_cluster(&form),
+            "ModifyDBCluster" if form.contains_key("MasterUserPassword") => {
+                self.reset_password(&form).unwrap_or_else(|| Ok(RdsFields::new()))
+            }
             "ModifyDBCluster" => match self.clusters.get_mut(&of("DBClusterIdentifier")) {
                 Some(fields) => {
                     fields.extend(as_described(&form));
@@ -148,13 +160,9 @@ impl State {
         self.instances.insert(name.to_owned(), fields.map(|(path, value)| (path.to_owned(), value)).into());
     }
 
-    pub(super) fn settle(&mut self) {
-        let statuses = self.clusters.values_mut().filter_map(|fields| fields.get_mut("Status"));
-        let instances = self.instances.values_mut().filter_map(|fields| fields.get_mut("DBInstanceStatus"));
-        statuses
-            .chain(instances)
-            .filter(|status| *status == "creating")
-            .for_each(|status| *status = "available".into());
+    fn describe_clusters(&self) -> RdsFields {
+        let all = (1..).zip(self.clusters.values());
+        all.flat_map(|(n, fields)| prefixed(&format!("DBClusters.DBCluster.{n}"), fields.clone())).collect()
     }
 
     fn describe_instances(&self, cluster: &str) -> RdsFields {
@@ -221,7 +229,7 @@ impl State {
 }
 
 /// What a form says of a cluster, under the names that descriptions have for it.
-fn as_described(form: &RdsFields) -> RdsFields {
+pub(super) fn as_described(form: &RdsFields) -> RdsFields {
     let mut fields = RdsFields::new();
     for (path, value) in form {
         let (head, tail) = path.split_once('.').map_or((path.as_str(), ""), |(head, tail)| (head, tail));
