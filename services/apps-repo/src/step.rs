@@ -99,7 +99,13 @@ fn refusal(definition: &Definition, refused: &Refused) -> Vec<AppsProblem> {
         | Refused::Retained(_)
         | Refused::Protected(_)
         | Refused::Changed { .. }
-        | Refused::Quota { .. } => ("", refused.to_string()),
+        | Refused::Quota { .. }
+        | Refused::NoRestore(_)
+        | Refused::RestoreOpen(_)
+        | Refused::RestoreOver { .. }
+        | Refused::NothingAside(_)
+        | Refused::TooManyRestores { .. }
+        | Refused::NotYours(_) => ("", refused.to_string()),
     };
     vec![definition.problem(field, &message)]
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use chrono::Utc;
 use metrics::counter;
-use pgtenant_ledger::{Finished, LedgerError, Wish, Work, finish, forget, within_deadline};
+use pgtenant_ledger::{Finished, LedgerError, Wish, Work, finish, forget, renew, within_deadline};
 use pgtenant_postgres::Beyond;
 use tracing::Instrument as _;
 
@@ -32,10 +32,15 @@ impl Attendant {
         );
         async {
             let lease = Lease::new(since, self.engine.settings.lease);
+            let ledger = &self.engine.ledger;
+            let renew = |length| {
+                let work = &work;
+                async move { renew(&mut *ledger.acquire().await?, work, length).await.map(|()| None::<()>) }
+            };
             tokio::select! {
                 biased;
                 () = self.work(&work, &lease) => {}
-                () = lease.keep(&self.engine.ledger, &work) => {
+                _ = lease.keep(renew) => {
                     counter!("pgtenant_fenced_total").increment(1);
                     tracing::warn!("another replica has taken the claim; this one stops");
                 }

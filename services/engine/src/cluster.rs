@@ -8,6 +8,8 @@ use pgtenant_model::{ClusterSpec, Endpoint, HostPort, InvalidField, StoreSpec, T
 use pgtenant_postgres::{Server, ServerOptions, Timeouts};
 use pgtenant_rds::PROXY_AUTHORITY;
 use pgtenant_secrets::{Access, Stores};
+use pgtenant_snapshots::Dumps;
+use pgtenant_snapshots::pgbackrest::Repository;
 use pgtenant_topology::{Observation, ProbeOptions, Source, Topology};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
@@ -16,6 +18,7 @@ use crate::aurora::AuroraWork;
 use crate::credentials::Reach;
 use crate::failure::Cause;
 use crate::login::Login;
+use crate::restore::Leftovers;
 
 /// After somebody began to use a cluster that pauses when nobody does, looks may come along for this time. A use within twice of it
 /// does not make it longer, so that looks do not keep the cluster awake for one another.
@@ -39,6 +42,12 @@ pub(crate) struct Cluster {
     /// Stores that are to hold nothing any more.
     pub(crate) former: Option<Former>,
     pub(crate) wake: Arc<Notify>,
+    /// A restore or a dump was asked for.
+    pub(crate) restores: Notify,
+    /// Where dumps of its databases are kept.
+    pub(crate) dumps: Option<Dumps>,
+    /// Where backups of all of it are kept.
+    pub(crate) backrest: Option<Repository>,
     pub(crate) access: Access,
     /// Held while somebody tries it.
     pub(crate) trial: Arc<tokio::sync::Mutex<()>>,
@@ -48,10 +57,21 @@ pub(crate) struct Cluster {
     woken: Mutex<Option<Instant>>,
     /// Made when the cluster is first needed: the password may come later than the control plane.
     parts: Mutex<Option<Parts>>,
+    /// What is wrong with what RDS keeps of it.
+    kept: Mutex<Vec<InvalidField>>,
+    /// Copies of it that are left of restores.
+    leftovers: Mutex<Leftovers>,
     /// The server refused the login: it may have been changed there and where it is read from.
     refused: AtomicBool,
     /// A store did not answer this replica when it was last asked.
     cut_off: AtomicBool,
+}
+
+/// Where dumps of the cluster's databases are kept; nothing is connected.
+pub(crate) fn dumps(spec: &ClusterSpec, access: &Access) -> Result<Option<Dumps>, InvalidField> {
+    let wanted = spec.backups.as_ref().and_then(|backups| backups.dumps.as_ref());
+    let access = pgtenant_snapshots::Access { aws: access.aws().clone(), ..pgtenant_snapshots::Access::default() };
+    wanted.map(|spec| Dumps::new(spec, &access)).transpose()
 }
 
 /// Stores that are to hold nothing any more.
@@ -91,6 +111,8 @@ impl Cluster {
     pub(crate) fn new(name: String, spec: ClusterSpec, access: Access) -> Result<Self, InvalidField> {
         let stores = Stores::from_specs("stores", &spec.stores, &access)?;
         let former = Former::new(&spec.former_stores, &access)?;
+        let dumps = dumps(&spec, &access)?;
+        let backrest = spec.backups.as_ref().and_then(|backups| backups.pgbackrest.as_ref()).map(Repository::new);
         let source = Source::new(&spec.topology, access.aws());
         let aurora = source.aurora().map(AuroraWork::new);
         Ok(Self {
@@ -102,9 +124,14 @@ impl Cluster {
             stores,
             former,
             wake: Arc::default(),
+            restores: Notify::new(),
+            dumps,
+            backrest,
             access,
             trial: Arc::default(),
             parts: Mutex::default(),
+            kept: Mutex::default(),
+            leftovers: Mutex::default(),
             refused: AtomicBool::new(false),
             cut_off: AtomicBool::new(false),
         })
@@ -168,6 +195,14 @@ impl Cluster {
     pub(crate) fn sleeps(&self) -> bool {
         let can_pause = self.source.aurora().is_some_and(|aurora| aurora.can_pause());
         can_pause && !is_awake(*self.woken(), Instant::now())
+    }
+
+    pub(crate) fn kept(&self) -> MutexGuard<'_, Vec<InvalidField>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn leftovers(&self) -> MutexGuard<'_, Leftovers> {
+        self.leftovers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note_use(&self) {

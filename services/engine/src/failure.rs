@@ -60,25 +60,41 @@ impl Failure {
 
     /// What was wrong, with every source, and what to do.
     pub(crate) fn message(&self) -> String {
+        let text = self.error();
+        match self.advice() {
+            Some(advice) => format!("{text}. What to do: {advice}"),
+            None => text,
+        }
+    }
+
+    /// What was wrong, with every source.
+    pub(crate) fn error(&self) -> String {
         let mut text = self.cause.to_string();
         let mut source = std::error::Error::source(&*self.cause);
         while let Some(error) = source {
             text = format!("{text}: {error}");
             source = error.source();
         }
-        match self.advice() {
-            Some(advice) => format!("{text}. {advice}"),
-            None => text,
-        }
+        text
+    }
+
+    /// What to do, for whoever reads nothing else.
+    pub(crate) fn what_to_do(&self) -> String {
+        self.advice().unwrap_or_else(|| {
+            let usual = if self.needs_a_person() {
+                "ask the platform team; it does not change by itself"
+            } else {
+                "wait, it is tried again by itself; ask the platform team if it stays so"
+            };
+            usual.to_owned()
+        })
     }
 
     fn advice(&self) -> Option<String> {
         match &*self.cause {
-            Cause::Postgres(error) => error.advice().map(|advice| format!("What to do: {advice}")),
-            Cause::Topology(_) => Some("What to do: nothing here; work goes on when a primary answers".to_owned()),
-            Cause::Store(errors) => {
-                Some(format!("What to do: {}; the credential that was there stays valid", errors.advice()))
-            }
+            Cause::Postgres(error) => error.advice().map(|advice| advice.to_string()),
+            Cause::Topology(_) => Some("nothing here; work goes on when a primary answers".to_owned()),
+            Cause::Store(errors) => Some(format!("{}; the credential that was there stays valid", errors.advice())),
             Cause::Refused(_)
             | Cause::Reference(_)
             | Cause::Ledger(_)

@@ -1,11 +1,16 @@
 //! Gauges, idle connections, and deleting what has been kept long enough.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use metrics::gauge;
-use pgtenant_ledger::{Ledger, LedgerError, count_by_state, queue_length, within_deadline};
-use pgtenant_model::DatabaseState;
+use pgtenant_ledger::{
+    BackupAge, Ledger, LedgerError, OpenRestores, backup_ages, count_by_state, open_restores_by_phase, queue_length,
+    within_deadline,
+};
+use pgtenant_model::{DatabaseState, RestorePhase};
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
@@ -13,8 +18,19 @@ use crate::roster::Roster;
 
 const GAUGES: Duration = Duration::from_secs(5);
 const PRUNING: Duration = Duration::from_secs(3600);
+/// Where a restore that is not over can be.
+const OPEN_PHASES: [RestorePhase; 7] = [
+    RestorePhase::Requested,
+    RestorePhase::Approved,
+    RestorePhase::Preparing,
+    RestorePhase::Copying,
+    RestorePhase::Verifying,
+    RestorePhase::Switching,
+    RestorePhase::CleaningUp,
+];
 
 pub(crate) async fn run(ledger: &Ledger, roster: &Roster, stop: &CancellationToken) {
+    let mut dumped = BTreeSet::new();
     let mut ticks = tokio::time::interval(GAUGES);
     let mut pruned = Instant::now();
     loop {
@@ -33,6 +49,16 @@ pub(crate) async fn run(ledger: &Ledger, roster: &Roster, stop: &CancellationTok
         if let Err(error) = within_deadline(counts(ledger, &clusters)).await {
             tracing::debug!(error = ?error, "gauges not read");
         }
+        match within_deadline(ages(ledger, &clusters)).await {
+            Ok(found) => {
+                // A gauge can not be taken back: of a database that is gone it is no number, which is above and below no limit.
+                for gone in dumped.difference(&found).cloned().collect::<Vec<_>>() {
+                    set_ages(gone, f64::NAN, f64::NAN);
+                }
+                dumped = found;
+            }
+            Err(error) => tracing::debug!(error = ?error, "the ages of dumps are not read"),
+        }
         if pruned.elapsed() > PRUNING {
             pruned = Instant::now();
             match ledger.prune().await {
@@ -41,6 +67,32 @@ pub(crate) async fn run(ledger: &Ledger, roster: &Roster, stop: &CancellationTok
             }
         }
     }
+}
+
+/// A cluster, a tenant and a claim.
+type Place = (String, String, String);
+
+/// How old the dumps of each database are, on clusters that keep dumps. Of a database without one: its own age.
+async fn ages(ledger: &Ledger, clusters: &[Arc<Cluster>]) -> Result<BTreeSet<Place>, LedgerError> {
+    let names: Vec<_> = clusters.iter().filter(|one| one.dumps.is_some()).map(|one| one.name.clone()).collect();
+    if names.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let (found, now) = (backup_ages(&mut *ledger.acquire().await?, &names).await?, Utc::now());
+    let age = |at: Option<DateTime<Utc>>, made: DateTime<Utc>| (now - at.unwrap_or(made)).as_seconds_f64();
+    let each = found.into_iter().map(|one| {
+        let BackupAge { cluster, namespace, name, created_at, dumped_at, verified_at } = one;
+        let place = (cluster, namespace, name);
+        set_ages(place.clone(), age(dumped_at, created_at), age(verified_at, created_at));
+        place
+    });
+    Ok(each.collect())
+}
+
+fn set_ages((cluster, namespace, name): Place, dumped: f64, verified: f64) {
+    let labels = [("cluster", cluster), ("namespace", namespace), ("database", name)];
+    gauge!("pgtenant_backup_age_seconds", &labels).set(dumped);
+    gauge!("pgtenant_backup_verified_age_seconds", &labels).set(verified);
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of rows stay far below 2^52")]
@@ -57,5 +109,14 @@ async fn counts(ledger: &Ledger, clusters: &[Arc<Cluster>]) -> Result<(), Ledger
         gauge!("pgtenant_claims", "cluster" => cluster, "state" => state).set(count as f64);
     }
     gauge!("pgtenant_queue_length").set(queue_length(&mut db).await? as f64);
+    let open = open_restores_by_phase(&mut db).await?;
+    for (cluster, phase) in clusters.iter().flat_map(|one| OPEN_PHASES.map(|phase| (&one.name, phase))) {
+        let found = open.iter().find(|one| one.cluster == *cluster && one.phase == phase);
+        let (count, longest) =
+            found.map_or((0, 0.0), |OpenRestores { cluster: _, phase: _, count, longest }| (*count, *longest));
+        let labels = [("cluster", cluster.clone()), ("phase", format!("{phase:?}"))];
+        gauge!("pgtenant_restores", &labels).set(count as f64);
+        gauge!("pgtenant_restore_phase_seconds", &labels).set(longest);
+    }
     Ok(())
 }

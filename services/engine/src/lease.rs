@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use pgtenant_ledger::{Ledger, LedgerError, Work, renew, within_deadline};
+use pgtenant_ledger::{LedgerError, within_deadline};
 
 /// Until when this replica may act for a claim.
 ///
@@ -25,21 +25,23 @@ impl Lease {
         *self.until.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Renews at each third of the lease. Returns when another replica has the claim; never while it is ours. A ledger
-    /// that does not answer is asked again: the lease runs out by itself.
-    pub(crate) async fn keep(&self, ledger: &Ledger, work: &Work) {
+    /// Renews at each third of the lease. Returns none when another replica has it, and what `renew` says when it says something;
+    /// never while it is ours and nothing is said. A ledger that does not answer is asked again: the lease runs out by itself.
+    pub(crate) async fn keep<T, F>(&self, renew: impl Fn(Duration) -> F) -> Option<T>
+    where
+        F: Future<Output = Result<Option<T>, LedgerError>>,
+    {
         loop {
             tokio::time::sleep(self.length / 3).await;
             let since = Instant::now();
-            let renewed = async {
-                let mut db = ledger.acquire().await?;
-                renew(&mut db, work, self.length).await
-            };
-            match within_deadline(renewed).await {
-                Ok(()) => {
+            match within_deadline(renew(self.length)).await {
+                Ok(said) => {
                     *self.until.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = since + self.length;
+                    if said.is_some() {
+                        return said;
+                    }
                 }
-                Err(LedgerError::Fenced(_)) => return,
+                Err(LedgerError::Fenced(_)) => return None,
                 Err(error) => tracing::warn!(error = ?error, "lease not renewed"),
             }
         }

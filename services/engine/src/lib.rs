@@ -20,6 +20,7 @@ mod progress;
 mod provisioner;
 mod proxy;
 mod reconcile;
+mod restore;
 mod roles;
 mod roster;
 mod schedule;
@@ -29,7 +30,8 @@ mod watch;
 use std::sync::Arc;
 
 use pgtenant_ledger::Ledger;
-use pgtenant_model::{ClusterSpec, InvalidField, PlanReport, PlanRequest};
+use pgtenant_model::{ClaimKey, ClusterSpec, InvalidField, PlanReport, PlanRequest, Snapshot};
+use pgtenant_postgres::transfer::Tools;
 use pgtenant_secrets::{Access, Stores};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -45,6 +47,7 @@ use crate::watch::Watch;
 pub use fault::Faults;
 pub use planner::PlanError;
 pub use preflight::TrialError;
+pub use restore::SnapshotsError;
 pub use settings::EngineSettings;
 
 /// One replica's engine.
@@ -61,6 +64,8 @@ struct Inner {
     roster: Roster,
     holder: Uuid,
     planning: Semaphore,
+    /// The programs of PostgreSQL on this machine.
+    tools: Tools,
 }
 
 impl Engine {
@@ -68,7 +73,8 @@ impl Engine {
     #[must_use]
     pub fn new(ledger: Ledger, access: Access, settings: EngineSettings) -> Self {
         let (roster, planning) = (Roster::default(), Semaphore::new(planner::AT_ONCE));
-        Self { inner: Arc::new(Inner { ledger, access, settings, roster, holder: Uuid::new_v4(), planning }) }
+        let (holder, tools) = (Uuid::new_v4(), Tools::find(&settings.tools));
+        Self { inner: Arc::new(Inner { ledger, access, settings, roster, holder, planning, tools }) }
     }
 
     /// Works until `stop`; then the claims under work are finished, for as long as the settings' grace allows.
@@ -98,6 +104,24 @@ impl Engine {
     pub async fn plan(&self, request: PlanRequest, scope: Option<Vec<String>>) -> Result<PlanReport, PlanError> {
         planner::plan(&self.inner, request, scope).await
     }
+
+    /// What a claim's database can be restored from, newest first.
+    ///
+    /// # Errors
+    /// Nobody works on the cluster here, or a place where snapshots are kept does not answer.
+    pub async fn snapshots(&self, cluster: &str, key: &ClaimKey) -> Result<Vec<Snapshot>, SnapshotsError> {
+        self.inner.snapshots(cluster, key).await
+    }
+}
+
+impl Engine {
+    /// What is kept of a whole cluster, newest first.
+    ///
+    /// # Errors
+    /// Nobody works on the cluster here, or a place where snapshots are kept does not answer.
+    pub async fn cluster_snapshots(&self, cluster: &str) -> Result<Vec<Snapshot>, SnapshotsError> {
+        self.inner.cluster_snapshots(cluster).await
+    }
 }
 
 /// What makes a cluster's description unusable, apart from what its spec says of itself. Nothing is connected.
@@ -106,7 +130,8 @@ impl Engine {
 /// Names the field.
 pub fn check_cluster(spec: &ClusterSpec, access: &Access) -> Result<(), InvalidField> {
     Stores::from_specs("stores", &spec.stores, access)?;
-    Stores::from_specs("formerStores", &spec.former_stores, access).map(drop)
+    Stores::from_specs("formerStores", &spec.former_stores, access)?;
+    cluster::dumps(spec, access).map(drop)
 }
 
 impl Inner {
@@ -119,6 +144,6 @@ impl Inner {
             let attendant = Attendant { engine: Arc::clone(&self), cluster: Arc::clone(&cluster) };
             async move { attendant.attend(taken).await }
         };
-        tokio::join!(watch.run(&stop), schedule.run(&stop, attend));
+        tokio::join!(watch.run(&stop), schedule.run(&stop, attend), self.restores(&cluster, &stop));
     }
 }

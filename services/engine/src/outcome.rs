@@ -42,10 +42,12 @@ pub(crate) fn succeeded(
         histogram!("pgtenant_time_to_ready_seconds", "cluster" => claim.spec.cluster.clone()).record(seconds);
     }
     let mut events = events(claim, &progress, fresh);
-    events.extend(readiness(claim, &progress, fresh));
+    let mended = beyond.is_none() && claim.conditions.iter().any(|one| one.reason == "NeedsSuperuser");
+    events.extend(readiness(claim, &progress, (fresh, mended)));
     let state = if beyond.is_none() { DatabaseState::Ready } else { DatabaseState::Degraded };
     let news = beyond.filter(|text| !said(claim, "Database", text));
-    events.extend(news.map(|text| (EventKind::Failed, format!("{}: {text}", claim.key), json!({"step": "plan"}))));
+    events
+        .extend(news.map(|text| (EventKind::Failed, format!("{}: {text}", claim.key), needs_superuser(&done.beyond))));
     let (waiting, until) = done.waits.unzip();
     let rotated = claim.asked().iter().filter(|tier| waiting.as_ref().is_none_or(|waiting| !waiting.contains(tier)));
     let rotated = rotated.copied().collect();
@@ -95,15 +97,15 @@ fn events(claim: &Claim, progress: &Progress, fresh: bool) -> Vec<NewEvent> {
     events
 }
 
-/// That the claim was taken over, and that it can be used, where that is new.
-fn readiness(claim: &Claim, progress: &Progress, fresh: bool) -> Vec<NewEvent> {
+/// That the claim was taken over, and that it can be used, where that is new: `fresh`, or `mended` by a superuser.
+fn readiness(claim: &Claim, progress: &Progress, (fresh, mended): (bool, bool)) -> Vec<NewEvent> {
     let key = &claim.key;
     let mut events = Vec::new();
     if claim.adopt && fresh {
         events.push((EventKind::Adopted, format!("{key} was taken over"), difference(claim, progress)));
     }
     let was_ready = [DatabaseState::Ready, DatabaseState::Degraded].contains(&claim.state) && claim.attempts == 0;
-    if fresh || !was_ready {
+    if fresh || !was_ready || mended {
         let texts: Vec<_> = progress.changes.iter().map(|change| &change.text).collect();
         let detail = json!({"changes": texts, "generation": claim.generation});
         events.push((EventKind::Ready, format!("{key} is Ready"), detail));
@@ -133,6 +135,13 @@ fn beyond(beyond: &[Beyond]) -> Option<String> {
     (!texts.is_empty()).then(|| texts.join("; "))
 }
 
+/// The same in parts, for those who tell people of it.
+fn needs_superuser(beyond: &[Beyond]) -> Value {
+    let join = |part: fn(&Beyond) -> &str| beyond.iter().map(part).collect::<Vec<_>>().join("; ");
+    let advice = format!("a superuser has to: {}", join(|one| &one.remedy));
+    json!({"step": "plan", "reason": "NeedsSuperuser", "error": join(|one| &one.text), "advice": advice})
+}
+
 fn said(claim: &Claim, kind: &str, message: &str) -> bool {
     claim.conditions.iter().any(|c| c.kind == kind && c.message == message)
 }
@@ -158,7 +167,10 @@ pub(crate) fn failed(work: &Work, failure: &Failure, progress: Progress, now: Da
     falsify(&mut conditions, "Ready", failure.reason(), &message, now);
     let state = state(claim, failure);
     let news = claim.state != state || !already_said(claim, failure.reason());
-    let detail = json!({"step": failure.step, "reason": failure.reason(), "attempt": claim.attempts + 1});
+    let detail = json!({
+        "step": failure.step, "reason": failure.reason(), "attempt": claim.attempts + 1,
+        "error": failure.error().trim_end_matches('.'), "advice": failure.what_to_do(),
+    });
     let mut events = events(claim, &progress, claim.observed_generation < claim.generation);
     if news {
         events.push((EventKind::Failed, format!("{}: {message}", claim.key), detail));

@@ -102,11 +102,11 @@ impl Planner<'_> {
 
     async fn changes(&self, server: &Server, desired: &Desired) -> Result<(bool, Plan), Cause> {
         let mut session = server.maintenance().await?;
-        let mut observed = observe(server, &mut session, &desired.key, &desired.extensions).await?;
+        let mut observed = observe(server, &mut session, &desired.key, &desired.database, &desired.extensions).await?;
         let exists = observed.database.is_some();
         if observed.database.as_ref().is_some_and(|facts| facts.allow_connections) {
             // Where the provisioner may not enter yet, as before an adoption, the plan tells what can be told from outside.
-            if let Ok(mut inside) = server.inside(&desired.key.database()).await {
+            if let Ok(mut inside) = server.inside(&desired.database).await {
                 observed.inside = Some(observe_inside(&mut inside, desired, &observed.server.current_user).await?);
             }
         }
@@ -209,7 +209,7 @@ impl Planner<'_> {
             let _turn = self.planning.acquire().await;
             let server = cluster.server().await?;
             let mut session = server.maintenance().await?;
-            let observed = observe(&server, &mut session, &claim.key, &[]).await?;
+            let observed = observe(&server, &mut session, &claim.key, &claim.key.database(), &[]).await?;
             Ok::<_, Cause>(plan_drop(&claim.key, &observed)?)
         };
         match looked.await {
@@ -224,7 +224,7 @@ impl Planner<'_> {
 }
 
 /// As the last look has left them: a rotation is no part of a plan.
-fn logins(claim: &Claim) -> BTreeMap<Tier, Logins> {
+pub(crate) fn logins(claim: &Claim) -> BTreeMap<Tier, Logins> {
     let both = |known: &CredentialState| known.former_since.is_some() || known.next.is_some();
     let of = |known: &CredentialState| Logins { in_use: known.side, both: both(known) };
     claim.credentials.iter().map(|(tier, known)| (*tier, of(known))).collect()

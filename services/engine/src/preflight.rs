@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 
 use chrono::{TimeDelta, Utc};
 use futures::future::join_all;
-use pgtenant_model::{CheckResult, InvalidField, Member, MemberRole, PreflightCheck, Provisioner, SslMode};
+use pgtenant_model::{BackupSpec, CheckResult, InvalidField, Member, MemberRole, PreflightCheck, Provisioner, SslMode};
+use pgtenant_postgres::transfer::Tools;
 use pgtenant_postgres::{
-    PostgresError, Server, ServerBasics, Session, Trial, preflight, server_basics, try_database, try_extensions,
-    try_logins, try_roles,
+    PostgresError, Server, ServerBasics, Session, Trial, preflight, server_basics, server_version, try_database,
+    try_extensions, try_logins, try_roles,
 };
+use pgtenant_snapshots::{DumpId, Opening, SnapshotError};
 use tokio::time::timeout;
 
 use crate::Engine;
@@ -53,20 +55,25 @@ impl Engine {
         let turn = Arc::clone(&cluster.trial).lock_owned();
         // A trial that begins late would have no time left.
         let turn = timeout(limit / 2, turn).await.map_err(|_| TrialError::Busy)?;
-        let (server, stores) = (Lines::default(), Lines::default());
+        let (server, stores, dumps) = (Lines::default(), Lines::default(), Lines::default());
+        let tools = self.inner.tools.clone();
         // A task of its own goes on to its end, and removes what it has made, also when nobody waits any more.
         let task = tokio::spawn({
-            let (server, stores) = (server.clone(), stores.clone());
+            let (server, stores, dumps) = (server.clone(), stores.clone(), dumps.clone());
             async move {
                 let _turn = turn;
-                tokio::join!(cluster.try_server(&server), cluster.try_stores(&stores));
+                tokio::join!(
+                    cluster.try_server(&server),
+                    cluster.try_stores(&stores),
+                    cluster.try_dumps(&tools, &dumps)
+                );
             }
         });
         let left = limit.saturating_sub(began.elapsed());
         if let Ok(Err(error)) = timeout(left, task).await {
             tracing::error!(error = ?error, "a preflight panicked");
         }
-        Ok([server, stores].iter().flat_map(|lines| lines.told(limit)).collect())
+        Ok([server, stores, dumps].iter().flat_map(|lines| lines.told(limit)).collect())
     }
 }
 
@@ -153,6 +160,7 @@ impl Cluster {
         let astray = lines.tried("standbys", self.try_standbys()).await;
         astray.into_iter().flatten().for_each(|told| lines.push("standbys", warned(told)));
         self.try_rds(lines).await;
+        self.try_repository(lines).await;
     }
 
     async fn try_stores(&self, lines: &Lines) {
@@ -171,6 +179,28 @@ impl Cluster {
             let trial = async { Ok((passed("they answer, so that they can be emptied"), reached.await?)) };
             lines.tried("former stores", trial).await;
         }
+    }
+
+    /// What dumps and restores need beside the server: a place, a key, programs.
+    async fn try_dumps(&self, tools: &Tools, lines: &Lines) {
+        let (Some(dumps), Some(spec)) = (&self.dumps, &self.spec.backups) else { return };
+        let told = |error: SnapshotError| (CheckResult::Failed, error.explain());
+        let place = async {
+            let id = DumpId::new(Utc::now(), &mut rand::rng());
+            let place = dumps.try_out(&self.name, id).await.map_err(told)?;
+            Ok((passed(format!("something was written to {place}, read, listed and removed")), ()))
+        };
+        lines.tried("dumps", place).await;
+        let key = async { Ok((opening(dumps.can_open().await.map_err(told)?, spec), ())) };
+        lines.tried("backups.dumps.identityFile", key).await;
+        let programs = async {
+            let server = self.server().await.map_err(failed)?;
+            let version = async { server_version(&mut server.maintenance().await?).await }.await.map_err(failed)?;
+            let found = tools.for_server(version.number()).map_err(|error| (CheckResult::Failed, error.to_string()))?;
+            let (major, dump) = (found.major, found.pg_dump.display());
+            Ok((passed(format!("{dump} and pg_restore of PostgreSQL {major} suit a server of {version}")), ()))
+        };
+        lines.tried("pg_dump", programs).await;
     }
 
     async fn try_login(&self) -> Result<(Trial, ()), Trial> {
@@ -265,6 +295,13 @@ impl Cluster {
         Ok((outcome, astray))
     }
 
+    async fn try_repository(&self, lines: &Lines) {
+        let Some(found) = self.kept_by_pgbackrest().await else { return };
+        let told =
+            async { found.map(|(text, findings)| (passed(text), findings)).map_err(|error| warned(error.to_string())) };
+        lines.tried("pgbackrest", told).await.into_iter().flatten().for_each(|one| lines.warn(one));
+    }
+
     async fn try_rds(&self, lines: &Lines) {
         let Some(aurora) = self.aurora() else { return };
         let asked = async {
@@ -273,6 +310,33 @@ impl Cluster {
             Ok((passed(facts.upgrades()), findings))
         };
         lines.tried("maintenance", asked).await.into_iter().flatten().for_each(|one| lines.warn(one));
+        let kept = async {
+            let found = self.kept_by_rds().await.map_err(|fault| warned(format!("{fault}; {}", fault.advice())))?;
+            let (kept, findings) = found.ok_or_else(|| warned("RDS has no such cluster"))?;
+            Ok((passed(kept.describe()), findings))
+        };
+        lines.tried("snapshots", kept).await.into_iter().flatten().for_each(|one| lines.warn(one));
+    }
+}
+
+/// Whether what is dumped now can be restored.
+fn opening(opening: Opening, spec: &BackupSpec) -> Trial {
+    let recipients = spec.dumps.as_ref().map_or(0, |dumps| dumps.recipients.len());
+    match opening {
+        Opening::With(recipient) if recipients > 1 => passed(format!("dumps can be opened, as {recipient}")),
+        Opening::With(recipient) => passed(format!(
+            "dumps can be opened, as {recipient}, the only recipient: when its private key is lost, so is every dump. Keep a second \
+             one elsewhere, and name it in backups.dumps.recipients"
+        )),
+        Opening::NoIdentity => warned(
+            "there is no private key here: dumps are made, and nothing is restored from them or tried. Name a file with one of the \
+             recipients' keys",
+        ),
+        Opening::NotARecipient { held } => warned(format!(
+            "it holds the private keys of {}, none of which is a recipient: what is dumped now can not be restored here. Add one of \
+             them to backups.dumps.recipients, or the key of a recipient to the file",
+            held.join(", ")
+        )),
     }
 }
 

@@ -14,7 +14,8 @@ use pgtenant_ledger::{Claim, CredentialState, Ledger, Work};
 use pgtenant_model::{CredentialTarget, Endpoint, Roles, Tier};
 use pgtenant_postgres::{
     Beyond, Desired, Fence as _, Inside, Observed, Place, Plan, PostgresError, ProofError, Server, Session, Step,
-    Verifier, connect_inside, observe, observe_inside, plan, plan_drop, run_inside, run_maintenance,
+    Verifier, beside, connect_inside, drop_beside, observe, observe_inside, plan, plan_drop, run_inside,
+    run_maintenance,
 };
 use pgtenant_secrets::{Removal, StoreErrors};
 
@@ -167,6 +168,7 @@ impl<'a> Attempt<'a> {
     /// Drops until a look finds nothing of the claim: what a process that was killed has sent may come true later than the
     /// first look. Returns what is not the claim's and stays.
     async fn drop_all(&self, server: &Server) -> Result<Vec<Beyond>, Failure> {
+        self.drop_beside(server).await?;
         for _ in 0..=MOST_DROPS {
             let (session, observed) = self.observe(server).await?;
             let plan = plan_drop(&self.claim().key, &observed).map_err(Failure::at("plan"))?;
@@ -178,10 +180,21 @@ impl<'a> Attempt<'a> {
         Err(Failure::at("apply")(Cause::Unsettled))
     }
 
+    /// What restores have made or put aside is the claim's as well: its roles own what is in there.
+    async fn drop_beside(&self, server: &Server) -> Result<(), Failure> {
+        let mut session = server.maintenance().await.map_err(Failure::at("connect"))?;
+        let found = beside(&mut session).await.map_err(Failure::at("observe"))?;
+        for one in found.iter().filter(|one| one.key == self.claim().key) {
+            drop_beside(server, &mut session, one, self.lease).await.map_err(Failure::at("apply"))?;
+        }
+        Ok(())
+    }
+
     async fn observe(&self, server: &Server) -> Result<(Session, Observed), Failure> {
         let mut session = server.maintenance().await.map_err(Failure::at("connect"))?;
         let (key, extensions) = (&self.claim().key, &self.claim().spec.extensions);
-        let observed = observe(server, &mut session, key, extensions).await.map_err(Failure::at("observe"))?;
+        let observed = observe(server, &mut session, key, &key.database(), extensions).await;
+        let observed = observed.map_err(Failure::at("observe"))?;
         Ok((session, observed))
     }
 
@@ -255,7 +268,7 @@ impl<'a> Attempt<'a> {
         desired: &Desired,
         provisioner: &str,
     ) -> Result<Option<Inside>, Failure> {
-        let mut session = match server.inside(&desired.key.database()).await {
+        let mut session = match server.inside(&desired.database).await {
             Ok(session) => session,
             Err(error) if matches!(error.sqlstate(), Some("42501" | "55000")) => return Ok(None),
             Err(error) => return Err(Failure::at("observe")(error)),

@@ -46,6 +46,11 @@ impl Roster {
         self.all().iter().for_each(|cluster| cluster.wake.notify_one());
     }
 
+    /// Restores or dumps were announced.
+    pub(crate) fn wake_restores(&self) {
+        self.all().iter().for_each(|cluster| cluster.restores.notify_one());
+    }
+
     /// Descriptions were announced.
     pub(crate) fn look(&self) {
         self.changed.notify_one();

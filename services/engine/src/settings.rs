@@ -1,5 +1,6 @@
 //! How the engine paces itself.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::Faults;
@@ -19,6 +20,8 @@ pub struct EngineSettings {
     pub lease: Duration,
     /// How long the claims under work may take when the process is asked to stop.
     pub grace: Duration,
+    /// Folders in which `pg_dump` and `pg_restore` are looked for first.
+    pub tools: Vec<PathBuf>,
     /// For tests.
     pub faults: Faults,
 }
@@ -32,6 +35,7 @@ impl Default for EngineSettings {
             watch_interval: Duration::from_secs(10),
             lease: Duration::from_secs(15),
             grace: Duration::from_secs(20),
+            tools: Vec::new(),
             faults: Faults::default(),
         }
     }

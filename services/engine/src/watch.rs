@@ -127,6 +127,7 @@ impl Watch<'_> {
             status.preflight.extend(told.preflight.iter().cloned());
             status.drift.clone_from(&told.drift);
         }
+        status.preflight.extend(self.cluster.findings_of_restores());
         status.preflight.extend(proxy.map(Proxy::findings).unwrap_or_default());
         let known = memory.written.as_ref();
         if known.is_some_and(|(before, at)| same(before, &status) && at.elapsed() < STATUS_AGE) {

@@ -1,0 +1,85 @@
+//! Before anything is copied: the claim that gets the data, the tools, the room.
+
+use pgtenant_ledger::{Claim, Refused, StepDone, Wish, create, step_done, within_deadline};
+use pgtenant_model::{ClaimKey, DatabaseState, Mode, RestorePhase, RestoreStrategy, Source};
+use pgtenant_postgres::{Server, databases_bytes};
+
+use super::machine::{Next, Restoring, Steps};
+use super::trouble::Trouble;
+
+impl Restoring {
+    /// Makes sure that the copy can be made.
+    pub(super) async fn prepare(&self) -> Result<Next, Trouble> {
+        let target = self.target()?;
+        if self.work.restore.view.spec.strategy == RestoreStrategy::Copy {
+            let steps = self.steps()?;
+            if steps.copy.is_none() {
+                return self.claim_copy(&target, steps).await;
+            }
+        }
+        let claim = self.present(&target).await?;
+        if claim.roles.is_none() || claim.state == DatabaseState::Provisioning {
+            return Err(Trouble::wait(format!("the database {target} is being made")));
+        }
+        if self.replaces() {
+            super::dump::dumps(&self.cluster)?;
+        }
+        let server = self.cluster.server().await?;
+        let version = self.engine.tools_for(&server).await?;
+        if !self.replaces() {
+            self.check_room(&server).await?;
+        }
+        self.make_cluster_copy().await?;
+        self.make_scratch_server(self.snapshot()?).await?;
+        let message = format!("tables are copied, with pg_restore of PostgreSQL {version}");
+        self.done(StepDone::new(RestorePhase::Copying, message)).await
+    }
+
+    /// The claim, which must be there to get the data. One that was released meanwhile keeps its data, and gets these too.
+    pub(super) async fn present(&self, key: &ClaimKey) -> Result<Claim, Trouble> {
+        let (own, asked) = (self.key()?, self.work.restore.claim);
+        let found = self.claim(key).await?.filter(|claim| claim.wish != Wish::Absent);
+        let found = found.filter(|claim| *key != own || claim.id == asked);
+        found.ok_or_else(|| Trouble::last(format!("the claim {key} is not there any more")))
+    }
+
+    /// Asks for the new database that gets the data, as the door would. It goes again when the restore comes to nothing.
+    async fn claim_copy(&self, target: &ClaimKey, steps: Steps) -> Result<Next, Trouble> {
+        let spec = self.present(&self.key()?).await?.spec;
+        let spec = pgtenant_model::ClaimSpec { mode: Mode::Standard, ..spec };
+        let actor = pgtenant_ledger::Actor::new(format!("restore:{}", self.work.restore.view.id));
+        let made = within_deadline(async {
+            let mut tx = self.engine.ledger.begin().await?;
+            match create(&mut tx, target, &spec, (Source::Api, None), &actor).await {
+                Ok(written) if written.operation.is_some() => {}
+                Ok(_) => return Ok(Err(format!("there is a database {target} already: choose another copyName"))),
+                Err(Refused::Ledger(error)) => return Err(error),
+                Err(refused) => return Ok(Err(refused.to_string())),
+            }
+            let steps = Steps { copy: Some(target.name().to_owned()), ..steps };
+            let output = serde_json::to_value(&steps).unwrap_or_default();
+            let done = StepDone::new(RestorePhase::Preparing, format!("the database {target} is made"));
+            let restore = step_done(&mut tx, &self.work, &StepDone { output, ..done }).await?;
+            tx.commit().await?;
+            Ok(Ok(restore))
+        });
+        let restore = made.await?.map_err(Trouble::last)?;
+        Ok(Next::Go(Box::new(restore)))
+    }
+
+    /// The data must fit, where it is known how much does.
+    async fn check_room(&self, server: &Server) -> Result<(), Trouble> {
+        let Some(limit) = self.cluster.spec.restores.storage_bytes else { return Ok(()) };
+        let sizes = databases_bytes(&mut server.maintenance().await?).await?;
+        let used: u64 = sizes.values().sum();
+        // A copy takes no more than what it is a copy of takes now, unless much was deleted since: the snapshot knows better.
+        let needed = sizes.get(&self.key()?.database()).copied().unwrap_or_default();
+        if used.saturating_add(needed) <= limit {
+            return Ok(());
+        }
+        Err(Trouble::last(format!(
+            "there is no room: the cluster's databases have {used} bytes, the copy takes about {needed}, and restores.storageBytes \
+             is {limit}; drop what is not needed, or ask the platform team"
+        )))
+    }
+}
