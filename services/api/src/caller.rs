@@ -1,8 +1,8 @@
 //! Who asks, and what they may do: authorisation as proof.
 //!
-//! [`authenticate`] stands before every route under `/v1` and puts a [`Caller`] on the request. A caller is asked for a
-//! proof ([`Readable`], [`Changeable`], [`Platform`], [`Scope`]), which only this module can make and which
-//! [`crate::store`] asks for wherever it touches the ledger.
+//! [`authenticate`] stands before every route under `/v1` and puts a [`Caller`] on the request. A caller, or the [`Rights`] of
+//! somebody who came through Slack, is asked for a proof ([`Readable`], [`Changeable`], [`Platform`], [`Scope`]), which only
+//! this module can make and which [`crate::store`] asks for wherever it touches the ledger.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -27,7 +27,18 @@ use crate::problem::{FORBIDDEN, INTERNAL, Problem, Result, UNAUTHENTICATED};
 pub(crate) struct Caller {
     token: Arc<Token>,
     secret: SecretString,
-    request_id: String,
+    rights: Rights,
+}
+
+/// What somebody may do, through whichever door they came, and in whose name it is written down.
+#[derive(Debug, Clone)]
+pub(crate) struct Rights {
+    role: TokenRole,
+    /// None: everywhere.
+    namespaces: Option<Vec<String>>,
+    actor: Actor,
+    /// As `this token`, for people.
+    whose: &'static str,
 }
 
 /// Proof that the caller may read in this namespace.
@@ -57,6 +68,17 @@ pub(crate) struct Scope {
 }
 
 impl Caller {
+    fn new(token: Arc<Token>, secret: SecretString, request_id: String) -> Self {
+        let everywhere = token.role == TokenRole::Platform;
+        let rights = Rights {
+            role: token.role,
+            namespaces: (!everywhere).then(|| token.namespaces.clone()),
+            actor: Actor { name: format!("token:{}", token.name), request_id: Some(request_id) },
+            whose: "this token",
+        };
+        Self { token, secret, rights }
+    }
+
     pub(crate) fn token(&self) -> &Token {
         &self.token
     }
@@ -70,44 +92,29 @@ impl Caller {
         self.token.id
     }
 
+    /// See [`Rights::is_platform`].
     pub(crate) fn is_platform(&self) -> bool {
-        self.token.role == TokenRole::Platform
+        self.rights.is_platform()
     }
 
-    /// # Errors
-    /// 404, whether there is such a namespace or not.
+    /// See [`Rights::may_read`].
     pub(crate) fn may_read(&self, namespace: &str) -> Result<Readable> {
-        let known = self.is_platform() || self.token.namespaces.iter().any(|n| n == namespace);
-        if !known || check_label("namespace", namespace).is_err() {
-            return Err(Problem::not_found(format!("namespace {namespace:?} for this token")));
-        }
-        Ok(Readable { namespace: namespace.to_owned() })
+        self.rights.may_read(namespace)
     }
 
-    /// # Errors
-    /// 404 as [`Caller::may_read`]; 403 for a token that may only read.
+    /// See [`Rights::may_change`].
     pub(crate) fn may_change(&self, namespace: &str) -> Result<Changeable> {
-        let readable = self.may_read(namespace)?;
-        match self.token.role {
-            TokenRole::Platform | TokenRole::Tenant => {
-                Ok(Changeable { readable, scope: self.scope(), actor: self.actor() })
-            }
-            TokenRole::Viewer => Err(Problem::new(&FORBIDDEN, "this token may only read")),
-        }
+        self.rights.may_change(namespace)
     }
 
-    /// # Errors
-    /// 403.
+    /// See [`Rights::platform`].
     pub(crate) fn platform(&self) -> Result<Platform> {
-        if self.is_platform() {
-            return Ok(Platform { actor: self.actor() });
-        }
-        Err(Problem::new(&FORBIDDEN, "this is for tokens of the platform team"))
+        self.rights.platform()
     }
 
-    /// All that the caller may read.
+    /// See [`Rights::scope`].
     pub(crate) fn scope(&self) -> Scope {
-        Scope { namespaces: (!self.is_platform()).then(|| self.token.namespaces.clone()) }
+        self.rights.scope()
     }
 
     /// What the caller may read, narrowed to one namespace where that is given.
@@ -115,14 +122,65 @@ impl Caller {
     /// # Errors
     /// 404 as [`Caller::may_read`].
     pub(crate) fn scope_of(&self, namespace: Option<&str>) -> Result<Scope> {
-        match namespace {
-            None => Ok(self.scope()),
-            Some(namespace) => Ok(Scope { namespaces: Some(vec![self.may_read(namespace)?.namespace]) }),
+        namespace.map_or_else(|| Ok(self.scope()), |namespace| Ok(self.may_read(namespace)?.scope()))
+    }
+}
+
+impl Rights {
+    /// Those of a person in Slack, whose request was proven to come from there and whom the settings know, as `actor`.
+    pub(crate) fn of_slack(
+        role: TokenRole,
+        namespaces: Option<Vec<String>>,
+        actor: String,
+        request_id: String,
+    ) -> Self {
+        let actor = Actor { name: actor, request_id: Some(request_id) };
+        Self { role, namespaces, actor, whose: "you in this channel" }
+    }
+
+    /// Whether it is somebody of the platform team, wherever they ask from.
+    pub(crate) fn is_platform(&self) -> bool {
+        self.role == TokenRole::Platform
+    }
+
+    /// Whether there could be anything that may be changed.
+    pub(crate) fn may_change_anything(&self) -> bool {
+        self.role != TokenRole::Viewer
+    }
+
+    /// # Errors
+    /// 404, whether there is such a namespace or not.
+    pub(crate) fn may_read(&self, namespace: &str) -> Result<Readable> {
+        if !self.scope().contains(Some(namespace)) || check_label("namespace", namespace).is_err() {
+            return Err(Problem::not_found(format!("namespace {namespace:?} for {}", self.whose)));
+        }
+        Ok(Readable { namespace: namespace.to_owned() })
+    }
+
+    /// # Errors
+    /// 404 as [`Rights::may_read`]; 403 for who may only read.
+    pub(crate) fn may_change(&self, namespace: &str) -> Result<Changeable> {
+        let readable = self.may_read(namespace)?;
+        match self.role {
+            TokenRole::Platform | TokenRole::Tenant => {
+                Ok(Changeable { readable, scope: self.scope(), actor: self.actor.clone() })
+            }
+            TokenRole::Viewer => Err(Problem::new(&FORBIDDEN, format!("{} may only read", self.whose))),
         }
     }
 
-    fn actor(&self) -> Actor {
-        Actor { name: format!("token:{}", self.token.name), request_id: Some(self.request_id.clone()) }
+    /// # Errors
+    /// 403.
+    pub(crate) fn platform(&self) -> Result<Platform> {
+        if self.is_platform() && self.namespaces.is_none() {
+            return Ok(Platform { actor: self.actor.clone() });
+        }
+        Err(Problem::new(&FORBIDDEN, "this is for tokens of the platform team"))
+    }
+
+    /// All that may be read.
+    pub(crate) fn scope(&self) -> Scope {
+        Scope { namespaces: self.namespaces.clone() }
     }
 }
 
@@ -219,7 +277,7 @@ pub(crate) async fn authenticate(State(state): State<ApiState>, mut request: Req
     state.limits.request(token.id)?;
     let _own_place = state.limits.in_flight_of(token.id)?;
     let request_id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
-    request.extensions_mut().insert(Caller { token, secret, request_id });
+    request.extensions_mut().insert(Caller::new(token, secret, request_id));
     Ok(next.run(request).await)
 }
 
@@ -244,7 +302,7 @@ fn unauthenticated(challenge: &'static str, detail: &str) -> Problem {
 }
 
 /// The peer of the connection: a header such as `X-Forwarded-For` can be made up.
-fn address(request: &Request) -> IpAddr {
+pub(crate) fn address(request: &Request) -> IpAddr {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |info| info.0.ip())
 }
@@ -256,19 +314,16 @@ mod tests {
     use super::*;
 
     fn caller(role: TokenRole, namespaces: &[&str]) -> Caller {
-        Caller {
-            token: Arc::new(Token {
-                id: Uuid::now_v7(),
-                name: "ci".into(),
-                role,
-                namespaces: namespaces.iter().map(ToString::to_string).collect(),
-                created_at: Utc::now(),
-                expires_at: None,
-                revoked_at: None,
-            }),
-            secret: SecretString::from("x"),
-            request_id: "r".into(),
-        }
+        let token = Token {
+            id: Uuid::now_v7(),
+            name: "ci".into(),
+            role,
+            namespaces: namespaces.iter().map(ToString::to_string).collect(),
+            created_at: Utc::now(),
+            expires_at: None,
+            revoked_at: None,
+        };
+        Caller::new(Arc::new(token), SecretString::from("x"), "r".into())
     }
 
     fn status<T: std::fmt::Debug>(result: Result<T>) -> u16 {
@@ -292,6 +347,20 @@ mod tests {
         }
         assert!(platform.scope().contains(None));
         assert!(!tenant.scope().contains(None) && !tenant.scope().contains(Some("b")));
+    }
+
+    #[test]
+    fn a_person_of_the_platform_team_has_no_more_reach_in_a_tenants_channel() {
+        let rights = |namespaces: Option<&[&str]>| {
+            let namespaces = namespaces.map(|all| all.iter().map(ToString::to_string).collect());
+            Rights::of_slack(TokenRole::Platform, namespaces, "slack:U0ALICE".into(), "r".into())
+        };
+        let within = rights(Some(&["a"]));
+        assert!(within.is_platform() && within.may_change("a").is_ok());
+        assert_eq!((status(within.may_read("b")), status(within.platform())), (404, 403));
+        assert_eq!(within.may_change("a").unwrap().actor().name, "slack:U0ALICE");
+        assert!(rights(None).may_change("b").is_ok());
+        assert_eq!(status(rights(Some(&[])).may_read("a")), 404);
     }
 
     #[test]

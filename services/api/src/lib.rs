@@ -16,6 +16,7 @@ mod patient;
 mod problem;
 mod routes;
 mod serve;
+mod slack;
 mod state;
 mod store;
 mod token_cache;
@@ -30,13 +31,16 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 pub use events::follow_events;
 pub use problem::{PROBLEM_BASE, PROBLEMS, ProblemType};
 pub use serve::serve;
-pub use state::{ApiParts, ApiSettings, ApiState, Check, PlanError, Planner, Readiness, RenderMetrics, TrialError};
+pub use slack::{SLACK_API_URL, SlackChannel, SlackPace, SlackSettings, SlackUnlisted, SlackUser, run_slack};
+pub use state::{
+    ApiParts, ApiSettings, ApiState, Check, PlanError, Planner, Readiness, RenderMetrics, SnapshotsError, TrialError,
+};
 
 use document::Document;
 use problem::{NO_SUCH_ROUTE, Problem};
 use routes::{
-    apps, audit, clusters, credentials, databases, events as stream, health, operations, plan, rotation, takeover,
-    tokens,
+    apps, audit, clusters, credentials, databases, events as stream, health, operations, plan, restores, rotation,
+    snapshots, takeover, tokens,
 };
 
 /// Every path, with all limits around it. [`serve`] serves it on a socket.
@@ -68,13 +72,15 @@ pub fn openapi_json() -> String {
     text
 }
 
-/// Paths that need no token.
+/// Paths that need no token: those of Slack are signed.
 fn open() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
         .routes(routes!(health::openapi))
+        .routes(routes!(slack::commands))
+        .routes(routes!(slack::interactions))
 }
 
 /// Paths that need one.
@@ -87,6 +93,16 @@ fn versioned() -> OpenApiRouter<ApiState> {
         .routes(routes!(credentials::read))
         .routes(routes!(credentials::rotate))
         .routes(routes!(databases::list_all))
+        .routes(routes!(snapshots::list, snapshots::create))
+        .routes(routes!(snapshots::verify))
+        .routes(routes!(snapshots::of_cluster))
+        .routes(routes!(restores::request))
+        .routes(routes!(restores::list))
+        .routes(routes!(restores::read))
+        .routes(routes!(restores::approve))
+        .routes(routes!(restores::reject))
+        .routes(routes!(restores::cancel))
+        .routes(routes!(restores::undo))
         .routes(routes!(plan::plan))
         .routes(routes!(clusters::list))
         .routes(routes!(clusters::read))

@@ -52,6 +52,8 @@ problem_types! {
         "See `detail`.";
     UNAUTHENTICATED = 401 "unauthenticated" "A valid token is needed"
         "Send `Authorization: Bearer <token>` with a token that has not expired and was not revoked.";
+    INVALID_SIGNATURE = 401 "invalid-signature" "The request is not signed by Slack"
+        "Set the app's signing secret, and look at the clocks; a request counts once.";
     FORBIDDEN = 403 "forbidden" "The token may not do this"
         "Use a token whose role allows it, or ask the platform team.";
     NOT_FOUND = 404 "not-found" "There is no such thing"
@@ -76,6 +78,14 @@ problem_types! {
         "Switch its mode to `standard` first, or release it to keep the database.";
     QUOTA_EXCEEDED = 409 "quota-exceeded" "The namespace has as many databases as it may have"
         "Remove one that is not needed, or ask the platform team for a higher limit.";
+    RESTORE_OPEN = 409 "restore-open" "A restore of the database is under way"
+        "Wait for its end, or cancel it.";
+    RESTORE_OVER = 409 "restore-over" "It is too late for that"
+        "Read the restore again: its phase says what can still be done.";
+    NOTHING_ASIDE = 409 "nothing-aside" "There is nothing to go back to"
+        "Ask for a restore from a snapshot; `before` of a restore says what it can be undone to, and until when.";
+    TOO_MANY_RESTORES = 409 "too-many-restores" "The cluster has as many restores as it may have"
+        "Try again when one of them is over.";
     PRECONDITION_FAILED = 412 "precondition-failed" "It has changed since it was read"
         "Read it again and repeat the change with the new `ETag` in `If-Match`.";
     BODY_TOO_LARGE = 413 "body-too-large" "The body is too large"
@@ -261,6 +271,12 @@ impl From<Refused> for Problem {
             Refused::Protected(_) => &PROTECTED,
             Refused::Changed { .. } => &PRECONDITION_FAILED,
             Refused::Quota { .. } => &QUOTA_EXCEEDED,
+            Refused::NoRestore(_) => &NOT_FOUND,
+            Refused::RestoreOpen(_) => &RESTORE_OPEN,
+            Refused::RestoreOver { .. } => &RESTORE_OVER,
+            Refused::NothingAside(_) => &NOTHING_ASIDE,
+            Refused::TooManyRestores { .. } => &TOO_MANY_RESTORES,
+            Refused::NotYours(_) => &FORBIDDEN,
         };
         Self::new(kind, refused.to_string())
     }

@@ -9,7 +9,9 @@ pub(crate) mod events;
 pub(crate) mod health;
 pub(crate) mod operations;
 pub(crate) mod plan;
+pub(crate) mod restores;
 pub(crate) mod rotation;
+pub(crate) mod snapshots;
 pub(crate) mod takeover;
 pub(crate) mod tokens;
 

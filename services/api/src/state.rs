@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use pgtenant_ledger::Ledger;
-use pgtenant_model::{InvalidField, PlanReport, PlanRequest, PreflightCheck};
+use pgtenant_model::{ClaimKey, InvalidField, PlanReport, PlanRequest, PreflightCheck, Snapshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::events::EventHub;
 use crate::limit::Limits;
+use crate::slack::{Slack, SlackSettings};
 use crate::token_cache::TokenCache;
 
 /// Answers what a request would change, and tries clusters. The engine is one.
@@ -29,6 +30,26 @@ pub trait Planner: Send + Sync + 'static {
         cluster: String,
         limit: Duration,
     ) -> BoxFuture<'static, Result<Vec<PreflightCheck>, TrialError>>;
+
+    /// What a claim's database can be restored from, newest first.
+    fn snapshots(&self, cluster: String, key: ClaimKey) -> BoxFuture<'static, Result<Vec<Snapshot>, SnapshotsError>>;
+
+    /// What is kept of a whole cluster, newest first.
+    fn cluster_snapshots(&self, cluster: String) -> BoxFuture<'static, Result<Vec<Snapshot>, SnapshotsError>>;
+}
+
+/// Why it is not known what a database can be restored from.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotsError {
+    /// Nobody works on the cluster here, since its description can not be used.
+    #[error("the cluster's description can not be used here")]
+    Unknown,
+    /// A place where snapshots are kept did not answer.
+    #[error("{message}")]
+    Unreachable {
+        /// Which place, and what to do.
+        message: String,
+    },
 }
 
 /// Why a cluster was not tried.
@@ -78,7 +99,7 @@ pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
 /// Asks parts beside the ledger whether they work. Must answer within a second or two.
 pub type Readiness = Arc<dyn Fn() -> BoxFuture<'static, Vec<Check>> + Send + Sync>;
 
-/// Limits of the door. Each has a default that suits a control plane of some thousand claims.
+/// How the door is set. Each limit has a default that suits a control plane of some thousand claims.
 #[derive(Debug, Clone)]
 pub struct ApiSettings {
     /// As `0.1.0`.
@@ -115,6 +136,8 @@ pub struct ApiSettings {
     pub write_timeout: Duration,
     /// Time that open requests are given when the control plane stops.
     pub shutdown_grace: Duration,
+    /// Slack; none: there is none. Spawn [`crate::run_slack`] beside the server.
+    pub slack: Option<SlackSettings>,
 }
 
 impl Default for ApiSettings {
@@ -137,6 +160,7 @@ impl Default for ApiSettings {
             header_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             shutdown_grace: Duration::from_secs(10),
+            slack: None,
         }
     }
 }
@@ -152,7 +176,7 @@ pub struct ApiParts {
     pub metrics: RenderMetrics,
     /// Parts beside the ledger that `/readyz` asks.
     pub readiness: Readiness,
-    /// Limits.
+    /// Limits, and Slack.
     pub settings: ApiSettings,
     /// Ends streams of events and [`crate::serve`].
     pub shutdown: CancellationToken,
@@ -165,6 +189,7 @@ pub struct ApiState {
     pub(crate) tokens: Arc<TokenCache>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) events: Arc<EventHub>,
+    pub(crate) slack: Option<Arc<Slack>>,
 }
 
 impl ApiState {
@@ -175,6 +200,7 @@ impl ApiState {
             tokens: Arc::new(TokenCache::new(parts.settings.token_ttl)),
             limits: Arc::new(Limits::new(&parts.settings)),
             events: Arc::new(EventHub::new()),
+            slack: parts.settings.slack.clone().map(|settings| Arc::new(Slack::new(settings))),
             parts: Arc::new(parts),
         }
     }

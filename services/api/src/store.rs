@@ -5,11 +5,12 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use pgtenant_ledger as ledger;
 use pgtenant_ledger::{
-    AppsProblem, AuditEntry, Claim, ClaimFilter, Cluster, LedgerError, NewToken, PgConnection, Refused, Rotating,
-    Token, Wish, Written,
+    AppsProblem, AuditEntry, Claim, ClaimFilter, Cluster, Decision, LedgerError, Named, NewToken, PgConnection,
+    Refused, RestoreFilter, Rotating, Token, Wish, Written,
 };
 use pgtenant_model::{
-    ClaimPatch, ClaimSpec, DatabaseState, Event, Operation, OperationKind, Source, Tier, check_label,
+    ClaimKey, ClaimPatch, ClaimSpec, DatabaseState, Event, Operation, OperationKind, Restore, RestoreSpec, SnapshotId,
+    Source, Tier, check_label,
 };
 use secrecy::SecretString;
 use serde_json::json;
@@ -38,6 +39,11 @@ pub(crate) async fn claims(db: &mut PgConnection, may: &Scope, wanted: Wanted<'_
     let Wanted { cluster, state, after } = wanted;
     let filter = ClaimFilter { namespaces: may.namespaces(), cluster, state, source: None, after };
     Ok(ledger::claims(db, &filter, limit).await?)
+}
+
+/// Claims that have such a name.
+pub(crate) async fn named(db: &mut PgConnection, may: &Scope, named: Named<'_>, limit: i64) -> Result<Vec<ClaimKey>> {
+    Ok(ledger::claims_named(db, may.namespaces(), named, limit).await?)
 }
 
 pub(crate) async fn create(db: &mut PgConnection, may: &Changeable, name: &str, spec: &ClaimSpec) -> Result<Written> {
@@ -256,6 +262,66 @@ async fn expected(db: &mut PgConnection, may: &Readable, name: &str, condition: 
             several.contains(&found).then_some(Some(found)).ok_or_else(changed)
         }
     }
+}
+
+pub(crate) async fn request_restore(
+    db: &mut PgConnection,
+    may: &Changeable,
+    name: &str,
+    spec: &RestoreSpec,
+) -> Result<Restore> {
+    let key = may.readable().key(name)?;
+    let written = ledger::request_restore(db, &key, spec, may.actor()).await;
+    Ok(written.map_err(|refused| explain(refused, may))?.view)
+}
+
+pub(crate) async fn restores(
+    db: &mut PgConnection,
+    may: &Scope,
+    wanted: RestoreFilter<'_>,
+    limit: i64,
+) -> Result<Vec<Restore>> {
+    let filter = RestoreFilter { namespaces: may.namespaces(), ..wanted };
+    Ok(ledger::restores(db, filter, limit).await?.into_iter().map(|one| one.view).collect())
+}
+
+/// One of a namespace that the caller may read: others are not told of.
+pub(crate) async fn restore(db: &mut PgConnection, may: &Scope, id: Uuid) -> Result<Restore> {
+    let found = ledger::restore(db, id).await?.map(|one| one.view);
+    let found = found.filter(|one| may.contains(Some(&one.namespace)));
+    found.ok_or_else(|| Problem::not_found(format!("restore {id}")))
+}
+
+/// Says yes or no. `platform`: for the platform team.
+pub(crate) async fn decide_restore(
+    db: &mut PgConnection,
+    may: &Changeable,
+    id: Uuid,
+    decision: Decision,
+    platform: bool,
+) -> Result<Restore> {
+    Ok(ledger::decide_restore(db, id, decision, platform, may.actor()).await?.view)
+}
+
+pub(crate) async fn cancel_restore(db: &mut PgConnection, may: &Changeable, id: Uuid) -> Result<Restore> {
+    Ok(ledger::cancel_restore(db, id, may.actor()).await?.view)
+}
+
+/// Wants the database back that was there before. `platform`: for the platform team.
+pub(crate) async fn undo_restore(db: &mut PgConnection, may: &Changeable, id: Uuid, platform: bool) -> Result<Restore> {
+    Ok(ledger::undo_restore(db, id, platform, may.actor()).await?.view)
+}
+
+/// A dump, or a try of a snapshot.
+pub(crate) async fn request_backup(
+    db: &mut PgConnection,
+    may: &Changeable,
+    name: &str,
+    snapshot: Option<&SnapshotId>,
+) -> Result<Operation> {
+    let key = may.readable().key(name)?;
+    let begun = ledger::request_backup(db, &key, snapshot, may.actor()).await;
+    begun.map_err(|refused| explain(refused, may))
 }
 
 /// The operation of a wish; where nothing had to be done, the last of its kind.

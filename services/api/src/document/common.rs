@@ -8,7 +8,7 @@ pub(super) fn add(document: &mut Value) {
     for_each_operation(document, |path, method, operation| {
         strip_null(operation);
         add_responses(path, method, operation);
-        add_parameters(method, operation);
+        add_parameters(path, method, operation);
         if !path.starts_with("/v1/") {
             operation.insert("security".to_owned(), json!([]));
         }
@@ -45,7 +45,14 @@ fn add_responses(path: &str, method: &str, operation: &mut Map<String, Value>) {
             ("504", response("Timeout")),
         ]);
     }
-    if matches!(method, "post" | "patch") {
+    if path.starts_with("/slack/") {
+        common.extend([
+            ("408", response("RequestTimeout")),
+            ("413", response("BodyTooLarge")),
+            ("429", response("TooManyRequests")),
+            ("503", response("Unavailable")),
+        ]);
+    } else if matches!(method, "post" | "patch") {
         common.extend([
             ("408", response("RequestTimeout")),
             ("413", response("BodyTooLarge")),
@@ -54,7 +61,7 @@ fn add_responses(path: &str, method: &str, operation: &mut Map<String, Value>) {
         ]);
     }
     let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else { return };
-    if method == "post" && path != "/v1/plan" {
+    if method == "post" && path.starts_with("/v1/") && path != "/v1/plan" {
         for response in responses.iter_mut().filter(|(status, _)| status.starts_with('2')).map(|(_, r)| r) {
             response["headers"]["Idempotent-Replayed"] = json!({
                 "schema": {"type": "string", "enum": ["true"]},
@@ -67,7 +74,7 @@ fn add_responses(path: &str, method: &str, operation: &mut Map<String, Value>) {
     }
 }
 
-fn add_parameters(method: &str, operation: &mut Map<String, Value>) {
+fn add_parameters(path: &str, method: &str, operation: &mut Map<String, Value>) {
     let conditional = operation["responses"].get("412").is_some();
     let mut parameters = Vec::new();
     if conditional {
@@ -77,7 +84,7 @@ fn add_parameters(method: &str, operation: &mut Map<String, Value>) {
             "schema": {"type": "string", "pattern": "^(\\*|(W/)?\"[!#-~]*\"(, ?(W/)?\"[!#-~]*\")*)$"},
         }));
     }
-    if method == "post" {
+    if method == "post" && path.starts_with("/v1/") {
         parameters.push(json!({
             "name": "Idempotency-Key", "in": "header", "required": false,
             "description": "Makes a repetition safe: within a day the same request under the same key is answered as \

@@ -7,12 +7,13 @@ use crate::world::{DATABASES, World, operations, request};
 
 /// Answers to tokens of other tenants that are theirs alone: these are filtered, not refused.
 const FILTERED: &[&str] =
-    &["/v1/apps/problems", "/v1/audit", "/v1/clusters", "/v1/databases", "/v1/events", "/v1/whoami"];
+    &["/v1/apps/problems", "/v1/audit", "/v1/clusters", "/v1/databases", "/v1/events", "/v1/restores", "/v1/whoami"];
 
 /// A request that would be answered 2xx with the right token.
 fn good_body(path: &str, method: &Method) -> Option<Value> {
     match (method.as_str(), path) {
         ("POST", "/v1/namespaces/{namespace}/databases") => Some(json!({"name": "fresh"})),
+        ("POST", "/v1/namespaces/{namespace}/databases/{name}/restores") => Some(json!({"from": {"latest": true}})),
         ("PATCH", _) => Some(json!({"connectionLimit": 7})),
         ("POST", "/v1/plan") => Some(json!({"claims": [{"namespace": "team", "name": "a"}]})),
         ("POST", "/v1/tokens") => Some(json!({"name": "t", "role": "platform"})),
@@ -25,11 +26,21 @@ async fn concrete(world: &World, path: &str) -> String {
     let mut db = operation;
     let id: sqlx::types::Uuid = match path {
         "/v1/operations/{id}" => sqlx::query_scalar("select id from operations").fetch_one(&mut *db).await.unwrap(),
+        _ if path.starts_with("/v1/restores/{id}") => sqlx::query_scalar(
+            "with made as (insert into restores (id, claim, namespace, name, cluster, spec, phase, requested_by)
+                 select gen_random_uuid(), id, namespace, name, cluster, '{\"from\": {\"latest\": true}}', 'Requested', 'x'
+                 from claims on conflict do nothing returning id)
+             select id from made union all select id from restores limit 1",
+        )
+        .fetch_one(&mut *db)
+        .await
+        .unwrap(),
         _ => sqlx::query_scalar("select id from tokens where name = 'viewer'").fetch_one(&mut *db).await.unwrap(),
     };
     path.replace("{namespace}", "team")
         .replace("{name}", "mine")
         .replace("{cluster}", "closed")
+        .replace("{snapshot}", "dump:one")
         .replace("{id}", &id.to_string())
 }
 
@@ -53,7 +64,8 @@ async fn every_route_asks_for_a_token() {
         }
     }
     open.dedup();
-    assert_eq!(open, ["/healthz", "/metrics", "/openapi.json", "/readyz"], "nothing else is open");
+    let expected = ["/healthz", "/metrics", "/openapi.json", "/readyz", "/slack/commands", "/slack/interactions"];
+    assert_eq!(open, expected, "nothing else is open");
     assert_eq!(world.count("select count(*) from claims").await, 1);
     assert_eq!(world.count("select generation from claims").await, 1);
 }

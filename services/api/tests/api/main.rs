@@ -9,6 +9,7 @@ mod events;
 mod idempotency;
 mod limits;
 mod reading;
+mod slack;
 mod sockets;
 mod tokens;
 mod world;

@@ -9,9 +9,11 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use pgtenant_api::{ApiParts, ApiSettings, ApiState, Check, PlanError, Planner, TrialError};
+use pgtenant_api::{ApiParts, ApiSettings, ApiState, Check, PlanError, Planner, SnapshotsError, TrialError};
 use pgtenant_ledger::{Ledger, NewToken, TokenRole, create_token, put_clusters};
-use pgtenant_model::{CheckResult, ClaimPlan, ClusterSpec, PlanAction, PlanReport, PlanRequest, PreflightCheck};
+use pgtenant_model::{
+    CheckResult, ClaimKey, ClaimPlan, ClusterSpec, PlanAction, PlanReport, PlanRequest, PreflightCheck, Snapshot,
+};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +24,10 @@ use tower::ServiceExt;
 pub(crate) struct FakePlanner {
     pub(crate) asked: Mutex<Vec<(PlanRequest, Option<Vec<String>>)>>,
     pub(crate) tried: Mutex<Vec<(String, Duration)>>,
+    /// What every database can be restored from, if that is known, and how long it takes to say so.
+    pub(crate) snapshots: Mutex<Option<(Option<Vec<Snapshot>>, Duration)>>,
+    /// Whose snapshots were looked for.
+    pub(crate) looked: Mutex<Vec<ClaimKey>>,
 }
 
 impl Planner for FakePlanner {
@@ -74,6 +80,46 @@ impl Planner for FakePlanner {
         };
         async move { answer }.boxed()
     }
+
+    fn cluster_snapshots(&self, cluster: String) -> BoxFuture<'static, Result<Vec<Snapshot>, SnapshotsError>> {
+        let answer = match cluster.as_str() {
+            "default" => Ok(vec![Snapshot {
+                id: "rds:default-2026-11-20-02-14".parse().unwrap(),
+                at: chrono::DateTime::UNIX_EPOCH,
+                size: None,
+                contains: None,
+                verified_at: None,
+                location: "RDS".to_owned(),
+            }]),
+            _ => Err(SnapshotsError::Unknown),
+        };
+        async move { answer }.boxed()
+    }
+
+    fn snapshots(&self, _cluster: String, key: ClaimKey) -> BoxFuture<'static, Result<Vec<Snapshot>, SnapshotsError>> {
+        self.looked.lock().unwrap().push(key.clone());
+        let unreachable = |message: &str| SnapshotsError::Unreachable { message: message.to_owned() };
+        if let Some((known, delay)) = self.snapshots.lock().unwrap().clone() {
+            return async move {
+                tokio::time::sleep(delay).await;
+                known.ok_or_else(|| unreachable("the bucket <gone> does not answer"))
+            }
+            .boxed();
+        }
+        let at = chrono::DateTime::UNIX_EPOCH;
+        let answer = match key.name() {
+            "away" => Err(unreachable("the bucket does not answer")),
+            _ => Ok(vec![Snapshot {
+                id: "dump:one".parse().unwrap(),
+                at,
+                size: Some(1),
+                contains: Some(true),
+                verified_at: None,
+                location: "a folder".to_owned(),
+            }]),
+        };
+        async move { answer }.boxed()
+    }
 }
 
 pub(crate) struct World {
@@ -87,6 +133,7 @@ pub(crate) struct World {
     pub(crate) viewer: String,
     pub(crate) foreign: String,
     router: Router,
+    settings: ApiSettings,
 }
 
 /// An answer.
@@ -167,13 +214,18 @@ impl World {
                 let problem = engine.lock().unwrap().clone();
                 async move { vec![Check { part: "engine".to_owned(), problem }] }.boxed()
             }),
-            settings,
+            settings: settings.clone(),
             shutdown: shutdown.clone(),
         });
         tokio::spawn(pgtenant_api::follow_events(state.clone()));
         let router = pgtenant_api::router(state.clone());
         let [platform, tenant, viewer, foreign] = tokens;
-        Self { ledger, state, planner, shutdown, down, platform, tenant, viewer, foreign, router }
+        Self { ledger, state, planner, shutdown, down, platform, tenant, viewer, foreign, router, settings }
+    }
+
+    /// How the door is set.
+    pub(crate) fn state_settings(&self) -> ApiSettings {
+        self.settings.clone()
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Reply {

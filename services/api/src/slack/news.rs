@@ -1,0 +1,445 @@
+//! What becomes of claims, for the channels that are linked to their namespaces: gathered for some seconds, or for as long as Slack
+//! is away, and nothing twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use pgtenant_ledger::{
+    LedgerError, LedgerTransaction, PgConnection, SlackMessage, begin_slack_cursor, events_after, move_slack_cursor,
+    put_slack_message, slack_cursor, slack_told, tell_slack, untold_slack_news,
+};
+use pgtenant_model::{Event, EventKind};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::Slack;
+use super::blocks::{context, lines, message};
+use super::settings::SlackSettings;
+use super::text::{Esc, cut};
+use crate::ApiState;
+use crate::events::PAGE;
+
+/// Who reads events to tell news.
+const READER: &str = "news";
+/// A failure of a backup that goes on is told again after this time.
+const REMINDER: TimeDelta = TimeDelta::hours(20);
+
+/// Another replica reads, and may end before it is done.
+const ANOTHER_READS: Duration = Duration::from_secs(1);
+/// News that a channel is told at once at most; the oldest are only counted then.
+const MOST_UNTOLD: usize = 200;
+/// Letters of a message.
+const LETTERS: usize = 9000;
+
+/// What was last told of a topic, and when.
+type Told = (String, DateTime<Utc>);
+
+pub(super) async fn begin(db: &mut PgConnection) -> Result<(), LedgerError> {
+    begin_slack_cursor(db, READER).await.map(drop)
+}
+
+/// Tells what has happened, when enough time has passed since the first of it; says after which time to come again.
+pub(super) async fn tell(state: &ApiState, slack: &Slack) -> Result<Option<Duration>, LedgerError> {
+    loop {
+        let mut tx = state.ledger().begin().await?;
+        let Some(position) = slack_cursor(&mut tx, READER).await? else {
+            tx.rollback().await?;
+            return Ok(Some(ANOTHER_READS));
+        };
+        let page = events_after(&mut tx, position, None, PAGE).await?;
+        let (Some(first), Some(last)) = (page.iter().find(|event| is_news(event)), page.last()) else {
+            // What is no news is not looked at again.
+            if let Some(last) = page.last() {
+                move_slack_cursor(&mut tx, READER, last.id).await?;
+                tx.commit().await?;
+                continue;
+            }
+            tx.rollback().await?;
+            return Ok(None);
+        };
+        let ripe = first.at + TimeDelta::from_std(slack.settings.pace.gather).unwrap_or_default();
+        if let Ok(wait) = (ripe - Utc::now()).to_std() {
+            // At once, and not when the connection is used next: until then nobody could read, and neither could this one.
+            tx.rollback().await?;
+            return Ok(Some(wait + Duration::from_millis(20)));
+        }
+        tell_page(&mut tx, slack, &page, last.id).await?;
+        move_slack_cursor(&mut tx, READER, last.id).await?;
+        tx.commit().await?;
+    }
+}
+
+fn is_news(event: &Event) -> bool {
+    matches!(
+        event.kind,
+        EventKind::Ready
+            | EventKind::Failed
+            | EventKind::Retained
+            | EventKind::CredentialRotated
+            | EventKind::BackupFailed
+            | EventKind::ClusterChanged
+            | EventKind::Deleted
+    )
+}
+
+/// What something is told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Topic {
+    /// Whether it can be used.
+    State,
+    Rotation,
+    /// Dumps of it.
+    Dump,
+    /// Tries to restore them.
+    Trial,
+}
+
+impl Topic {
+    const ALL: [Self; 4] = [Self::State, Self::Rotation, Self::Dump, Self::Trial];
+
+    /// Each channel is told for itself: one that is linked later, or was not reached, knows of nothing.
+    fn key(self, of: &str, channel: &str) -> String {
+        let word = match self {
+            Self::State => "state",
+            Self::Rotation => "rotation",
+            Self::Dump => "dump",
+            Self::Trial => "trial",
+        };
+        format!("{word}:{of}@{channel}")
+    }
+}
+
+/// What is new of a topic.
+#[derive(Debug, PartialEq, Eq)]
+struct News {
+    topic: Topic,
+    /// None: nothing that anybody is told.
+    line: Option<String>,
+    /// What is noted as told; none: it is forgotten.
+    said: Option<String>,
+}
+
+/// What a channel has not been told yet: a message's content until it is rendered.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Untold {
+    news: Vec<Line>,
+    /// How many there were before these.
+    #[serde(default)]
+    more: usize,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Line {
+    topic: String,
+    line: String,
+}
+
+impl Untold {
+    /// Only how it ended is told of what changed back and forth meanwhile.
+    fn put(&mut self, topic: String, line: String) {
+        self.news.retain(|one| one.topic != topic);
+        self.news.push(Line { topic, line });
+        let surplus = self.news.len().saturating_sub(MOST_UNTOLD);
+        self.news.drain(..surplus);
+        self.more += surplus;
+    }
+}
+
+/// The message, where a content is of news.
+pub(super) fn rendered(content: &Value) -> Option<Value> {
+    let Untold { news, more } = Untold::deserialize(content).ok()?;
+    let all: Vec<_> = news.into_iter().map(|one| one.line).collect();
+    let fallback =
+        if let [only] = &*all { only.clone() } else { format!("{} news of your databases", all.len() + more) };
+    let mut blocks = lines(&all, LETTERS);
+    if more > 0 {
+        blocks.push(context(format!("Before these there were {more} more, which nobody could be told.")));
+    }
+    Some(message(fallback, blocks))
+}
+
+/// Something to be told of: what it is called, its namespace, and what happened.
+struct Subject<'a> {
+    of: String,
+    namespace: Option<&'a str>,
+    events: Vec<&'a Event>,
+}
+
+async fn tell_page(tx: &mut LedgerTransaction, slack: &Slack, page: &[Event], last: i64) -> Result<(), LedgerError> {
+    let mut subjects: BTreeMap<(Option<&str>, &str), Vec<&Event>> = BTreeMap::new();
+    for event in page.iter().filter(|event| is_news(event)) {
+        subjects.entry((event.namespace.as_deref(), &event.name)).or_default().push(event);
+    }
+    let subject = |((namespace, name), events): (_, _)| {
+        let namespace: Option<&str> = namespace;
+        let of = namespace.map_or_else(|| format!("cluster {name}"), |namespace| format!("{namespace}/{name}"));
+        Subject { of, namespace, events }
+    };
+    let subjects: Vec<_> = subjects.into_iter().map(subject).collect();
+    let settings = &slack.settings;
+    let channels = settings.channels.iter().map(|channel| &*channel.id).chain(settings.platform_channel.as_deref());
+    for channel in channels.collect::<BTreeSet<_>>() {
+        tell_channel(tx, settings, channel, &subjects, last).await?;
+    }
+    Ok(())
+}
+
+/// Adds what is new for a channel to what it has not been told yet.
+async fn tell_channel(
+    tx: &mut LedgerTransaction,
+    settings: &SlackSettings,
+    channel: &str,
+    subjects: &[Subject<'_>],
+    last: i64,
+) -> Result<(), LedgerError> {
+    let mine =
+        |subject: &&Subject<'_>| Topic::ALL.iter().any(|topic| concerns(settings, channel, subject.namespace, *topic));
+    let subjects: Vec<_> = subjects.iter().filter(mine).collect();
+    let keys: Vec<_> =
+        subjects.iter().flat_map(|subject| Topic::ALL.map(|topic| topic.key(&subject.of, channel))).collect();
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let told = slack_told(tx, &keys).await?;
+    let (mut fresh, mut now_told) = (Vec::new(), Vec::new());
+    for Subject { of, namespace, events } in subjects {
+        let all = news(events, |topic| told.get(&topic.key(of, channel)));
+        for News { topic, line, said } in
+            all.into_iter().filter(|one| concerns(settings, channel, *namespace, one.topic))
+        {
+            let key = topic.key(of, channel);
+            fresh.extend(line.map(|line| (key.clone(), line)));
+            now_told.push((key, said));
+        }
+    }
+    tell_slack(tx, &now_told).await?;
+    if fresh.is_empty() {
+        return Ok(());
+    }
+    let (key, mut untold) = match untold_slack_news(tx, channel, settings.pace.give_up).await? {
+        Some((key, content)) => (key, Untold::deserialize(content).unwrap_or_default()),
+        None => (format!("news:{last}:{channel}"), Untold::default()),
+    };
+    fresh.into_iter().for_each(|(topic, line)| untold.put(topic, line));
+    let content = serde_json::to_value(&untold).unwrap_or_default();
+    let message = SlackMessage { key: &key, channel, parent: None, restore: None, content: &content };
+    put_slack_message(tx, &message, Duration::ZERO).await
+}
+
+/// Clusters, and backups that fail, are the platform team's; all of a claim is told to those who are linked to its namespace.
+fn concerns(settings: &SlackSettings, channel: &str, namespace: Option<&str>, topic: Topic) -> bool {
+    let platform = settings.is_platform(channel);
+    match namespace {
+        None => platform,
+        Some(namespace) => {
+            platform && matches!(topic, Topic::Dump | Topic::Trial)
+                || settings.told_of(namespace).any(|told| told == channel)
+        }
+    }
+}
+
+/// What is new in these events of one claim or cluster, which are in their order, to somebody who was told this `before`.
+fn news<'a>(events: &[&Event], before: impl Fn(Topic) -> Option<&'a Told>) -> Vec<News> {
+    let mut news = Vec::new();
+    news.extend(state(events, before(Topic::State).map(|(said, _)| said.as_str())));
+    news.extend(rotated(events));
+    for topic in [Topic::Dump, Topic::Trial] {
+        let failed = events.iter().rev().find(|event| backup_topic(event) == Some(topic));
+        if let Some(event) = failed
+            && before(topic).is_none_or(|(_, at)| event.at - *at > REMINDER)
+        {
+            news.push(News { topic, line: Some(line(event, false)), said: Some("Failed".to_owned()) });
+        }
+    }
+    news
+}
+
+/// Only how it ended is told of what changed back and forth meanwhile.
+fn state(events: &[&Event], before: Option<&str>) -> Option<News> {
+    let event = events.iter().rev().find(|event| state_of(event).is_some())?;
+    let state = state_of(event)?;
+    let topic = Topic::State;
+    if event.kind == EventKind::Deleted {
+        return Some(News { topic, line: None, said: None });
+    }
+    // Each change of a cluster is news.
+    if before == Some(&*state) && event.kind != EventKind::ClusterChanged {
+        return None;
+    }
+    let failed =
+        before.is_some_and(|said| said.starts_with("Failed")) || events.iter().any(|one| one.kind == EventKind::Failed);
+    Some(News { topic, line: Some(line(event, failed)), said: Some(state) })
+}
+
+/// The state that an event tells of; failures of another kind are other states.
+fn state_of(event: &Event) -> Option<String> {
+    let text = |key: &str| event.detail[key].as_str().unwrap_or_default();
+    match event.kind {
+        EventKind::Ready => Some("Ready".to_owned()),
+        // One superuser's task is not another's; other failures say something else at each try.
+        EventKind::Failed if text("reason") == "NeedsSuperuser" => {
+            let digest = Sha256::digest(text("error"));
+            Some(format!("Failed {} NeedsSuperuser {}", text("step"), hex::encode(&digest[..8])))
+        }
+        EventKind::Failed => Some(format!("Failed {} {}", text("step"), text("reason"))),
+        EventKind::Retained => Some("Retained".to_owned()),
+        EventKind::Deleted => Some("Deleted".to_owned()),
+        EventKind::ClusterChanged => Some("Changed".to_owned()),
+        _ => None,
+    }
+}
+
+fn backup_topic(event: &Event) -> Option<Topic> {
+    let of_backups = event.kind == EventKind::BackupFailed;
+    of_backups.then(|| if event.detail["kind"] == "verify" { Topic::Trial } else { Topic::Dump })
+}
+
+/// One line for all logins that got new passwords.
+fn rotated(events: &[&Event]) -> Option<News> {
+    let all: Vec<_> = events.iter().filter(|event| event.kind == EventKind::CredentialRotated).collect();
+    let first = all.first()?;
+    let mut tiers: Vec<_> = all.iter().filter_map(|event| event.detail["tier"].as_str()).collect();
+    tiers.sort_unstable();
+    tiers.dedup();
+    let reason = first.detail["reason"].as_str().map(|reason| format!(", since {}", Esc(reason))).unwrap_or_default();
+    let line =
+        format!(":key: *{}*: new passwords for {}{reason}; every store has them", named(first), Esc(tiers.join(", ")));
+    Some(News { topic: Topic::Rotation, line: Some(line), said: None })
+}
+
+fn line(event: &Event, failed_before: bool) -> String {
+    let (name, said) = (named(event), cut(Esc(&event.message).to_string(), 900));
+    match event.kind {
+        EventKind::Ready if failed_before => format!(":white_check_mark: *{name}* is Ready, after it had failed"),
+        EventKind::Ready => format!(":white_check_mark: *{name}* is Ready"),
+        EventKind::Failed => failure(event),
+        EventKind::Retained => format!(":package: {said}. Define it again, or adopt it, to take it back"),
+        EventKind::BackupFailed => format!(":warning: {said}"),
+        _ => format!(":information_source: *{name}*: {said}"),
+    }
+}
+
+/// What went wrong and what to do about it, each within a length of its own.
+fn failure(event: &Event) -> String {
+    let text = |key: &str| event.detail[key].as_str().filter(|text| !text.is_empty());
+    let (error, advice) = (text("error").unwrap_or(&event.message), text("advice"));
+    let said = cut(Esc(error).to_string(), 700);
+    let advice = match advice {
+        Some(advice) => cut(Esc(advice).to_string(), 500),
+        None if error.contains("What to do: ") => return format!(":x: {said}"),
+        None => "wait, it is tried again by itself; ask the platform team if it stays so".to_owned(),
+    };
+    let at = text("step").filter(|_| text("error").is_some());
+    let at = at.map(|step| format!("*{}* at step {}: ", named(event), Esc(step))).unwrap_or_default();
+    format!(":x: {at}{said}\n> *What to do*: {advice}")
+}
+
+fn named(event: &Event) -> String {
+    match &event.namespace {
+        Some(namespace) => format!("{}/{}", Esc(namespace), Esc(&event.name)),
+        None => format!("cluster {}", Esc(&event.name)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn event(kind: EventKind, detail: Value) -> Event {
+        let at = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        let message = "shop/orders: at step roles: no <room>. What to do: make room".to_owned();
+        Event { id: 1, at, kind, namespace: Some("shop".into()), name: "orders".into(), message, detail }
+    }
+
+    fn failed(reason: &str) -> Event {
+        event(EventKind::Failed, json!({"step": "roles", "reason": reason}))
+    }
+
+    fn ready() -> Event {
+        event(EventKind::Ready, json!({}))
+    }
+
+    fn run(events: &[Event], told: &mut Option<Told>) -> Vec<String> {
+        let before = told.clone();
+        let all = news(&events.iter().collect::<Vec<_>>(), |topic| before.as_ref().filter(|_| topic == Topic::State));
+        for one in all.iter().filter(|one| one.topic == Topic::State) {
+            *told = one.said.clone().map(|said| (said, events[0].at));
+        }
+        all.into_iter().filter_map(|one| one.line).collect()
+    }
+
+    #[test]
+    fn a_failure_is_told_once_and_so_is_its_end() {
+        let mut told = None;
+        let said = run(&[failed("Full")], &mut told);
+        assert!(said[0].starts_with(":x: shop/orders: at step roles: no &lt;room&gt;. What to do"), "{said:?}");
+        assert!(run(&[failed("Full"), failed("Full")], &mut told).is_empty());
+        assert_eq!(run(&[failed("Refused")], &mut told).len(), 1, "another reason is news");
+        assert_eq!(run(&[ready()], &mut told), [":white_check_mark: *shop/orders* is Ready, after it had failed"]);
+        assert!(run(&[ready(), ready()], &mut told).is_empty());
+        assert!(run(&[failed("Full"), ready()], &mut told).is_empty(), "it was Ready before and is again");
+        assert!(run(&[event(EventKind::Deleted, json!({}))], &mut told).is_empty());
+        assert_eq!(run(&[failed("Full"), ready()], &mut told).len(), 1, "it is new, and told once");
+        assert_eq!(run(&[event(EventKind::Retained, json!({}))], &mut told).len(), 1);
+        assert_eq!(run(&[ready()], &mut told), [":white_check_mark: *shop/orders* is Ready"]);
+    }
+
+    #[test]
+    fn new_passwords_of_several_roles_are_one_line() {
+        let rotated = |tier| event(EventKind::CredentialRotated, json!({"tier": tier, "reason": "somebody asked"}));
+        let mut told = Some(("Ready".to_owned(), Utc::now()));
+        let said = run(&[rotated("write"), rotated("read"), rotated("read"), ready()], &mut told);
+        let expected = ":key: *shop/orders*: new passwords for read, write, since somebody asked; every store has them";
+        assert_eq!(said, [expected]);
+    }
+
+    #[test]
+    fn a_backup_that_fails_is_told_once_a_day_and_a_dump_is_no_trial() {
+        let [dump, trial] = ["backup", "verify"].map(|kind| event(EventKind::BackupFailed, json!({"kind": kind})));
+        let hours = |n| Some(("Failed".to_owned(), dump.at - TimeDelta::hours(n)));
+        let told = |before: Option<Told>| {
+            let before = |topic| before.as_ref().filter(|_| topic == Topic::Dump);
+            news(&[&dump, &dump, &trial], before).into_iter().map(|one| one.topic).collect::<Vec<_>>()
+        };
+        assert_eq!(told(None), [Topic::Dump, Topic::Trial]);
+        assert_eq!(told(hours(1)), [Topic::Trial]);
+        assert_eq!(told(hours(24)), [Topic::Dump, Topic::Trial]);
+    }
+
+    #[test]
+    fn each_task_for_a_superuser_is_news_and_so_is_its_end() {
+        let needs =
+            |what: &str| event(EventKind::Failed, json!({"step": "plan", "reason": "NeedsSuperuser", "error": what}));
+        let mut told = None;
+        assert_eq!(run(&[needs("extension postgis is missing")], &mut told).len(), 1);
+        assert_eq!(run(&[needs("extension postgis is missing")], &mut told).len(), 0);
+        assert_eq!(run(&[needs("the owner is another")], &mut told).len(), 1);
+        assert_eq!(run(&[ready()], &mut told), [":white_check_mark: *shop/orders* is Ready, after it had failed"]);
+    }
+
+    #[test]
+    fn what_to_do_is_said_however_long_the_error_is() {
+        let said = |detail| failure(&event(EventKind::Failed, detail));
+        let long = said(json!({"step": "roles", "error": "no room ".repeat(500), "advice": "make <room>"}));
+        assert!(long.starts_with(":x: *shop/orders* at step roles: no room"), "{long}");
+        assert!(long.ends_with("*What to do*: make &lt;room&gt;"), "{long}");
+        assert!(said(json!({"step": "roles", "error": "no room"})).contains("it is tried again by itself"));
+        assert!(!said(json!({"step": "roles"})).contains("by itself"), "an event of a version before says it itself");
+    }
+
+    #[test]
+    fn what_waits_to_be_told_is_bounded_and_has_only_how_it_ended() {
+        let mut untold = Untold::default();
+        for n in 0..500 {
+            untold.put(format!("state:shop/db-{}", n % 300), format!("line {n}"));
+        }
+        assert_eq!((untold.news.len(), untold.news[199].line.as_str()), (200, "line 499"));
+        let shown = rendered(&serde_json::to_value(&untold).unwrap()).unwrap().to_string();
+        assert!(shown.contains("line 499") && shown.contains(&format!("were {} more", untold.more)), "{shown}");
+        assert_eq!(rendered(&json!({"text": "x", "blocks": []})), None);
+    }
+}

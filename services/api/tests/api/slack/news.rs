@@ -1,0 +1,117 @@
+//! What becomes of claims.
+
+use pgtenant_ledger::{NewEvent, append_event};
+use pgtenant_model::EventKind;
+use pgtenant_testkit::SlackText;
+use serde_json::{Value, json};
+
+use super::{Door, OTHER, PLATFORM, QUIET, SHOP};
+use crate::world::eventually;
+
+impl Door {
+    async fn happens(&self, kind: EventKind, namespace: Option<&str>, name: &str, message: &str, detail: Value) {
+        let mut tx = self.world.ledger.begin().await.unwrap();
+        let event = NewEvent { kind, namespace, name, message: message.to_owned(), detail };
+        append_event(&mut tx, event).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    async fn fails(&self, name: &str, reason: &str) {
+        let message = format!("shop/{name}: at step roles: <b>{reason}</b>. What to do: make room & wait");
+        let detail = json!({"step": "roles", "reason": reason});
+        self.happens(EventKind::Failed, Some("shop"), name, &message, detail).await;
+    }
+
+    async fn news(&self, channel: &str, count: usize) -> Vec<SlackText> {
+        eventually(&format!("{count} news in {channel}"), || async { self.slack.messages(channel).len() >= count })
+            .await;
+        self.settles().await;
+        let all = self.slack.messages(channel);
+        assert_eq!(all.len(), count, "{all:#?}");
+        all
+    }
+}
+
+#[tokio::test]
+async fn what_happens_together_is_told_together_and_to_those_whom_it_concerns() {
+    let door = Door::new().await;
+    for name in ["orders", "carts"] {
+        door.happens(EventKind::Ready, Some("shop"), name, "is Ready", json!({})).await;
+    }
+    door.fails("play", "Full").await;
+    for tier in ["read", "write"] {
+        let detail = json!({"tier": tier, "reason": "somebody asked"});
+        door.happens(EventKind::CredentialRotated, Some("shop"), "orders", "x", detail).await;
+    }
+    door.happens(EventKind::Updated, Some("shop"), "orders", "is no news", json!({})).await;
+    let text = door.news(SHOP, 1).await[0].read();
+    for said in [
+        "*shop/orders* is Ready",
+        "*shop/carts* is Ready",
+        "&lt;b&gt;Full&lt;/b&gt;. What to do: make room &amp; wait",
+        "new passwords for read, write",
+    ] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    assert!(!text.contains("no news"), "{text}");
+    for silent in [OTHER, QUIET, PLATFORM] {
+        assert!(door.slack.messages(silent).is_empty(), "{silent}");
+    }
+    door.in_order();
+}
+
+#[tokio::test]
+async fn nothing_is_told_twice() {
+    let door = Door::new().await;
+    door.fails("orders", "Full").await;
+    door.news(SHOP, 1).await;
+    door.fails("orders", "Full").await;
+    door.fails("orders", "Full").await;
+    door.settles().await;
+    door.fails("orders", "Refused").await;
+    door.news(SHOP, 2).await;
+    door.happens(EventKind::Ready, Some("shop"), "orders", "", json!({})).await;
+    door.happens(EventKind::Ready, Some("shop"), "orders", "", json!({})).await;
+    let all = door.news(SHOP, 3).await;
+    assert!(all[2].read().contains("is Ready, after it had failed"));
+    door.happens(EventKind::Retained, Some("shop"), "orders", "shop/orders is kept, and not managed", json!({})).await;
+    door.happens(EventKind::Retained, Some("shop"), "orders", "shop/orders is kept", json!({})).await;
+    assert!(door.news(SHOP, 4).await[3].read().contains("adopt it"));
+    door.in_order();
+}
+
+#[tokio::test]
+async fn the_platform_team_hears_of_clusters_and_backups() {
+    let door = Door::new().await;
+    door.happens(EventKind::ClusterChanged, None, "default", "db2 is the primary now", json!({})).await;
+    door.happens(EventKind::BackupFailed, Some("shop"), "orders", "shop/orders: no dump could be made: x", json!({}))
+        .await;
+    door.happens(EventKind::BackupFailed, Some("shop"), "orders", "shop/orders: no dump could be made: y", json!({}))
+        .await;
+    let platform = door.news(PLATFORM, 1).await[0].read();
+    assert!(platform.contains("db2 is the primary now") && platform.contains("no dump could be made: y"), "{platform}");
+    assert!(door.news(SHOP, 1).await[0].read().contains("no dump could be made"));
+    door.happens(EventKind::BackupFailed, Some("shop"), "orders", "shop/orders: no dump could be made: z", json!({}))
+        .await;
+    door.settles().await;
+    assert_eq!(door.slack.messages(SHOP).len(), 1);
+    door.in_order();
+}
+
+#[tokio::test]
+async fn a_thousand_news_are_few_messages() {
+    let door = Door::new().await;
+    let mut tx = door.world.ledger.begin().await.unwrap();
+    for n in 0..1000 {
+        let message = format!("shop/db-{n}: {}", "because <x> ".repeat(100));
+        let (name, detail) = (format!("db-{n}"), json!({"step": "roles", "reason": "Full"}));
+        let event = NewEvent { kind: EventKind::Failed, namespace: Some("shop"), name: &name, message, detail };
+        append_event(&mut tx, event).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    eventually("news", || async { !door.slack.messages(SHOP).is_empty() }).await;
+    door.settles().await;
+    let all = door.slack.messages(SHOP);
+    assert!(all.len() <= 2 && all.iter().all(|one| one.read().contains(" more")), "{}", all.len());
+    door.in_order();
+}
