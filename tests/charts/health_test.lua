@@ -85,6 +85,8 @@ for phase, status in pairs(wanted) do
 end
 local complete = { type = "Complete", status = "False", reason = "NotFound", message = "no such snapshot" }
 check(R, "its message", object({ phase = "Failed", conditions = { complete } }), "Degraded", "no such snapshot")
+local early = { type = "Complete", status = "False", reason = "NotFound", message = "there is no database shop/orders" }
+check(R, "before its claim", object({ conditions = { early } }), "Progressing", "there is no database")
 check(R, "being removed", object({ phase = "Copying" }, { deletionTimestamp = "2026-11-20T03:00:00Z" }), "Progressing", "Being removed")
 
 print(string.format("health checks: %d passed, %d failed", passed, failed))

@@ -1,4 +1,4 @@
-//! Kubernetes Events of databases. Each has a name that follows from what happened, so that nothing is told twice, whichever
+//! Kubernetes Events of databases and restores. Each has a name that follows from what happened, so that nothing is told twice, whichever
 //! replica tells it and however often it starts anew.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -11,32 +11,39 @@ use k8s_openapi::api::events::v1::Event as KubernetesEvent;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
-use kube::runtime::reflector::Store;
-use kube::{Api, Resource as _, ResourceExt as _};
+use kube::{Api, Resource, ResourceExt as _};
 use pgtenant_ledger::{event_before, events_after, within_deadline};
-use pgtenant_model::{ClaimKey, EventKind};
-use tokio::sync::mpsc::Sender;
+use pgtenant_model::{ClaimKey, Event, EventKind};
 
 use crate::context::{CONTROLLER, Context};
-use crate::crd::PostgresqlDatabase;
-use crate::database::{Known, find};
+use crate::crd::{PostgresqlDatabase, PostgresqlRestore};
 use crate::error::Result;
-use crate::heard::News;
+use crate::heard::{Freed, News, Told};
 use crate::object::ask;
+use crate::watch::Known;
 
 /// What happened shortly before this replica began to lead is told by it, unless the former one has.
 const BEFORE: Duration = Duration::from_secs(60);
 const PAGE: i64 = 200;
+/// Where restores are not to be read, as with roles of a former chart, databases are told of all the same.
+const RESTORES_LISTED: Duration = Duration::from_secs(30);
 /// Bytes of a note; the API server takes up to 1024.
 const NOTE: usize = 1000;
 
-/// Tells of what happens to databases that are known, whenever `news` says that something did.
-pub(crate) async fn follow(context: Arc<Context>, Known { store, listed }: Known, mut news: News) {
+/// The objects that are told of.
+pub(crate) struct Audience {
+    pub(crate) databases: Known<PostgresqlDatabase>,
+    pub(crate) restores: Known<PostgresqlRestore>,
+}
+
+/// Tells of what happens to databases and restores that are known, whenever `news` says that something did.
+pub(crate) async fn follow(context: Arc<Context>, audience: Audience, mut news: News) {
     // Before the first list nobody is known who could be told.
-    listed.cancelled().await;
+    audience.databases.listed.cancelled().await;
+    tokio::time::timeout(RESTORES_LISTED, audience.restores.listed.cancelled()).await.ok();
     let mut last = None;
     loop {
-        if let Err(error) = tell(&context, &store, &news.ended, &mut last).await {
+        if let Err(error) = tell(&context, &audience, &news.told, &mut last).await {
             tracing::debug!(error = &error as &dyn std::error::Error, "Events were not written");
             tokio::time::sleep(Duration::from_secs(1)).await;
             continue;
@@ -47,12 +54,7 @@ pub(crate) async fn follow(context: Arc<Context>, Known { store, listed }: Known
     }
 }
 
-async fn tell(
-    context: &Context,
-    store: &Store<PostgresqlDatabase>,
-    ended: &Sender<ClaimKey>,
-    last: &mut Option<i64>,
-) -> Result<()> {
+async fn tell(context: &Context, audience: &Audience, told: &Told, last: &mut Option<i64>) -> Result<()> {
     loop {
         let events = within_deadline(async {
             let mut db = context.ledger.acquire().await?;
@@ -64,24 +66,50 @@ async fn tell(
         })
         .await?;
         for event in &events {
-            if let (EventKind::Deleted, Some(namespace)) = (event.kind, &event.namespace)
-                && let Ok(key) = ClaimKey::new(namespace, &event.name)
-            {
-                ended.send(key).await.ok();
-            }
-            let object = event.namespace.as_deref().and_then(|namespace| find(store, namespace, &event.name));
-            // The end of a former claim is not told of an object that has its name now.
-            let object = object.filter(|object| !is_end(event.kind) || object.meta().deletion_timestamp.is_some());
-            if let (Some(object), Some((kind, reason))) = (object, told(event.kind)) {
-                let id = format!("{:x}", event.id);
-                publish(&object, &id, kind, reason, &event.message, context).await?;
-            }
+            wake(event, told).await;
+            tell_database(event, audience, context).await?;
+            tell_restore(event, audience, context).await?;
             *last = Some(event.id);
         }
         if events.len() < usize::try_from(PAGE).unwrap_or_default() {
             return Ok(());
         }
     }
+}
+
+/// Those whom the end of something lets go on.
+async fn wake(event: &Event, told: &Told) {
+    let Some(Ok(key)) = event.namespace.as_ref().map(|namespace| ClaimKey::new(namespace, &event.name)) else { return };
+    match event.kind {
+        EventKind::RestoreEnded => _ = told.freed.send(Freed::Turn).await,
+        EventKind::Created | EventKind::Updated | EventKind::Adopted | EventKind::Ready => {
+            told.freed.send(Freed::Claim(key)).await.ok();
+        }
+        EventKind::Deleted => _ = told.ended.send(key).await,
+        _ => {}
+    }
+}
+
+async fn tell_database(event: &Event, audience: &Audience, context: &Context) -> Result<()> {
+    let Some((kind, reason)) = told(event.kind) else { return Ok(()) };
+    let object = event.namespace.as_deref().and_then(|namespace| audience.databases.find(namespace, &event.name));
+    // The end of a former claim is not told of an object that has its name now.
+    let object = object.filter(|object| !is_end(event.kind) || object.meta().deletion_timestamp.is_some());
+    let Some(object) = object else { return Ok(()) };
+    publish(&*object, &format!("{:x}", event.id), kind, reason, &event.message, context).await
+}
+
+/// A restore's own object is told of each phase by the phase's name.
+async fn tell_restore(event: &Event, audience: &Audience, context: &Context) -> Result<()> {
+    let Some(uid) = event.detail["object"].as_str() else { return Ok(()) };
+    let found = audience.restores.store.find(|object| object.metadata.uid.as_deref() == Some(uid));
+    let (Some(object), Some(phase)) = (found, event.detail["phase"].as_str()) else { return Ok(()) };
+    let (kind, reason) = match (event.kind, phase) {
+        (EventKind::RestoreRequested, "Succeeded") => ("Normal", "UndoRequested"),
+        (_, "Failed") => ("Warning", "Failed"),
+        (_, phase) => ("Normal", phase),
+    };
+    publish(&*object, &format!("{:x}", event.id), kind, reason, &event.message, context).await
 }
 
 fn is_end(kind: EventKind) -> bool {
@@ -100,13 +128,21 @@ fn told(kind: EventKind) -> Option<(&'static str, &'static str)> {
         EventKind::CredentialRotated => Some(("Normal", "CredentialRotated")),
         EventKind::DriftRepaired => Some(("Warning", "DriftRepaired")),
         EventKind::Failed => Some(("Warning", "Failed")),
+        EventKind::BackupFailed => Some(("Warning", "BackupFailed")),
+        EventKind::RestoreRequested => Some(("Normal", "RestoreRequested")),
+        EventKind::RestoreApproved => Some(("Normal", "RestoreApproved")),
+        EventKind::RestoreProgressed => Some(("Normal", "RestoreProgressed")),
+        EventKind::RestoreEnded => Some(("Normal", "RestoreEnded")),
         // The object itself says that it was made.
         EventKind::Created | EventKind::ClusterChanged => None,
     }
 }
 
 /// Tells why an object's wish was not written down, once for each generation and reason.
-pub(crate) async fn refused(object: &PostgresqlDatabase, reason: &str, message: &str, context: &Context) {
+pub(crate) async fn refused<K>(object: &K, reason: &str, message: &str, context: &Context)
+where
+    K: Resource<DynamicType = ()> + Sync,
+{
     let mut hasher = DefaultHasher::new();
     (object.uid(), object.meta().generation, reason, message).hash(&mut hasher);
     let id = format!("{:016x}", hasher.finish());
@@ -115,14 +151,10 @@ pub(crate) async fn refused(object: &PostgresqlDatabase, reason: &str, message: 
     }
 }
 
-async fn publish(
-    object: &PostgresqlDatabase,
-    id: &str,
-    kind: &str,
-    reason: &str,
-    message: &str,
-    context: &Context,
-) -> Result<()> {
+async fn publish<K>(object: &K, id: &str, kind: &str, reason: &str, message: &str, context: &Context) -> Result<()>
+where
+    K: Resource<DynamicType = ()> + Sync,
+{
     let namespace = object.namespace().unwrap_or_default();
     let event = KubernetesEvent {
         metadata: ObjectMeta {
@@ -138,9 +170,9 @@ async fn publish(
         reporting_controller: Some(CONTROLLER.to_owned()),
         reporting_instance: Some(context.identity.clone()),
         regarding: Some(ObjectReference {
-            api_version: Some(PostgresqlDatabase::api_version(&()).into_owned()),
-            kind: Some(PostgresqlDatabase::kind(&()).into_owned()),
-            name: object.metadata.name.clone(),
+            api_version: Some(K::api_version(&()).into_owned()),
+            kind: Some(K::kind(&()).into_owned()),
+            name: object.meta().name.clone(),
             namespace: Some(namespace.clone()),
             uid: object.uid(),
             resource_version: object.resource_version(),

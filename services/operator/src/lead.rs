@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::core::PartialObjectMeta;
-use kube::runtime::reflector;
 use kube::{Api, Client};
 use kube_lease_manager::{LeaseManager, LeaseManagerBuilder};
 use pgtenant_ledger::Ledger;
@@ -14,12 +13,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
-use crate::crd::PostgresqlDatabase;
-use crate::database::Known;
-use crate::heard::channels;
+use crate::events::Audience;
+use crate::heard::Channels;
 use crate::retry::{Retries, patiently};
+use crate::watch::Known;
 use crate::webhook::{WebhookSettings, answer, keep_certificate};
-use crate::{cluster, database, events};
+use crate::{cluster, database, events, restore};
 
 /// The Lease's name.
 const LEASE: &str = "pgtenant";
@@ -99,21 +98,23 @@ async fn lead_while(leads: &mut Receiver<bool>, context: &Arc<Context>, settings
 
 /// All that one replica does for all. Dropping it ends all of it; it ends by itself only after a fault of this program.
 async fn lead(context: &Arc<Context>, settings: &Settings) {
-    let (announcer, heard, clusters, news) = channels();
-    let writer = reflector::store::Writer::<PostgresqlDatabase>::default();
-    let known = Known { store: writer.as_reader(), listed: CancellationToken::new() };
+    let Channels { announcer, databases, restores, clusters, news } = Channels::new();
+    let (known, writer) = Known::new();
+    let (known_restores, restores_writer) = Known::new();
+    let audience = Audience { databases: known.clone(), restores: known_restores.clone() };
     let secrets: Api<PartialObjectMeta<Secret>> = Api::all(context.client.clone());
     let ledger = context.ledger.clone();
     let context = || Arc::clone(context);
     // A task each: together they are too much for one stack.
     let mut parts = JoinSet::new();
     parts.spawn(async move { announcer.run(&ledger).await });
-    parts.spawn(database::run(context(), heard, writer, known.listed.clone()));
+    parts.spawn(database::run(context(), databases, writer, known.listed.clone()));
     parts.spawn(database::watch_secrets(context(), secrets));
+    parts.spawn(restore::run(context(), restores, restores_writer, known_restores.listed));
     parts.spawn(cluster::run(context(), clusters));
     parts.spawn(cluster::sweep(context()));
-    parts.spawn(database::sweep(context(), known.clone()));
-    parts.spawn(events::follow(context(), known, news));
+    parts.spawn(database::sweep(context(), known));
+    parts.spawn(events::follow(context(), audience, news));
     if let Some(webhook) = settings.webhook.clone() {
         parts.spawn(keep_certificate(context(), settings.namespace.clone(), webhook));
     }

@@ -15,9 +15,11 @@ mod events;
 mod heard;
 mod lead;
 mod object;
+mod restore;
 mod retry;
 mod tamper;
 mod time;
+mod watch;
 mod webhook;
 
 use std::path::Path;

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::context::{Context, MANAGER};
-use crate::crd::{PostgresqlCluster, PostgresqlDatabase};
+use crate::crd::{PostgresqlCluster, PostgresqlDatabase, PostgresqlRestore};
 use crate::error::{OperatorError, Result};
 
 /// An API server that has not answered by then is away.
@@ -30,6 +30,12 @@ pub(crate) trait Applied: Resource<DynamicType = ()> + DeserializeOwned + Clone 
 }
 
 impl Applied for PostgresqlDatabase {
+    fn api(&self, client: Client) -> Api<Self> {
+        namespaced(self, client)
+    }
+}
+
+impl Applied for PostgresqlRestore {
     fn api(&self, client: Client) -> Api<Self> {
         namespaced(self, client)
     }

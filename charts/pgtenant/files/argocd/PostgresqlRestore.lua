@@ -7,17 +7,18 @@ if obj.metadata.deletionTimestamp ~= nil then
   return is("Progressing", "Being removed")
 end
 
-local status = obj.status
-local phase = status and status.phase
-if phase == nil then
-  return is("Progressing", "Waiting for pgtenant to look at it")
-end
-
+local status = obj.status or {}
 local message
 for _, condition in ipairs(status.conditions or {}) do
   if condition.type == "Complete" then
     message = condition.message
   end
+end
+
+local phase = status.phase
+if phase == nil then
+  -- It could not be asked for yet, as when its claim comes with the same sync.
+  return is("Progressing", message or "Waiting for pgtenant to look at it")
 end
 
 if phase == "Succeeded" then

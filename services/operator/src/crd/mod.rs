@@ -5,6 +5,7 @@
 mod cluster;
 mod database;
 mod restore;
+mod restore_status;
 mod rules;
 mod status;
 pub mod v1alpha1;
@@ -17,7 +18,8 @@ use serde_json::Value;
 
 pub use cluster::{ClusterResourceStatus, MemberStatus, PostgresqlCluster, PostgresqlClusterSpec};
 pub use database::{PostgresqlDatabase, PostgresqlDatabaseSpec};
-pub use restore::{PostgresqlRestore, PostgresqlRestoreSpec, RestoreResourceStatus, RestoreSource, RestoreStrategy};
+pub use restore::{PostgresqlRestore, PostgresqlRestoreSpec, RestoreSource, RestoreStrategy};
+pub use restore_status::{PutAsideStatus, RestoreProgressStatus, RestoreReportStatus, RestoreResourceStatus};
 pub use status::{DatabaseStatus, EndpointStatus, RoleResourceStatus, RolesStatus, StoreStatus};
 
 /// The version in which databases are stored.

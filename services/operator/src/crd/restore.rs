@@ -1,9 +1,11 @@
-//! `PostgresqlRestore`: a request to bring a database back. Only its shape so far: no controller answers it yet.
+//! `PostgresqlRestore`: a request to bring a database back.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::restore_status::RestoreResourceStatus;
 
 /// A request to bring a database of this namespace back from a snapshot.
 #[derive(Debug, Clone, PartialEq, CustomResource, KubeSchema, Serialize, Deserialize)]
@@ -22,7 +24,38 @@ use serde::{Deserialize, Serialize};
     doc = "A request to bring a database of this namespace back from a snapshot.",
     printcolumn(name = "Database", type_ = "string", json_path = ".spec.database"),
     printcolumn(name = "Strategy", type_ = "string", json_path = ".spec.strategy"),
-    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(
+        name = "Snapshot",
+        type_ = "string",
+        json_path = ".status.snapshot",
+        description = "The snapshot that the wish came to"
+    ),
+    printcolumn(
+        name = "Phase",
+        type_ = "string",
+        json_path = ".status.phase",
+        description = "Requested waits for a yes; empty: it could not be asked for yet"
+    ),
+    printcolumn(
+        name = "Percent",
+        type_ = "integer",
+        json_path = ".status.progress.percent",
+        description = "How much is copied",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Id",
+        type_ = "string",
+        json_path = ".status.id",
+        description = "For pgtenant restore approve, get, cancel and undo",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Complete\")].message",
+        priority = 1
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[x_kube(
@@ -43,6 +76,10 @@ pub struct PostgresqlRestoreSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 53), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub copy_name: Option<String>,
+    /// Why, for whoever approves it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1000))]
+    pub reason: Option<String>,
 }
 
 /// What a database comes back from.
@@ -53,7 +90,7 @@ pub struct PostgresqlRestoreSpec {
 pub struct RestoreSource {
     /// A snapshot's name, as `rds:shared-2026-11-20-02-14`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 255))]
+    #[schemars(length(min = 1, max = 266), regex(pattern = "^(dump|rds|pgbackrest):[A-Za-z0-9_:][A-Za-z0-9._:-]*$"))]
     pub snapshot: Option<String>,
     /// A point in time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -74,20 +111,4 @@ pub enum RestoreStrategy {
     Replace,
     /// A new database.
     Copy,
-}
-
-/// How far a restore has come.
-#[derive(Debug, Clone, Default, PartialEq, KubeSchema, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct RestoreResourceStatus {
-    /// Requested, Approved, Preparing, Copying, Verifying, Switching, CleaningUp, Succeeded, Failed, Cancelled or Rejected.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub phase: Option<String>,
-    /// The generation that the conditions speak of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub observed_generation: Option<i64>,
-    /// `Complete`, and one for each step.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
-    pub conditions: Vec<Condition>,
 }

@@ -11,16 +11,16 @@ mod sweep;
 mod tests;
 mod wish;
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
-use futures::{Stream, StreamExt as _};
+use futures::StreamExt as _;
+use kube::runtime::Controller;
 use kube::runtime::controller::{Action, Config};
+use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::{Controller, Predicate as _, WatchStreamExt as _, predicates, reflector, watcher};
-use kube::{Api, Resource as _, ResourceExt as _};
+use kube::{Resource as _, ResourceExt as _};
 use pgtenant_ledger::{Claim, Wish, claim, within_deadline};
 use pgtenant_model::ClaimKey;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,7 @@ use crate::events;
 use crate::heard::Heard;
 use crate::object::{add_finalizer, put_status, remove_finalizer};
 use crate::retry::again;
+use crate::watch::watched;
 use decide::{Ending, Refusal, Step, decide, ending, is_held};
 use status::{nothing_to_tell, status};
 
@@ -49,19 +50,11 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// After a refusal; its end is announced, mostly.
 const REFUSED: Duration = Duration::from_secs(300);
 
-/// The objects that are there, for others than the controller.
-#[derive(Clone)]
-pub(crate) struct Known {
-    pub(crate) store: Store<PostgresqlDatabase>,
-    /// Cancelled once the store has all of them. Its own `wait_until_ready` wakes only one of several tasks.
-    pub(crate) listed: CancellationToken,
-}
-
 /// Runs for ever. `writer` is filled for those who look objects up.
 pub(crate) async fn run(
     context: Arc<Context>,
     heard: Heard,
-    writer: reflector::store::Writer<PostgresqlDatabase>,
+    writer: Writer<PostgresqlDatabase>,
     listed: CancellationToken,
 ) {
     let store = writer.as_reader();
@@ -74,38 +67,6 @@ pub(crate) async fn run(
         .reconcile_on(held_up)
         .reconcile_all_on(heard.all);
     drive(KIND, controller.run(reconcile, retry, context)).await;
-}
-
-/// Objects whose wish or status has changed: a status that somebody else writes is put right. What is kept in memory is small:
-/// nobody here reads annotations or labels, or needs to know who wrote which field.
-fn watched(
-    context: &Context,
-    writer: reflector::store::Writer<PostgresqlDatabase>,
-    listed: CancellationToken,
-) -> impl Stream<Item = Result<PostgresqlDatabase, watcher::Error>> + Send + 'static {
-    let api: Api<PostgresqlDatabase> = Api::all(context.client.clone());
-    watcher(api, watcher::Config::default())
-        .default_backoff()
-        .modify(|object| {
-            object.metadata.managed_fields = None;
-            object.metadata.annotations = None;
-            object.metadata.labels = None;
-        })
-        .reflect(writer)
-        .inspect(move |event| {
-            if matches!(event, Ok(watcher::Event::InitDone)) {
-                listed.cancel();
-            }
-        })
-        .touched_objects()
-        .predicate_filter(predicates::generation.combine(predicates::finalizers).combine(said), Default::default())
-}
-
-/// What the status says, as a predicate.
-fn said(object: &PostgresqlDatabase) -> Option<u64> {
-    let mut hasher = DefaultHasher::new();
-    serde_json::to_string(&object.status).ok()?.hash(&mut hasher);
-    Some(hasher.finish())
 }
 
 async fn reconcile(object: Arc<PostgresqlDatabase>, context: Arc<Context>) -> Result<Action> {
@@ -129,7 +90,7 @@ async fn reconcile(object: Arc<PostgresqlDatabase>, context: Arc<Context>) -> Re
     if put_status(&*object, object.status.as_ref(), &status, &context).await?
         && let Some(Refusal { reason, message }) = &refusal
     {
-        events::refused(&object, reason, message, &context).await;
+        events::refused(&*object, reason, message, &context).await;
     }
     context.retries.succeeded(&object.uid().unwrap_or_default());
     count(KIND, if refusal.is_some() { "refused" } else { "done" });
@@ -184,9 +145,4 @@ fn held_up(store: &Store<PostgresqlDatabase>, ended: &ClaimKey) -> Vec<ObjectRef
         !has_claim && may_go_on
     };
     store.state().iter().filter(|object| is_held_up(object)).map(|object| ObjectRef::from_obj(&**object)).collect()
-}
-
-/// Objects that are known, for events.
-pub(crate) fn find(store: &Store<PostgresqlDatabase>, namespace: &str, name: &str) -> Option<Arc<PostgresqlDatabase>> {
-    store.get(&ObjectRef::new(name).within(namespace))
 }

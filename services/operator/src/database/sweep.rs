@@ -6,17 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Api;
-use kube::runtime::reflector::Store;
 use pgtenant_ledger::{self as ledger, Actor, DoorClaim, LedgerError, NewEvent, Refused, Wish, within_deadline};
 use pgtenant_model::{ClaimKey, EventKind, Source};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Known, find};
 use crate::context::Context;
 use crate::crd::PostgresqlDatabase;
 use crate::error::Result;
 use crate::object::live;
+use crate::watch::Known;
 
 /// How often claims are compared with objects.
 const LOOK: Duration = Duration::from_secs(30);
@@ -28,23 +27,22 @@ const ABSENT: Duration = Duration::from_secs(60);
 const MOST: usize = 10;
 
 /// Compares for as long as this replica leads.
-pub(crate) async fn sweep(context: Arc<Context>, Known { store, listed }: Known) {
+pub(crate) async fn sweep(context: Arc<Context>, known: Known<PostgresqlDatabase>) {
     // Before the first list all of them would seem to be away.
-    listed.cancelled().await;
+    known.listed.cancelled().await;
     let mut absences = Absences::default();
     loop {
-        if let Err(error) = look(&context, &store, &mut absences).await {
+        if let Err(error) = look(&context, &known, &mut absences).await {
             tracing::debug!(error = &error as &dyn std::error::Error, "claims were not compared with objects");
         }
         tokio::time::sleep(if absences.since.is_empty() { LOOK } else { SECOND_LOOK }).await;
     }
 }
 
-async fn look(context: &Context, store: &Store<PostgresqlDatabase>, absences: &mut Absences) -> Result<()> {
+async fn look(context: &Context, known: &Known<PostgresqlDatabase>, absences: &mut Absences) -> Result<()> {
     let read = async { ledger::door_claims(&mut *context.ledger.acquire().await?, Source::Kubernetes).await };
     let mut claims = within_deadline(read).await?;
-    claims
-        .retain(|claim| claim.wish == Wish::Present && find(store, claim.key.namespace(), claim.key.name()).is_none());
+    claims.retain(|claim| claim.wish == Wish::Present && known.find(claim.key.namespace(), claim.key.name()).is_none());
     let due = absences.look(claims.iter().map(|claim| claim.key.clone()).collect(), Instant::now());
     if due.len() > MOST {
         if !absences.told {
