@@ -105,6 +105,36 @@ impl Api {
         rotating(path, answer).await
     }
 
+    /// Begins a dump; its operation.
+    pub(crate) async fn dump(&self, claim: &Claim) -> Result<String> {
+        let path = format!("/v1/namespaces/{}/databases/{}/snapshots", claim.namespace, claim.name);
+        self.word(Method::POST, &path, None, "id").await
+    }
+
+    /// The state of an operation.
+    pub(crate) async fn operation(&self, id: &str) -> Result<String> {
+        self.word(Method::GET, &format!("/v1/operations/{id}"), None, "state").await
+    }
+
+    /// Asks for a new database `copy` of the newest dump; the restore's id.
+    pub(crate) async fn restore(&self, claim: &Claim, copy: &str) -> Result<String> {
+        let path = format!("/v1/namespaces/{}/databases/{}/restores", claim.namespace, claim.name);
+        let body = serde_json::json!({"from": {"latest": true}, "strategy": "copy", "copyName": copy});
+        self.word(Method::POST, &path, Some(body), "id").await
+    }
+
+    /// How far a restore is.
+    pub(crate) async fn restore_phase(&self, id: &str) -> Result<String> {
+        self.word(Method::GET, &format!("/v1/restores/{id}"), None, "phase").await
+    }
+
+    /// A field of the answer that is a word.
+    async fn word(&self, method: Method, path: &str, body: Option<serde_json::Value>, field: &str) -> Result<String> {
+        let answer = self.send(method, path, body).await?;
+        let json: serde_json::Value = answer.json().await.map_err(|error| BenchError::Http(path.to_owned(), error))?;
+        Ok(json.get(field).and_then(|value| value.as_str()).unwrap_or_default().to_owned())
+    }
+
     /// Prometheus' text format.
     pub(crate) async fn metrics(&self) -> Result<String> {
         let answer = self.send(Method::GET, "/metrics", None).await?;

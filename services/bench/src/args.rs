@@ -38,6 +38,9 @@ pub(crate) struct Args {
     /// 1,1000,10000]
     #[arg(long, value_name = "N,N,…", value_delimiter = ',')]
     sizes: Vec<usize>,
+    /// The size of the database in the section of restores, in MiB [default: 3072]
+    #[arg(long, value_name = "N")]
+    mib: Option<usize>,
     /// Seconds over which each size is measured at rest [default: 60]
     #[arg(long, value_name = "SECONDS")]
     window: Option<u64>,
@@ -70,6 +73,8 @@ pub(crate) enum Section {
     Stores,
     /// New passwords for a whole cluster, as fast as they can be and at a pace
     Rotation,
+    /// A database of some GB, dumped and restored
+    Restores,
 }
 
 /// Sizes of a run.
@@ -90,6 +95,8 @@ pub(crate) struct Sizes {
     pub(crate) stores: usize,
     /// Claims of a cluster that is rotated.
     pub(crate) rotated: usize,
+    /// The database that is dumped and restored.
+    pub(crate) restored_mib: usize,
     /// New claims while nothing is rotated.
     pub(crate) probes: usize,
     pub(crate) window: Duration,
@@ -131,6 +138,7 @@ impl Args {
             objects,
             stores: self.claims.unwrap_or(pick(4, 100)).max(1),
             rotated: self.claims.unwrap_or(pick(20, 1000)).max(1),
+            restored_mib: self.mib.unwrap_or(pick(64, 3072)).max(1),
             probes: pick(3, 30),
             window: seconds(self.window, 4, 60),
             settle: seconds(self.settle, 2, 75),

@@ -10,8 +10,9 @@ use std::str::FromStr as _;
 use pgtenant_lab::{Binaries, Cluster, ClusterOptions, free_port};
 use pgtenant_ledger::{Ledger, NewToken, TokenRole, create_token};
 use pgtenant_model::{
-    AwsSecretsManagerStore, ClusterSpec, Environment, FileStore, HostPort, KubernetesStore, Limits, Provisioner,
-    SslMode, StoreSpec, StreamingTopology, TlsSpec, Topology,
+    Approval, AwsSecretsManagerStore, BackupSpec, ClusterSpec, DumpPlace, DumpSpec, Environment, FileStore,
+    FolderPlace, HostPort, KubernetesStore, Limits, Provisioner, RestoreRules, SslMode, StoreSpec, StreamingTopology,
+    TlsSpec, Topology,
 };
 use pgtenant_postgres::{Bootstrap, GROUP, Server, ServerOptions, Timeouts, Verifier, bootstrap};
 use rand::distr::{Alphanumeric, SampleString};
@@ -51,6 +52,8 @@ pub(crate) struct Described {
     pub(crate) kubernetes: Option<KubernetesSection>,
     /// Where Secrets Manager is.
     pub(crate) secrets_manager: Option<String>,
+    /// Whether dumps of their databases are kept.
+    pub(crate) dumps: bool,
     /// By name, with their stores. All of them are on the same servers.
     pub(crate) clusters: Vec<(&'static str, Vec<Store>)>,
 }
@@ -66,7 +69,7 @@ pub(crate) enum Store {
 impl Described {
     /// A cluster whose credentials go into files.
     pub(crate) fn files() -> Self {
-        Self { kubernetes: None, secrets_manager: None, clusters: vec![(DEFAULT, vec![Store::Files])] }
+        Self { kubernetes: None, secrets_manager: None, dumps: false, clusters: vec![(DEFAULT, vec![Store::Files])] }
     }
 
     /// A cluster whose credentials go into Secrets of Kubernetes.
@@ -202,7 +205,9 @@ impl Lab {
         fs::create_dir_all(&directory).map_err(BenchError::io("make", &directory))?;
         let private = fs::Permissions::from_mode(0o700);
         fs::set_permissions(&directory, private).map_err(BenchError::io("close", &directory))?;
-        let clusters = described.clusters.into_iter().map(|(name, stores)| (name, self.spec(&stores))).collect();
+        let backups = described.dumps.then(|| self.dumps()).transpose()?;
+        let spec = |stores: &[Store]| ClusterSpec { backups: backups.clone(), ..self.spec(stores) };
+        let clusters = described.clusters.iter().map(|(name, stores)| (*name, spec(stores))).collect();
         let settings = SettingsFile {
             listen: format!("127.0.0.1:{}", self.port),
             ledger: LedgerSection {
@@ -219,6 +224,15 @@ impl Lab {
         let text = toml::to_string(&settings).map_err(BenchError::text("write the settings"))?;
         let path = self.settings_file();
         fs::write(&path, text).map_err(BenchError::io("write", path))
+    }
+
+    /// Dumps in a folder, which nobody tries, and restores that nobody has to approve.
+    fn dumps(&self) -> Result<BackupSpec> {
+        let (identity, recipient) = pgtenant_snapshots::generate_identity();
+        let file = write_secret(&self.root, "backup.key", identity.expose_secret())?;
+        let to = DumpPlace::Folder(FolderPlace { directory: self.root.join("dumps") });
+        let dumps = DumpSpec { try_every: None, ..DumpSpec::new(to, vec![recipient], Some(file)) };
+        Ok(BackupSpec { dumps: Some(dumps), ..BackupSpec::default() })
     }
 
     fn spec(&self, stores: &[Store]) -> ClusterSpec {
@@ -239,6 +253,7 @@ impl Lab {
         });
         ClusterSpec {
             environment: Environment::Test,
+            restores: RestoreRules { approval: Some(Approval::Nobody), ..RestoreRules::default() },
             limits: Limits { databases_per_namespace: 1000, connections: None },
             ..ClusterSpec::new(topology, provisioner, tls, stores.collect())
         }
@@ -252,11 +267,16 @@ fn superuser(cluster: &Cluster) -> Login {
 /// A fresh password, also in a file that only this user may read.
 fn secret(root: &Path, name: &str) -> Result<SecretString> {
     let password = Alphanumeric.sample_string(&mut rand::rng(), 40);
+    write_secret(root, name, &password)?;
+    Ok(password.into())
+}
+
+fn write_secret(root: &Path, name: &str, text: &str) -> Result<PathBuf> {
     let path = root.join(name);
     let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-    let written = file.and_then(|mut file| file.write_all(password.as_bytes()));
-    written.map_err(BenchError::io("write", path))?;
-    Ok(password.into())
+    let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+    written.map_err(BenchError::io("write", &path))?;
+    Ok(path)
 }
 
 /// What a superuser does once when a cluster is attached.

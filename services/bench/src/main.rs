@@ -20,6 +20,7 @@ mod metrics;
 mod pace;
 mod process;
 mod report;
+mod restores;
 mod rotation;
 mod run;
 mod sampler;
@@ -119,6 +120,11 @@ async fn with_servers(
     if args.wants(Section::Rotation) {
         let folder = part(folder, "rotation")?;
         report.rotation = Some(rotation::measure(args, sizes, binary, &folder, say).await?);
+        clear(&folder).await?;
+    }
+    if args.wants(Section::Restores) {
+        let folder = part(folder, "restores")?;
+        report.restores = Some(restores::measure(args, sizes, binary, &folder, say).await?);
     }
     Ok(report)
 }
@@ -164,6 +170,8 @@ fn fit(args: &Args, sizes: &mut Sizes, folder: &Path, say: &impl Fn(&str)) -> Re
     /// Empty servers and their logs.
     const SERVERS: u64 = 4_000_000_000;
     let need = |claims: usize| SERVERS + DATABASE * claims as u64;
+    // Two databases and their logs on two servers, and a dump of files.
+    let restored = if args.wants(Section::Restores) { sizes.restored_mib * 6 * (1 << 20) / 15_500_000 } else { 0 };
     let free = machine::free_space(folder);
     let all = sizes.idle.len();
     if args.wants(Section::Idle) {
@@ -173,7 +181,7 @@ fn fit(args: &Args, sizes: &mut Sizes, folder: &Path, say: &impl Fn(&str)) -> Re
     let stores = if args.wants(Section::Stores) { 4 * (sizes.warm_up + sizes.stores) } else { 0 };
     // A few more by hand, and new ones, which come at most as fast as a paced rotation goes on.
     let rotated = if args.wants(Section::Rotation) { sizes.rotated * 5 / 4 + sizes.probes } else { 0 };
-    let rest = [2 * (sizes.warm_up + sizes.claims), 2 * sizes.burst, applied, stores, rotated];
+    let rest = [2 * (sizes.warm_up + sizes.claims), 2 * sizes.burst, applied, stores, rotated, restored];
     let idle = if args.wants(Section::Idle) { sizes.idle.as_slice() } else { &[] };
     let most = rest.into_iter().chain(idle.iter().copied()).max().unwrap_or_default();
     let gb = |bytes: u64| bytes / 1_000_000_000 + 1;

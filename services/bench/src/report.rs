@@ -12,6 +12,7 @@ use crate::kubernetes::Kubernetes;
 use crate::latency::Latency;
 use crate::machine::Machine;
 use crate::metrics::Step;
+use crate::restores::Restores;
 use crate::rotation::Rotation;
 use crate::stats::median;
 use crate::stores::Stores;
@@ -30,6 +31,7 @@ pub(crate) struct Report {
     pub(crate) kubernetes: Option<Kubernetes>,
     pub(crate) stores: Option<Stores>,
     pub(crate) rotation: Option<Rotation>,
+    pub(crate) restores: Option<Restores>,
     /// Load averages before the run.
     pub(crate) load: String,
     /// Seconds of processor time that the host gave to others during the run.
@@ -57,6 +59,7 @@ impl Report {
             kubernetes: None,
             stores: None,
             rotation: None,
+            restores: None,
             load: String::new(),
             stolen: 0.0,
             took: 0.0,
@@ -105,6 +108,9 @@ impl Report {
         }
         if let Some(rotation) = &self.rotation {
             text.push_str(&crate::rotation::details(rotation));
+        }
+        if let Some(restores) = &self.restores {
+            text.push_str(&crate::restores::details(restores));
         }
         text
     }

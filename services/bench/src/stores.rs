@@ -68,6 +68,7 @@ pub(crate) async fn measure(
     let described = Described {
         kubernetes: Some(section),
         secrets_manager: Some(secrets_manager.url().to_owned()),
+        dumps: false,
         clusters: KINDS.map(|(name, stores)| (name, stores.to_vec())).to_vec(),
     };
     let lab = Lab::start(folder, described, say).await?;

@@ -30,6 +30,7 @@ pub(crate) fn judge(report: &Report) -> Vec<Verdict> {
     verdicts.extend(report.kubernetes.iter().flat_map(judge_kubernetes));
     verdicts.extend(report.stores.iter().flat_map(crate::stores::judge));
     verdicts.extend(report.rotation.iter().flat_map(crate::rotation::judge));
+    verdicts.extend(report.restores.iter().flat_map(crate::restores::judge));
     verdicts
 }
 

@@ -10,7 +10,7 @@ use pgtenant_api::{ApiParts, ApiSettings, ApiState, Check, Planner};
 use pgtenant_aws::Aws;
 use pgtenant_engine::{Engine, EngineSettings, check_cluster};
 use pgtenant_ledger::{Ledger, put_clusters};
-use pgtenant_model::{ClusterSpec, InvalidField, PlanReport, PlanRequest, PreflightCheck};
+use pgtenant_model::{ClaimKey, ClusterSpec, InvalidField, PlanReport, PlanRequest, PreflightCheck, Snapshot};
 use pgtenant_secrets::Access;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -79,7 +79,8 @@ impl ControlPlane {
             pgtenant_api::serve(listener, state.clone()).await;
         };
         let events = pgtenant_api::follow_events(state.clone());
-        tokio::join!(serve, background, events);
+        let slack = pgtenant_api::run_slack(state.clone());
+        tokio::join!(serve, background, events, slack);
         // A connection that somebody still holds is not waited for long.
         tokio::time::timeout(Duration::from_secs(5), ledger.close()).await.ok();
         Ok(())
@@ -154,5 +155,29 @@ impl Planner for EnginePlanner {
                 pgtenant_engine::TrialError::Busy => pgtenant_api::TrialError::Busy,
             })
         })
+    }
+
+    fn snapshots(
+        &self,
+        cluster: String,
+        key: ClaimKey,
+    ) -> BoxFuture<'static, Result<Vec<Snapshot>, pgtenant_api::SnapshotsError>> {
+        let engine = self.0.clone();
+        Box::pin(async move { engine.snapshots(&cluster, &key).await.map_err(unknown) })
+    }
+
+    fn cluster_snapshots(
+        &self,
+        cluster: String,
+    ) -> BoxFuture<'static, Result<Vec<Snapshot>, pgtenant_api::SnapshotsError>> {
+        let engine = self.0.clone();
+        Box::pin(async move { engine.cluster_snapshots(&cluster).await.map_err(unknown) })
+    }
+}
+
+fn unknown(error: pgtenant_engine::SnapshotsError) -> pgtenant_api::SnapshotsError {
+    match error {
+        pgtenant_engine::SnapshotsError::Unknown => pgtenant_api::SnapshotsError::Unknown,
+        pgtenant_engine::SnapshotsError::Unreachable(message) => pgtenant_api::SnapshotsError::Unreachable { message },
     }
 }

@@ -34,7 +34,7 @@ pub(crate) async fn run(settings: Settings) -> Result<()> {
         ledger: ledger(&settings)?,
         clusters: settings.clusters.clone().into_iter().collect(),
         engine: engine(&settings)?,
-        api: api(&settings),
+        api: api(&settings)?,
         apps: apps(&settings),
         kubernetes: Kubernetes::of(&settings.kubernetes).await?,
         aws: Aws::default(),
@@ -69,20 +69,22 @@ fn engine(settings: &Settings) -> Result<EngineSettings> {
         lease: settings.work.lease,
         watch_interval: settings.work.watch,
         grace: settings.shutdown.grace,
+        tools: settings.work.postgresql_dir.iter().cloned().collect(),
         faults: crate::faults()?,
     })
 }
 
-fn api(settings: &Settings) -> ApiSettings {
+fn api(settings: &Settings) -> Result<ApiSettings> {
     let limits = &settings.api;
-    ApiSettings {
+    Ok(ApiSettings {
         body_limit: limits.body_limit,
         request_timeout: limits.request_timeout,
         rate_per_second: limits.rate_limit,
         rate_burst: limits.rate_burst,
         shutdown_grace: settings.shutdown.grace,
+        slack: settings.slack.settings()?,
         ..ApiSettings::default()
-    }
+    })
 }
 
 fn apps(settings: &Settings) -> Option<(PathBuf, pgtenant_apps_repo::Settings)> {

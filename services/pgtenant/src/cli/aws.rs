@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
-use pgtenant_model::{ClusterSpec, StoreSpec, Topology};
+use pgtenant_model::{AuroraTopology, ClusterSpec, StoreSpec, Topology};
+use pgtenant_rds::{Permission, permissions};
 use pgtenant_secrets::{PolicyOptions, control_plane_policy, external_secrets_policy, login_policy};
 use serde_json::{Value, json};
 
@@ -135,7 +136,24 @@ fn cluster_statements(cluster: &ClusterSpec, options: PolicyOptions<'_>) -> Vec<
     // Most of them know no resources before the cluster is there.
     let rds =
         |aurora| json!({"Sid": "Rds", "Effect": "Allow", "Action": pgtenant_rds::actions(aurora), "Resource": "*"});
-    login.chain(aurora.map(rds)).collect()
+    let takes = cluster.backups.as_ref().and_then(|backups| backups.rds.as_ref()).is_some_and(|rds| rds.ensure);
+    let narrow = aurora.into_iter().flat_map(|aurora| narrow_statements(aurora, takes, options));
+    login.chain(aurora.map(rds)).chain(narrow).collect()
+}
+
+/// For copies of the cluster, and snapshots of it, by their names.
+fn narrow_statements(aurora: &AuroraTopology, takes: bool, options: PolicyOptions<'_>) -> Vec<Value> {
+    let partition = match &aurora.region {
+        region if region.starts_with("cn-") => "aws-cn",
+        region if region.starts_with("us-gov-") => "aws-us-gov",
+        _ => "aws",
+    };
+    let statement = |Permission { name, actions, resources }: Permission| {
+        let arn = |end: &String| format!("arn:{partition}:rds:{}:{}:{end}", aurora.region, options.account);
+        let resources: Vec<String> = resources.iter().map(arn).collect();
+        json!({"Sid": name, "Effect": "Allow", "Action": actions, "Resource": resources})
+    };
+    permissions(aurora, takes).into_iter().map(statement).collect()
 }
 
 /// Each statement once. Those of one name get numbers, since IAM wants names that are unique.

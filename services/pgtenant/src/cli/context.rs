@@ -95,6 +95,11 @@ impl Context {
         self.args.timeout.unwrap_or(WAIT_TIMEOUT)
     }
 
+    /// What `--timeout` says.
+    pub(crate) fn given_timeout(&self) -> Option<Duration> {
+        self.args.timeout
+    }
+
     /// Whether a person can be asked.
     pub(crate) fn is_interactive(&self) -> bool {
         std::io::stdin().is_terminal() && std::io::stderr().is_terminal()

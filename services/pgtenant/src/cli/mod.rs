@@ -3,6 +3,7 @@
 mod apply;
 mod audit;
 mod aws;
+mod backup;
 mod bootstrap;
 mod cluster;
 mod completions;
@@ -20,6 +21,7 @@ mod operation;
 mod output;
 mod plan;
 mod report;
+mod restore;
 mod rotate;
 mod server;
 pub(crate) mod server_args;
@@ -72,6 +74,12 @@ enum Command {
     /// Databases
     #[command(subcommand)]
     Db(db::DbCommand),
+    /// What a database can be restored from
+    #[command(subcommand)]
+    Backup(backup::BackupCommand),
+    /// Back from a snapshot
+    #[command(subcommand)]
+    Restore(restore::RestoreCommand),
     /// Replace the passwords of a whole cluster
     Rotate(rotate::RotateArgs),
     /// Shared clusters
@@ -124,6 +132,8 @@ async fn run_client(context: &Context, command: Command) -> Result<Outcome> {
         Command::Plan(args) => plan::run(context, &args).await,
         Command::Apply(args) => apply::run(context, &args).await,
         Command::Db(command) => db::run(context, command).await,
+        Command::Backup(command) => backup::run(context, command).await,
+        Command::Restore(command) => restore::run(context, command).await,
         Command::Rotate(args) => rotate::run(context, &args).await,
         Command::Cluster(command) => cluster::run(context, command).await,
         Command::Operation(command) => operation::run(context, command).await,

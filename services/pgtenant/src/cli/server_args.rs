@@ -14,7 +14,8 @@ use crate::config::SettingsArgs;
   pgtenant dev                         # then, in another terminal: . DIR/env
   pgtenant dev --dir ./try --listen 127.0.0.1:9090
   pgtenant dev --kubernetes            # then: . DIR/env; kubectl get pgdb -A
-  pgtenant dev --aws                   # then: . DIR/env; aws secretsmanager list-secrets")]
+  pgtenant dev --aws                   # then: . DIR/env; aws secretsmanager list-secrets
+  pgtenant dev --backups               # then: . DIR/env; pgtenant restore request demo/orders")]
 pub(crate) struct DevArgs {
     /// Where everything is kept: apps folder, credentials, clusters, env [default: the user's data folder]
     #[arg(long, value_name = "DIR")]
@@ -28,6 +29,9 @@ pub(crate) struct DevArgs {
     /// Also start moto in the place of Amazon (needs Python 3), and keep credentials in its Secrets Manager, too
     #[arg(long)]
     pub(crate) aws: bool,
+    /// Dump each database daily, into DIR/backups, with a first one at once
+    #[arg(long)]
+    pub(crate) backups: bool,
 }
 
 /// `pgtenant serve`: the control plane, for clusters that exist.

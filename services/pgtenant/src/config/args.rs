@@ -55,7 +55,9 @@ fn placeholder(kind: Kind) -> &'static str {
         Kind::Choice(_) => "WORD",
         Kind::LogLevel => "LEVEL",
         Kind::Label => "NAME",
-        Kind::Https => "URL",
+        Kind::Https | Kind::Url => "URL",
+        Kind::Text => "TEXT",
+        Kind::Channels | Kind::Users => "JSON",
     }
 }
 

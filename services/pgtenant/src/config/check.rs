@@ -8,6 +8,7 @@ use config::{Value, ValueKind};
 use pgtenant_model::{ClusterSpec, FileStore, StoreSpec};
 
 use super::field::{CLUSTERS, FIELDS, Field, Kind};
+use super::slack::SlackSection;
 use super::{Loaded, Problem, Settings, place_of, secret, table};
 
 /// A value as it may be shown, and where it came from.
@@ -38,7 +39,11 @@ impl Loaded {
 
     fn effective_field(&self, field: &Field) -> Effective {
         let found = self.value(field.key);
-        let shown = found.map(|value| if field.kind == Kind::Secret { MASK.to_owned() } else { value.to_string() });
+        let shown = found.map(|value| match field.kind {
+            Kind::Secret => MASK.to_owned(),
+            Kind::Channels | Kind::Users => super::to_json(value).to_string(),
+            _ => value.to_string(),
+        });
         let source = found.and_then(Value::origin).unwrap_or_default();
         Effective { key: field.key.to_owned(), value: shown, source: source.to_owned() }
     }
@@ -96,6 +101,7 @@ impl Findings<'_> {
         if settings.ledger.password.is_some() {
             self.secret_in_file("ledger.password");
         }
+        self.slack(&settings.slack);
         if let Some(dir) = &settings.apps.dir {
             match std::fs::metadata(dir) {
                 Ok(found) if found.is_dir() => {}
@@ -108,6 +114,16 @@ impl Findings<'_> {
         }
         if settings.clusters.is_empty() && !settings.kubernetes.enabled {
             self.warning(CLUSTERS, "there is no cluster, so no database can be made".to_owned());
+        }
+    }
+
+    fn slack(&mut self, slack: &SlackSection) {
+        let files = [("signing_secret", &slack.signing_secret_file), ("bot_token", &slack.bot_token_file)];
+        for (key, file) in files {
+            self.secret_in_file(&format!("slack.{key}"));
+            if let Some(file) = file {
+                self.secret_file(&format!("slack.{key}_file"), file);
+            }
         }
     }
 

@@ -40,6 +40,10 @@ pub(crate) fn layer(variables: impl IntoIterator<Item = (OsString, OsString)>) -
 fn path(tail: &str) -> Option<Vec<String>> {
     let mut parts = tail.split("__").map(str::to_ascii_lowercase);
     let head = parts.next()?;
+    if let Some(name) = tail.strip_prefix("SLACK_").filter(|_| !tail.contains("__")) {
+        let key = name.to_ascii_lowercase();
+        return FIELDS.iter().any(|f| f.key == format!("slack.{key}")).then(|| vec!["slack".to_owned(), key]);
+    }
     if !tail.contains("__") {
         let known = FIELDS.iter().any(|f| f.key == head);
         return known.then(|| vec![head]);
@@ -78,13 +82,9 @@ fn camel_case(text: &str) -> String {
     result
 }
 
-/// Variables that other programs put there: the command line, Slack, and Kubernetes for a Service called `pgtenant`.
+/// Variables that other programs put there: the command line, and Kubernetes for a Service called `pgtenant`.
 fn is_foreign(tail: &str) -> bool {
-    OTHERS.contains(&tail)
-        || tail.starts_with("SLACK_")
-        || tail == "PORT"
-        || tail.starts_with("PORT_")
-        || tail.starts_with("SERVICE_")
+    OTHERS.contains(&tail) || tail == "PORT" || tail.starts_with("PORT_") || tail.starts_with("SERVICE_")
 }
 
 #[cfg(test)]
@@ -107,13 +107,17 @@ mod tests {
             paths("CLUSTERS__DEFAULT__LIMITS__DATABASES_PER_NAMESPACE").as_deref(),
             Some("clusters.default.limits.databasesPerNamespace")
         );
+        for name in ["SLACK_BOT_TOKEN_FILE", "SLACK__BOT_TOKEN_FILE"] {
+            assert_eq!(paths(name).as_deref(), Some("slack.bot_token_file"));
+        }
+        assert_eq!(paths("SLACK_TOKEN"), None);
         assert_eq!(paths("LEDGR__URL").as_deref(), Some("ledgr.url"));
         assert_eq!(paths("URL"), None);
     }
 
     #[test]
     fn variables_of_others_are_passed_over_in_silence() {
-        let names = ["PGTENANT_TOKEN", "PGTENANT_SERVICE_HOST", "PGTENANT_PORT_80_TCP", "PGTENANT_SLACK_BOT_TOKEN"];
+        let names = ["PGTENANT_TOKEN", "PGTENANT_SERVICE_HOST", "PGTENANT_PORT_80_TCP"];
         let (layer, warnings) = layer(names.map(|name| (name.into(), "x".into())));
         assert!(layer.problems.is_empty() && warnings.is_empty());
         let (_, warnings) = super::layer([("PGTENANT_LISTN".into(), "x".into())]);

@@ -33,6 +33,14 @@ pub(crate) enum Kind {
     Label,
     /// `https://HOST:PORT`, without a path.
     Https,
+    /// A URL of either kind, with any path.
+    Url,
+    /// Text of any kind.
+    Text,
+    /// Channels of Slack, as JSON where it is text.
+    Channels,
+    /// People in Slack, as JSON where it is text.
+    Users,
 }
 
 /// A setting.
@@ -135,10 +143,26 @@ pub(crate) const FIELDS: &[Field] = &[
         Some("10s"),
         "How often each cluster's members are asked who is the primary",
     ),
+    field("work.postgresql_dir", Kind::Path, None, "Folder in which pg_dump and pg_restore are looked for first"),
     field("api.body_limit", Kind::Size(16 << 20), Some("256KiB"), "Bytes that a request's body may have"),
     field("api.request_timeout", Kind::Duration(SECOND, HOUR), Some("30s"), "Time in which a request is answered"),
     field("api.rate_limit", Kind::Integer(1, 1_000_000), Some("100"), "Requests a second that each token may make"),
     field("api.rate_burst", Kind::Integer(1, 1_000_000), Some("500"), "Requests that a token may make at once"),
+    field("slack.signing_secret", Kind::Secret, None, "Secret with which Slack signs its requests"),
+    field("slack.signing_secret_file", Kind::Path, None, "File whose first line is that secret"),
+    field("slack.bot_token", Kind::Secret, None, "Token of the Slack app's bot"),
+    field("slack.bot_token_file", Kind::Path, None, "File whose first line is that token"),
+    field("slack.api_url", Kind::Url, Some("https://slack.com/api/"), "URL of Slack's Web API"),
+    field("slack.platform_channel", Kind::Text, None, "Channel in which restores are approved, as C012AB3CD"),
+    field("slack.channels", Kind::Channels, None, "Channels and the namespaces that each may see; a list as JSON"),
+    field("slack.users", Kind::Users, None, "People who may do more or less than others; a list as JSON"),
+    field(
+        "slack.unlisted",
+        Kind::Choice(&["nothing", "viewer", "tenant"]),
+        Some("viewer"),
+        "What all others may do in a channel that is linked to namespaces",
+    ),
+    field("slack.team", Kind::Text, None, "Workspace whose people are meant, as T012AB3CD; not set: all in a channel"),
     field("shutdown.grace", Kind::Duration(0, HOUR), Some("20s"), "Time that work under way is given on a stop"),
 ];
 
@@ -153,7 +177,9 @@ impl Field {
 
     /// Its variable, as `PGTENANT_LEDGER__MAX_CONNECTIONS`.
     pub(crate) fn variable(&self) -> String {
-        format!("PGTENANT_{}", self.key.replace('.', "__").to_ascii_uppercase())
+        // Slack's variables are as other programs call theirs; two underscores are understood as well.
+        let parted = if self.key.starts_with("slack.") { "_" } else { "__" };
+        format!("PGTENANT_{}", self.key.replace('.', parted).to_ascii_uppercase())
     }
 
     /// Its flag without the hyphens in front, as `ledger-max-connections`. Secrets have none.
@@ -206,7 +232,7 @@ mod tests {
         assert_eq!(field.flag().as_deref(), Some("ledger-max-connections"));
         assert_eq!(Field::find("ledger.password").unwrap().flag(), None);
         assert_eq!(allowed_in("log"), "format, level");
-        assert_eq!(allowed_in(""), "listen, ledger, log, apps, kubernetes, look, work, api, shutdown, clusters");
+        assert_eq!(allowed_in(""), "listen, ledger, log, apps, kubernetes, look, work, api, slack, shutdown, clusters");
     }
 
     #[test]

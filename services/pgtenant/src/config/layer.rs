@@ -107,7 +107,7 @@ fn structured(text: String, origin: &str) -> Result<Value, String> {
     }
 }
 
-fn from_json(json: serde_json::Value, origin: &str) -> Value {
+pub(super) fn from_json(json: serde_json::Value, origin: &str) -> Value {
     use serde_json::Value as Json;
     let kind = match json {
         Json::Null => ValueKind::Nil,

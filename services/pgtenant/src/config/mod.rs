@@ -8,6 +8,7 @@ mod file;
 mod layer;
 mod secret;
 mod settings;
+mod slack;
 mod value;
 
 #[cfg(test)]
@@ -24,9 +25,11 @@ pub(crate) use args::SettingsArgs;
 pub(crate) use check::{Effective, check};
 pub(crate) use secret::read as read_secret;
 pub(crate) use settings::{KubernetesSettings, LogFormat, Settings};
+pub(crate) use slack::slack_of;
 
 use field::{CLUSTERS, FIELDS};
 use layer::Layer;
+use secret::UnreadableSecret;
 
 /// Read if it is there and no other file was named.
 pub(crate) const DEFAULT_FILE: &str = "/etc/pgtenant/pgtenant.toml";
@@ -146,6 +149,8 @@ fn settings(merged: &Value, clusters: Vec<(String, ClusterSpec)>, problems: &mut
         Ok(mut settings) => {
             settings.clusters = clusters.into_iter().collect();
             required(merged, &settings, problems);
+            problems.extend(settings.slack.problems(merged));
+            problems.extend(settings.slack.connection_problem(merged, settings.ledger.max_connections));
             Some(settings)
         }
         Err(error) => {

@@ -9,6 +9,7 @@ use pgtenant_model::ClusterSpec;
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
 
+use super::slack::SlackSection;
 use super::value::parse_size;
 
 /// Everything that can be set; see [`super::field::FIELDS`] for meanings and defaults.
@@ -31,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) work: WorkSettings,
     /// REST.
     pub(crate) api: ApiLimits,
+    /// Slack.
+    pub(crate) slack: SlackSection,
     /// Stopping.
     pub(crate) shutdown: ShutdownSettings,
     /// Shared clusters by name.
@@ -130,6 +133,8 @@ pub(crate) struct WorkSettings {
     /// Between two looks at a cluster's members.
     #[serde(deserialize_with = "duration")]
     pub(crate) watch: Duration,
+    /// Has `pg_dump` and `pg_restore`.
+    pub(crate) postgresql_dir: Option<PathBuf>,
 }
 
 /// Limits of REST.

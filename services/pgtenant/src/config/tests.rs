@@ -34,10 +34,21 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("work.concurrency", "2", "2"),
     ("work.lease", "\"5s\"", "5s"),
     ("work.watch", "\"2s\"", "2s"),
+    ("work.postgresql_dir", "\"/opt/pg\"", "/opt/pg"),
     ("api.body_limit", "\"1MiB\"", "1MiB"),
     ("api.request_timeout", "\"11s\"", "11s"),
     ("api.rate_limit", "5", "5"),
     ("api.rate_burst", "6", "6"),
+    ("slack.signing_secret", "\"hunter3\"", "hunter3"),
+    ("slack.signing_secret_file", "\"/run/secrets/signing\"", "/run/secrets/signing"),
+    ("slack.bot_token", "\"xoxb\"", "xoxb"),
+    ("slack.bot_token_file", "\"/run/secrets/bot\"", "/run/secrets/bot"),
+    ("slack.api_url", "\"http://127.0.0.1:9/\"", "http://127.0.0.1:9/"),
+    ("slack.platform_channel", "\"C0P\"", "C0P"),
+    ("slack.channels", "[]", "[]"),
+    ("slack.users", "[]", "[]"),
+    ("slack.unlisted", "\"tenant\"", "tenant"),
+    ("slack.team", "\"T0TEAM\"", "T0TEAM"),
     ("shutdown.grace", "\"3s\"", "3s"),
 ];
 
@@ -123,12 +134,12 @@ fn every_setting_can_be_set_by_file_variable_and_flag() {
 fn what_is_set_arrives() {
     let mut text: String = SAMPLES
         .iter()
-        .filter(|(key, ..)| *key != "ledger.password_file")
+        .filter(|(key, ..)| !key.ends_with("_file"))
         .map(|(key, value, _)| format!("{key} = {value}\n"))
         .collect();
     text.push_str(CLUSTER);
     let settings = load_with(&text, &[], &[]).0.settings().unwrap();
-    let Settings { listen, ledger, log, apps, kubernetes, look, work, api, shutdown, clusters } = settings;
+    let Settings { listen, ledger, log, apps, kubernetes, look, work, api, slack, shutdown, clusters } = settings;
     assert_eq!(listen.port(), 9);
     assert_eq!(ledger.url.as_deref(), Some("postgresql://u@db/l"));
     assert_eq!(ledger.password().unwrap().unwrap().expose_secret(), "hunter2");
@@ -142,10 +153,27 @@ fn what_is_set_arrives() {
     assert_eq!(kubernetes.webhook_url.as_deref(), Some("https://here:9443"));
     assert_eq!((look.interval.as_secs(), look.max_per_second), (540, 2.5));
     assert_eq!((work.concurrency, work.lease.as_secs(), work.watch.as_secs()), (2, 5, 2));
+    assert_eq!(work.postgresql_dir, Some("/opt/pg".into()));
     assert_eq!((api.body_limit, api.request_timeout.as_secs()), (1 << 20, 11));
     assert_eq!((api.rate_limit, api.rate_burst), (5, 6));
+    let slack = slack.settings().unwrap().unwrap();
+    assert_eq!((slack.bot_token.expose_secret(), &*slack.api_url), ("xoxb", "http://127.0.0.1:9/"));
+    assert_eq!(slack.platform_channel.as_deref(), Some("C0P"));
+    assert_eq!((slack.unlisted, slack.team.as_deref()), (pgtenant_api::SlackUnlisted::Tenant, Some("T0TEAM")));
     assert_eq!(shutdown.grace.as_secs(), 3);
     assert_eq!(clusters["default"].allowed_extensions, ["pgcrypto"]);
+}
+
+#[test]
+fn slack_takes_a_connection_more() {
+    let said = |slack: &str, connections: u32| {
+        let text =
+            format!("ledger.url = \"postgresql://u@db/l\"\nledger.max_connections = {connections}\n{slack}{CLUSTER}");
+        load_with(&text, &[], &[]).0.settings().err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    let slack = "slack.signing_secret = \"s\"\nslack.bot_token = \"t\"\n";
+    assert!(said(slack, 5).contains("ledger.max_connections: must be 6 or more with Slack"), "{}", said(slack, 5));
+    assert_eq!((said(slack, 6), said("", 5)), (String::new(), String::new()));
 }
 
 #[test]
@@ -178,10 +206,10 @@ fn every_mistake_is_named_with_its_place() {
             "FILE:4: log.levl: is not a setting; [log] has format, level",
             "FILE:6: ledger.max_connections: \"5\" must be a whole number from 5 to 200",
             "FILE:8: nolog.a: is not a setting; there are listen, ledger, log, apps, kubernetes, look, work, api, \
-             shutdown, clusters",
+             slack, shutdown, clusters",
             "PGTENANT_API__RATE_LIMIT: api.rate_limit: \"many\" must be a whole number from 1 to 1000000",
             "PGTENANT_LGO__FORMAT: lgo.format: is not a setting; there are listen, ledger, log, apps, kubernetes, look, \
-             work, api, shutdown, clusters",
+             work, api, slack, shutdown, clusters",
             "--listen: listen: \"x\" must be an address and a port, as 127.0.0.1:8080 or [::]:8080",
         ]
     );

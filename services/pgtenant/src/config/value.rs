@@ -3,12 +3,17 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use config::ValueKind;
+use config::{Value, ValueKind};
 
 use super::field::Kind;
 
 /// Turns what was given into what a setting of this kind keeps; see [`super::field::Field::accept`].
 pub(crate) fn accept(kind: Kind, given: ValueKind, text: bool) -> Result<ValueKind, String> {
+    match kind {
+        Kind::Channels => return list::<pgtenant_api::SlackChannel>(kind, given),
+        Kind::Users => return list::<pgtenant_api::SlackUser>(kind, given),
+        _ => {}
+    }
     if let ValueKind::Table(_) | ValueKind::Array(_) | ValueKind::Nil = given {
         return Err(format!("must be {}", describe(kind)));
     }
@@ -24,6 +29,24 @@ pub(crate) fn accept(kind: Kind, given: ValueKind, text: bool) -> Result<ValueKi
             other => Err(format!("{other} must be {}", describe(kind))),
         },
     }
+}
+
+/// A list of tables, each of which is a `T`; from a variable or a flag as JSON.
+fn list<T: serde::de::DeserializeOwned>(kind: Kind, given: ValueKind) -> Result<ValueKind, String> {
+    let wrong = || format!("must be {}", describe(kind));
+    let value = match given {
+        ValueKind::String(text) => {
+            let json = serde_json::from_str(&text).map_err(|_| wrong())?;
+            super::layer::from_json(json, "")
+        }
+        other => Value::new(None, other),
+    };
+    if !matches!(value.kind, ValueKind::Array(_)) {
+        return Err(wrong());
+    }
+    serde_path_to_error::deserialize::<_, Vec<T>>(super::to_json(&value))
+        .map_err(|error| format!("{}: {}", error.path(), error.inner()))?;
+    Ok(value.kind)
 }
 
 fn from_text(kind: Kind, given: ValueKind) -> ValueKind {
@@ -65,7 +88,13 @@ fn is_right_text(kind: Kind, text: &str) -> bool {
         Kind::Label => pgtenant_model::check_label("name", text).is_ok(),
         Kind::Https => reqwest::Url::parse(text)
             .is_ok_and(|url| url.scheme() == "https" && url.path() == "/" && url.query().is_none()),
-        Kind::Bool | Kind::Integer(..) | Kind::Number(_) => false,
+        Kind::Url => reqwest::Url::parse(text).is_ok_and(|url| {
+            let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+            let here = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+            url.has_host() && (url.scheme() == "https" || url.scheme() == "http" && here)
+        }),
+        Kind::Text => !text.trim().is_empty(),
+        Kind::Bool | Kind::Integer(..) | Kind::Number(_) | Kind::Channels | Kind::Users => false,
     }
 }
 
@@ -106,6 +135,10 @@ fn describe(kind: Kind) -> String {
         Kind::Choice(words) => words.join(" or "),
         Kind::Label => "a name of a-z, 0-9 and hyphens, with a letter or digit first and last".to_owned(),
         Kind::Https => "a URL as https://pgtenant.example:9443, without a path".to_owned(),
+        Kind::Url => "a URL as https://slack.com/api/; http only on this machine".to_owned(),
+        Kind::Text => "text that is not empty".to_owned(),
+        Kind::Channels => r#"a list as [{"id": "C012AB3CD", "namespaces": ["shop"]}]"#.to_owned(),
+        Kind::Users => r#"a list as [{"id": "U012AB3CD", "role": "platform"}]"#.to_owned(),
         Kind::LogLevel => "error, warn, info, debug or trace, or a list as info,pgtenant_engine=debug".to_owned(),
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::Result;
 
@@ -114,6 +115,25 @@ impl Folder {
         fs::write(application.join("application.yaml"), include_str!("example/application.yaml"))?;
         fs::write(made, "The example was written once; remove it from apps/ and it stays away.\n")?;
         Ok(true)
+    }
+
+    /// Where dumps are kept.
+    pub(super) fn backups(&self) -> PathBuf {
+        self.root.join("backups")
+    }
+
+    /// The key of age that dumps are encrypted to: its file, made once and kept, and its public key.
+    pub(super) fn backup_key(&self) -> Result<(PathBuf, String)> {
+        let path = self.root.join("backup.key");
+        if let Ok(text) = fs::read_to_string(&path) {
+            let public = text.lines().find_map(|line| line.strip_prefix("# public key: "));
+            let public = public.ok_or_else(|| format!("{} does not say its public key", path.display()))?;
+            return Ok((path, public.trim().to_owned()));
+        }
+        let (identity, public) = pgtenant_snapshots::generate_identity();
+        let text = Zeroizing::new(format!("# public key: {public}\n{}\n", identity.expose_secret()));
+        write_private(&path, text.as_bytes())?;
+        Ok((path, public))
     }
 
     /// A secret that is made once and kept.

@@ -1,6 +1,7 @@
 //! `pgtenant dev`: everything on this machine, from nothing, in one folder.
 
 mod aws;
+mod backups;
 mod folder;
 mod kubernetes;
 mod passfile;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 use pgtenant_api::ApiSettings;
 use pgtenant_aws::Aws;
 use pgtenant_engine::EngineSettings;
-use pgtenant_model::{AwsSecretsManagerStore, KubernetesStore, StoreSpec};
+use pgtenant_model::{AwsSecretsManagerStore, ClusterSpec, KubernetesStore, StoreSpec};
 use tokio::net::TcpListener;
 
 use crate::cli::server_args::DevArgs;
@@ -37,6 +38,7 @@ const FIRST_CLAIMS: Duration = Duration::from_secs(20);
 pub(crate) async fn run(args: DevArgs) -> Result<()> {
     let begun = Instant::now();
     let stop = crate::signals::on_stop();
+    let slack = crate::config::slack_of(std::env::vars_os())?.settings()?;
     let folder = Folder::open(args.dir)?;
     telemetry::to_file(&folder.log_file())?;
     let listener = listen(args.listen).await?;
@@ -77,17 +79,18 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
     let beside = beside
         .into_iter()
         .chain(moto.as_ref().map(|_| StoreSpec::AwsSecretsManager(AwsSecretsManagerStore::default())));
+    let backups = args.backups.then(|| backups::spec(&folder)).transpose()?;
     let client = door.as_ref().map(|door| door.client.clone());
     let plane = ControlPlane {
         ledger: servers.ledger.clone(),
-        clusters: vec![("default".to_owned(), servers.spec(&folder, beside))],
+        clusters: vec![("default".to_owned(), ClusterSpec { backups, ..servers.spec(&folder, beside) })],
         engine: EngineSettings {
             look_interval: LOOK_INTERVAL,
             lease: LEASE,
             faults: crate::faults()?,
             ..EngineSettings::default()
         },
-        api: ApiSettings::default(),
+        api: ApiSettings { slack, ..ApiSettings::default() },
         apps: Some((folder.apps(), pgtenant_apps_repo::Settings::default())),
         kubernetes: door,
         aws: stand_in.map_or_else(Aws::default, Aws::stand_in),

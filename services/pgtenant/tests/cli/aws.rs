@@ -67,12 +67,16 @@ fn a_cluster_of_aurora_needs_rds_and_its_login() {
         "cluster.yaml",
         "topology: {aurora: {region: eu-west-1, clusterIdentifier: shared, create: {minAcu: 0.5, maxAcu: 4}}}
 provisioner: {awsSecret: {name: pgtenant/shared, region: eu-west-1}}
+backups: {rds: {ensure: true}}
 stores: [{file: {directory: /x}}]\n",
     );
     let found = policy(&["-f", &file, "--account", "123456789012"]);
     let statements = found["Statement"].as_array().unwrap();
     let sids: Vec<&str> = statements.iter().map(|one| one["Sid"].as_str().unwrap()).collect();
-    assert_eq!(sids, ["ReplaceLogin", "MakeLogin", "Login", "Rds"]);
+    assert_eq!(
+        sids,
+        ["ReplaceLogin", "MakeLogin", "Login", "Rds", "RdsRestore", "RdsCopyInstance", "RdsCopy", "RdsSnapshot"]
+    );
     let secret = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:";
     let read = [format!("{secret}pgtenant/shared-??????"), format!("{secret}rds!cluster-*")];
     assert_eq!(statements[2]["Resource"], serde_json::json!(read));
@@ -80,6 +84,13 @@ stores: [{file: {directory: /x}}]\n",
     assert_eq!(replace, (&serde_json::json!(["secretsmanager:PutSecretValue"]), &serde_json::json!(read[0])));
     let text = statements[3]["Action"].to_string();
     assert!(text.contains("rds:CreateDBCluster") && !text.contains("Delete"), "{text}");
+    // What is deleted was made for a restore, or taken, by pgtenant: its name says so.
+    let rds = "arn:aws:rds:eu-west-1:123456789012:";
+    let copy = [format!("{rds}cluster:pgtenant-restore-*"), format!("{rds}db:pgtenant-restore-*")];
+    assert_eq!(statements[6]["Resource"], serde_json::json!(copy));
+    assert!(statements[6]["Action"].to_string().contains("rds:DeleteDBCluster"), "{}", statements[6]);
+    let taken = [format!("{rds}cluster:shared"), format!("{rds}cluster-snapshot:pgtenant-snapshot-*")];
+    assert_eq!(statements[7]["Resource"], serde_json::json!(taken));
     end(bare(&["aws", "iam-policy", "-f", &file, "--for", "external-secrets"]).env_remove("AWS_REGION")).expect(1);
 }
 

@@ -9,7 +9,7 @@ mod get;
 mod list;
 mod psql;
 mod spec;
-mod wait;
+pub(super) mod wait;
 
 use clap::Subcommand;
 

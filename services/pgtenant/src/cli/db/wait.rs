@@ -47,7 +47,7 @@ pub(crate) struct WaitArgs {
 
 impl WaitArgs {
     /// Whether to wait; `always`: without a terminal as well.
-    pub(super) fn waits(self, context: &Context, always: bool) -> bool {
+    pub(in crate::cli) fn waits(self, context: &Context, always: bool) -> bool {
         let terminal = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
         let default = always || (terminal && !context.out.is_for_machines());
         self.wait || (!self.no_wait && default)
@@ -56,7 +56,7 @@ impl WaitArgs {
 
 /// What is waited for.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Goal {
+pub(in crate::cli) enum Goal {
     /// The operation's end; without one, that this generation is Ready.
     Settled {
         /// As the answer's header names it.
@@ -87,7 +87,7 @@ struct Sight {
 ///
 /// # Errors
 /// The control plane does not let us look.
-pub(super) async fn wait(context: &Context, client: &Client, key: &ClaimKey, goal: Goal) -> Result<Outcome> {
+pub(in crate::cli) async fn wait(context: &Context, client: &Client, key: &ClaimKey, goal: Goal) -> Result<Outcome> {
     let client = &client.with_timeout_up_to(LOOK_TIMEOUT);
     let deadline = Instant::now() + context.wait_timeout();
     let progress = Progress::new(key);
