@@ -23,6 +23,7 @@ test: ## Install what the tests need, and run all of them
 	@.ci/require-rust
 	@.ci/postgres
 	@.ci/postgres-versions
+	@.ci/postgres-tools
 	@.ci/kubernetes-binaries
 	@.ci/packages python3-venv
 	@.ci/test

@@ -12,18 +12,18 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-const MASTER_PASSWORD: &str = "Master-of-this-test";
+pub(crate) const MASTER_PASSWORD: &str = "Master-of-this-test";
 /// Where the fake says that RDS keeps the master login of a cluster that was made.
-const MASTER_SECRET: &str = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:rds!cluster";
+pub(crate) const MASTER_SECRET: &str = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:rds!cluster";
 const SECRET: &str = "pgtenant/provisioner";
 
 /// Everything that a control plane meets at AWS.
-struct Amazon {
-    rds: FakeRds,
+pub(crate) struct Amazon {
+    pub(crate) rds: FakeRds,
     secrets: FakeSecretsManager,
     authorities: String,
-    own: Own,
-    site: Site,
+    pub(crate) own: Own,
+    pub(crate) site: Site,
     /// `work.watch`.
     watch: &'static str,
 }
@@ -34,7 +34,7 @@ impl Amazon {
     }
 
     /// With these fields of the topology beside its name.
-    async fn with(fields: Value, options: impl FnOnce(SiteOptions) -> SiteOptions) -> Self {
+    pub(crate) async fn with(fields: Value, options: impl FnOnce(SiteOptions) -> SiteOptions) -> Self {
         let mut own = Own::start(true, &[]).await;
         let place = own.place();
         for sql in [
@@ -70,28 +70,29 @@ impl Amazon {
     }
 
     async fn serve(&self, name: &str) -> Serve {
+        self.serve_with(name, &[]).await
+    }
+
+    /// With further variables.
+    pub(crate) async fn serve_with(&self, name: &str, further: &[(&str, &str)]) -> Serve {
         let cache = self.site.path().join(format!("cache-{name}"));
-        let serve = self
-            .site
-            .serve_with(
-                name,
-                &[
-                    ("AWS_ENDPOINT_URL_RDS", self.rds.url()),
-                    ("AWS_ENDPOINT_URL_SECRETS_MANAGER", self.secrets.url()),
-                    ("AWS_ACCESS_KEY_ID", "any"),
-                    ("AWS_SECRET_ACCESS_KEY", "any"),
-                    ("AWS_EC2_METADATA_DISABLED", "true"),
-                    ("PGTENANT_RDS_CA_URL", &self.authorities),
-                    ("PGTENANT_CACHE_DIR", &cache.to_string_lossy()),
-                    ("PGTENANT_WORK__WATCH", self.watch),
-                ],
-            )
-            .await;
+        let cache = cache.to_string_lossy();
+        let usual = [
+            ("AWS_ENDPOINT_URL_RDS", self.rds.url()),
+            ("AWS_ENDPOINT_URL_SECRETS_MANAGER", self.secrets.url()),
+            ("AWS_ACCESS_KEY_ID", "any"),
+            ("AWS_SECRET_ACCESS_KEY", "any"),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
+            ("PGTENANT_RDS_CA_URL", &self.authorities),
+            ("PGTENANT_CACHE_DIR", &cache),
+            ("PGTENANT_WORK__WATCH", self.watch),
+        ];
+        let serve = self.site.serve_with(name, &[&usual, further].concat()).await;
         serve.is_ready().await;
         serve
     }
 
-    fn count(&self, action: &str) -> usize {
+    pub(crate) fn count(&self, action: &str) -> usize {
         self.rds.actions().iter().filter(|one| *one == action).count()
     }
 }

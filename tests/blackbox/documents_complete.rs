@@ -126,12 +126,23 @@ fn every_metric_is_documented() {
     let found = found.into_iter().filter(|name| name.starts_with("pgtenant_")).collect();
     let documented = first_words(&section(&document("operators.md"), "### Metrics"));
     assert_same("metrics", &documented, &found);
-    let alerts = section(&document("operators.md"), "### Alerts");
+    let alerts = fs::read_to_string(repository().join(ALERTS)).unwrap();
     let used =
         alerts.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("pgtenant_"));
     for name in used {
         assert!(documented.contains(name.trim_end_matches("_bucket")), "an alert uses {name}");
     }
+}
+
+/// Prometheus' rules, which the chart has, too.
+const ALERTS: &str = "charts/pgtenant/files/alerts/pgtenant.yaml";
+
+#[test]
+fn every_alert_is_documented() {
+    let alerts = fs::read_to_string(repository().join(ALERTS)).unwrap();
+    let found = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).map(str::to_owned).collect();
+    let documented = first_words(&section(&document("operators.md"), "### Alerts"));
+    assert_same("alerts", &documented, &found);
 }
 
 #[test]

@@ -1,12 +1,11 @@
 //! Parts that are down or full: it is said which, nothing else is held up, and work resumes by itself.
 
 use std::net::TcpListener;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use pgtenant_tests::{
-    Credential, Own, Place, Site, SiteOptions, Stream, eventually, measured, never, skipped, soon, try_sql, unique,
-    works_for_an_application,
+    Credential, Own, Place, Site, SiteOptions, SmallDisk, Stream, eventually, measured, never, skipped, soon, try_sql,
+    unique, works_for_an_application,
 };
 use serde_json::{Value, json};
 
@@ -151,30 +150,6 @@ async fn a_cluster_that_never_answers_holds_up_no_claim_of_another() {
     let answer = api.post("/v1/plan", plan).await;
     assert!(asked.elapsed() < Duration::from_secs(31), "{:?}", asked.elapsed());
     answer.problem(503, "cluster-unreachable");
-}
-
-/// A small file system, unmounted at the end.
-struct SmallDisk(std::path::PathBuf);
-
-impl SmallDisk {
-    fn mount(at: &std::path::Path, size: &str) -> Option<Self> {
-        std::fs::create_dir_all(at).unwrap();
-        let options = format!("size={size},mode=700");
-        let status = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).output();
-        status.is_ok_and(|output| output.status.success()).then(|| Self(at.to_owned()))
-    }
-
-    fn resize(&self, size: &str) {
-        let options = format!("remount,size={size}");
-        let status = Command::new("mount").args(["-o", &options]).arg(&self.0).status().unwrap();
-        assert!(status.success());
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        Command::new("umount").arg("--lazy").arg(&self.0).status().ok();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use pgtenant_tests::{Api, Cli, Own, Relay, Site, SiteOptions, files_below, rows, soon, superuser_sql};
+use pgtenant_tests::{Api, Cli, Own, Relay, Site, SiteOptions, files_below, rows, soon, superuser_sql, unique};
 use serde_json::Value;
 
 use crate::shared::Plane;
@@ -172,4 +172,31 @@ async fn a_server_that_hangs_is_a_line_and_no_hanging_request() {
         if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_dumps_need_is_tried() {
+    let plane = Plane::start(SiteOptions { backups: true, ..SiteOptions::shared().await }).await;
+    let (site, api) = (&plane.site, plane.api());
+    api.ready(&unique("dumps"), "data").await;
+    let tried = Tried::now(&api).await;
+    tried.all_passed(&["dumps", "backups.dumps.identityFile", "pg_dump"]);
+    assert!(tried.of("backups.dumps.identityFile").1.contains("the only recipient"), "{tried:#?}");
+    assert_eq!(files_below(&site.path().join("backups")), Vec::<String>::new());
+
+    // Another's key, then none that can be read, and a place that is none.
+    let key = site.path().join("backup.key");
+    let other = "AGE-SECRET-KEY-1TFD95KJ6TFD95KJ6TFD95KJ6TFD95KJ6TFD95KJ6TFD95KJ6TFDQZJ8MMH\n";
+    fs::write(&key, other).unwrap();
+    let tried = Tried::now(&api).await;
+    let (result, message) = tried.of("backups.dumps.identityFile");
+    assert!(result == "Warning" && message.contains("none of which is a recipient"), "{message}");
+    fs::remove_file(&key).unwrap();
+    let backups = site.path().join("backups");
+    fs::remove_dir_all(&backups).unwrap();
+    fs::write(&backups, "").unwrap();
+    let tried = Tried::now(&api).await;
+    tried.failed("backups.dumps.identityFile", &["backup.key"]);
+    tried.failed("dumps", &["backups"]);
+    fs::remove_file(&backups).unwrap();
 }

@@ -1,8 +1,8 @@
 //! Where the commands of a document run.
 //!
-//! Of a developer: a running `pgtenant dev`, the lines of `DIR/env` read, and `DIR` set.
+//! Of a developer: a running `pgtenant dev --backups`, the lines of `DIR/env` read, and `DIR` set.
 //!
-//! Of a team on Kubernetes: a running `pgtenant dev --kubernetes`, the lines of `DIR/env` read, with kubectl and helm.
+//! Of a team on Kubernetes: a running `pgtenant dev --kubernetes --backups`, the lines of `DIR/env` read, with kubectl and helm.
 //!
 //! Of an operator: a cluster of two servers `db1.example` and `db2.example`, a server `ledger.example`, with a superuser `postgres`
 //! whose passwords psql has; `/etc/pgtenant` with the servers' `ca.crt`, `/var/lib/pgtenant` and `/srv/apps-repository`.
@@ -63,7 +63,7 @@ impl Stage {
     pub(crate) async fn of_a_developer() -> Self {
         // Other tests break the apps folder of the one that they share.
         static DEV: OnceCell<Dev> = OnceCell::const_new();
-        let dev = DEV.get_or_init(Dev::fresh).await;
+        let dev = DEV.get_or_init(Dev::with_backups).await;
         dev.api().is_ready("demo", "orders").await;
         let cli = dev.cli().env("DIR", &dev.dir);
         let names = vec![("http://127.0.0.1:8080".to_owned(), dev.url.clone())];
@@ -73,7 +73,7 @@ impl Stage {
     }
 
     pub(crate) async fn of_kubernetes() -> Self {
-        let dev = Dev::with_kubernetes().await;
+        let dev = Dev::with_kubernetes_and_backups().await;
         dev.api().is_ready("demo", "orders").await;
         let kubectl = KubernetesBinaries::locate().unwrap().kubectl.expect("kubectl: run `make kubernetes`");
         let cli = dev.cli().env("DIR", &dev.dir).env("TOOLS", kubectl.parent().unwrap());

@@ -49,6 +49,22 @@ impl Dev {
         dev
     }
 
+    /// In a fresh folder, on any port, with a Kubernetes API server and dumps of every database.
+    pub async fn with_kubernetes_and_backups() -> Self {
+        let folder = Folder::new("dev");
+        let mut dev = Self::start_with(&folder.join("data"), &["--kubernetes", "--backups"]).await;
+        dev._folder = Some(folder);
+        dev
+    }
+
+    /// In a fresh folder, on any port, with dumps of every database.
+    pub async fn with_backups() -> Self {
+        let folder = Folder::new("dev");
+        let mut dev = Self::start_with(&folder.join("data"), &["--backups"]).await;
+        dev._folder = Some(folder);
+        dev
+    }
+
     /// In this folder, on any port.
     pub async fn start(dir: &Path) -> Self {
         Self::start_with(dir, &[]).await

@@ -287,6 +287,21 @@ pub fn database(namespace: &str, name: &str, spec: Value) -> Value {
     })
 }
 
+/// The path of a namespace's restores.
+pub fn restores(namespace: &str) -> String {
+    format!("/apis/pgtenant.io/v1/namespaces/{namespace}/postgresqlrestores")
+}
+
+/// A `PostgresqlRestore` of the newest snapshot; `more` are further fields of its spec.
+pub fn restore(namespace: &str, name: &str, database: &str, more: Value) -> Value {
+    let mut spec = json!({"database": database, "from": {"latest": true}});
+    spec.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+    json!({
+        "apiVersion": "pgtenant.io/v1", "kind": "PostgresqlRestore",
+        "metadata": {"name": name, "namespace": namespace}, "spec": spec,
+    })
+}
+
 /// A condition of an object; null where there is none.
 pub fn condition(object: &Value, kind: &str) -> Value {
     let all = object["status"]["conditions"].as_array();

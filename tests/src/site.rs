@@ -67,6 +67,8 @@ pub struct SiteOptions {
     pub cluster: String,
     /// Clusters with other stores than the site's: TOML of their list, in which `DIR` is the file store's folder.
     pub stores: Vec<(String, String)>,
+    /// Dumps of every cluster, in the site's folder `backups`, encrypted to the key in `backup.key`.
+    pub backups: bool,
     /// The control plane's access to Kubernetes: its kubeconfig and its own namespace. Credentials go into Secrets then.
     pub kubernetes: Option<(PathBuf, String)>,
 }
@@ -90,6 +92,7 @@ impl SiteOptions {
             further: String::new(),
             cluster: String::new(),
             stores: Vec::new(),
+            backups: false,
             kubernetes: None,
         }
     }
@@ -138,6 +141,9 @@ impl Site {
         }
         secret(&folder.join("provisioner.password"), &provisioner_password);
         secret(&folder.join("ledger.password"), &ledger_password);
+        if options.backups {
+            secret(&folder.join("backup.key"), IDENTITY);
+        }
         let config = folder.join("pgtenant.toml");
         fs::write(&config, settings(&options, &folder, (&ledger_user, &name), &provisioner)).expect("settings");
         let site = Self {
@@ -220,6 +226,10 @@ impl Site {
     }
 }
 
+/// A key of age that is good for tests alone, and its public key.
+const IDENTITY: &str = "AGE-SECRET-KEY-1P3489A5EJTN052F3VK3DEGSHX9WX2S7HYHVGENL03XVJ3DTLGAVQ6YKYMC\n";
+const RECIPIENT: &str = "age1vnh7p0dxxrks8v685033d4n84uhnsw25lf3qdzxxtsdkkekm5f9sjdr7jx";
+
 /// What a careful administrator sends in place of a password.
 fn verifier(password: &str) -> String {
     postgres_protocol::password::scram_sha_256(password.as_bytes())
@@ -266,6 +276,12 @@ lease = {lease:?}
         Some(_) => "kubernetes = {}".to_owned(),
         None => format!("file = {{ directory = {:?} }}", file("secrets")),
     };
+    let backups = format!(
+        "backups = {{ dumps = {{ to = {{ folder = {{ directory = {:?} }} }}, recipients = [{RECIPIENT:?}], identityFile = {:?} }} }}",
+        file("backups"),
+        file("backup.key"),
+    );
+    let backups = if options.backups { backups } else { String::new() };
     for (name, place) in &options.clusters {
         let own = options.stores.iter().find(|(cluster, _)| cluster == name);
         let stores = own.map_or_else(|| format!("[{{ {store} }}]"), |(_, list)| list.replace("DIR", &file("secrets")));
@@ -279,6 +295,7 @@ tls = {{ caFile = {ca:?} }}
 stores = {stores}
 allowedExtensions = [\"pgcrypto\", \"pg_trgm\"]
 limits = {{ databasesPerNamespace = {quota} }}
+{backups}
 {further}
 ",
             hosts = place.hosts,

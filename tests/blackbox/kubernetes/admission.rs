@@ -1,6 +1,6 @@
 //! What is refused, where, and in which words: by the schema, by its rules, by the webhook, or by a condition.
 
-use pgtenant_tests::{Answer, Kube, SiteOptions, condition, database, databases, eventually, unique};
+use pgtenant_tests::{Answer, Kube, SiteOptions, condition, database, databases, eventually, restores, unique};
 use serde_json::{Value, json};
 
 use crate::shared::{self, KubePlane};
@@ -240,7 +240,7 @@ async fn a_cluster_names_no_files_and_one_topology() {
 async fn a_restore_comes_back_from_one_thing_and_is_not_changed() {
     let kube = shared::kubernetes().await.kube();
     let namespace = kube.namespace("restore").await;
-    let path = format!("/apis/pgtenant.io/v1/namespaces/{namespace}/postgresqlrestores");
+    let path = restores(&namespace);
     let of = |spec: Value| {
         json!({
             "apiVersion": "pgtenant.io/v1", "kind": "PostgresqlRestore", "spec": spec,
@@ -253,8 +253,9 @@ async fn a_restore_comes_back_from_one_thing_and_is_not_changed() {
     are_refused(&kube, &path, &[
         (from(json!({})), 422, one),
         (from(json!({"latest": false})), 422, one),
-        (from(json!({"latest": true, "snapshot": "s"})), 422, one),
-        (from(json!({"time": "2026-11-20T03:00:00Z", "snapshot": "s"})), 422, one),
+        (from(json!({"latest": true, "snapshot": "dump:s"})), 422, one),
+        (from(json!({"time": "2026-11-20T03:00:00Z", "snapshot": "rds:s"})), 422, one),
+        (from(json!({"snapshot": "s3:../x"})), 422, "spec.from.snapshot: Invalid value: \"s3:../x\": spec.from.snapshot in body should match '^(dump|rds|pgbackrest):[A-Za-z0-9_:][A-Za-z0-9._:-]*$'"),
         (from(json!({"time": "yesterday"})), 422, "spec.from.time: Invalid value: \"yesterday\": spec.from.time in body must be of type date-time: \"yesterday\""),
         (of(json!({"database": "db"})), 422, "spec.from: Required value"),
         (of(json!({"from": {"latest": true}})), 422, "spec.database: Required value"),

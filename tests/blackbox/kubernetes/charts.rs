@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::shared;
 
 /// Their definitions are somebody else's, and not here.
-const ELSEWHERE: [&str; 4] = ["HTTPRoute", "ServiceMonitor", "Certificate", "Issuer"];
+const ELSEWHERE: [&str; 5] = ["HTTPRoute", "ServiceMonitor", "PrometheusRule", "Certificate", "Issuer"];
 
 /// `helm template`, in one file, without what this API server does not know.
 async fn rendered(kube: &Kube, folder: &Folder, args: &[&str]) -> String {

@@ -11,5 +11,7 @@ mod external;
 mod faults;
 mod leak;
 mod rbac;
+mod restores;
+mod restores_killed;
 mod secrets;
 mod upgrade;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
-use pgtenant_tests::{Kube, SiteOptions, database, databases, eventually, soon, unique};
+use pgtenant_tests::{Kube, SiteOptions, database, databases, eventually, restore, restores, soon, unique};
 use serde_json::{Value, json};
 
 use crate::shared::{self, KubePlane};
@@ -85,6 +85,7 @@ async fn everything(plane: &KubePlane) {
     kube.api().delete(&secret).await.expect(200);
     soon("the Secret is back", || async { kube.find(&secret).await.map(drop).ok_or_else(String::new) }).await;
     let events = format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events");
+    asked_for_and_taken_back(&kube, &namespace).await;
     soon("an Event tells", || async {
         let found = kube.api().get(&events).await.expect(200);
         if found.text.contains("\"Ready\"") { Ok(()) } else { Err(found.text) }
@@ -98,6 +99,18 @@ async fn everything(plane: &KubePlane) {
         found.map_or(Ok(()), |found| Err(found.to_string()))
     })
     .await;
+}
+
+async fn asked_for_and_taken_back(kube: &Kube, namespace: &str) {
+    kube.api().post(&restores(namespace), restore(namespace, "back", "db", json!({}))).await.expect(201);
+    let path = format!("{}/back", restores(namespace));
+    soon("it is asked for", || async {
+        let found = kube.api().get(&path).await.expect(200);
+        if found.json["status"]["phase"] == "Requested" { Ok(()) } else { Err(found.text) }
+    })
+    .await;
+    kube.api().delete(&path).await.expect(200);
+    soon("it is gone", || async { kube.find(&path).await.map_or(Ok(()), |found| Err(found.to_string())) }).await;
 }
 
 /// A preflight asks what the roles allow, and finds enough.
@@ -198,6 +211,20 @@ async fn tenants_may_do_in_their_namespace_what_their_role_says_and_nothing_else
     viewer.api().post(&databases(&own), database(&own, "more", json!({}))).await.expect(403);
     editor.change(&own, "db", json!({"connectionLimit": 3})).await;
     editor.is_ready(&own, "db").await;
+
+    // Restores are asked for by those who may change databases, and nobody writes what became of them.
+    let back = restore(&own, "back", "db", json!({}));
+    viewer.api().post(&restores(&own), back.clone()).await.expect(403);
+    editor.api().post(&restores(&own), back.clone()).await.expect(201);
+    viewer.api().get(&format!("{}/back", restores(&own))).await.expect(200);
+    for somebody in [&viewer, &editor] {
+        let lie = json!({"status": {"phase": "Approved"}});
+        somebody.api().patch(&format!("{}/back/status", restores(&own)), lie).await.expect(403);
+        somebody.api().post(&restores(&other), restore(&other, "back", "db", json!({}))).await.expect(403);
+        somebody.api().get(&restores(&other)).await.expect(403);
+    }
+    viewer.api().delete(&format!("{}/back", restores(&own))).await.expect(403);
+    editor.api().delete(&format!("{}/back", restores(&own))).await.expect(200);
 
     for somebody in [&viewer, &editor] {
         let api = somebody.api();
