@@ -31,7 +31,9 @@ pub use credential::{Credential, TIERS, files_below};
 pub use dev::Dev;
 pub use folder::Folder;
 pub use kube::{Kube, condition, database, databases, restore, restores};
-pub use login::{can, connect, rows, sqlstate, superuser_sql, try_sql, works_for_an_application};
+pub use login::{
+    can, connect, rows, sqlstate, superuser_sql, try_as_an_application, try_sql, works_for_an_application,
+};
 pub use own::Own;
 pub use pgtenant_testkit::{free_port, unique};
 pub use proc::{listens, processes_in, read_proc, user_of};

@@ -71,7 +71,11 @@ pub async fn works_for_an_application(secrets: &Path, namespace: &str, name: &st
     }
 }
 
-async fn try_as_an_application(secrets: &Path, namespace: &str, name: &str) -> Result<(), String> {
+/// The same once, and what went wrong.
+///
+/// # Errors
+/// A credential is not stored, or a tier may do too little or too much.
+pub async fn try_as_an_application(secrets: &Path, namespace: &str, name: &str) -> Result<(), String> {
     let read = |tier| Credential::try_read(secrets, namespace, name, tier);
     let (reader, writer, admin) = (read("read")?, read("write")?, read("admin")?);
     let step = |who: &'static str, did: Result<(), String>| did.map_err(|problem| format!("{who}: {problem}"));
