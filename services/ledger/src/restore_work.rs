@@ -172,13 +172,19 @@ pub async fn step_done(db: &mut PgConnection, work: &RestoreWork, done: &StepDon
     Ok(restore)
 }
 
-/// A try that has failed: the step is done again at `next`.
+/// The step is done again after `next`: this try of it has `failed`, or it waits for something that is under way, which is none.
 ///
 /// # Errors
 /// [`LedgerError::Fenced`] when another replica has taken it: nothing is written.
-pub async fn retry_restore(db: &mut PgConnection, work: &RestoreWork, message: &str, next: Duration) -> Result<()> {
+pub async fn retry_restore(
+    db: &mut PgConnection,
+    work: &RestoreWork,
+    message: &str,
+    next: Duration,
+    failed: bool,
+) -> Result<()> {
     let done = sqlx::query(
-        "update restores set message = $3, attempts = attempts + 1, due_at = now() + $4 * interval '1 second',
+        "update restores set message = $3, attempts = attempts + $5::int, due_at = now() + $4 * interval '1 second',
                 lease_holder = null, lease_until = null
          where id = $1 and fence = $2",
     )
@@ -186,26 +192,7 @@ pub async fn retry_restore(db: &mut PgConnection, work: &RestoreWork, message: &
     .bind(work.fence)
     .bind(message)
     .bind(next.as_secs_f64())
-    .execute(&mut *db)
-    .await?;
-    fenced_unless(done.rows_affected(), work)?;
-    announce(db, work.restore.view.id).await
-}
-
-/// It waits for something that is under way, which is no failed try: the step is done again at `next`.
-///
-/// # Errors
-/// [`LedgerError::Fenced`] when another replica has taken it: nothing is written.
-pub async fn postpone_restore(db: &mut PgConnection, work: &RestoreWork, message: &str, next: Duration) -> Result<()> {
-    let done = sqlx::query(
-        "update restores set message = $3, due_at = now() + $4 * interval '1 second', lease_holder = null,
-                lease_until = null
-         where id = $1 and fence = $2",
-    )
-    .bind(work.restore.view.id)
-    .bind(work.fence)
-    .bind(message)
-    .bind(next.as_secs_f64())
+    .bind(i32::from(failed))
     .execute(&mut *db)
     .await?;
     fenced_unless(done.rows_affected(), work)?;

@@ -107,15 +107,23 @@ pub enum Removal {
     Busy(String),
 }
 
-/// Statuses from which nothing comes back by itself:
+/// Statuses of clusters and instances from which nothing comes back by itself:
 /// <https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/accessing-monitoring.html>.
-const LOST: [&str; 6] = [
+const LOST: [&str; 14] = [
+    "cloning-failed",
     "deleting",
     "failed",
     "inaccessible-encryption-credentials",
+    "incompatible-network",
+    "incompatible-option-group",
+    "incompatible-parameters",
+    "incompatible-restore",
+    "insufficient-capacity",
     "migration-failed",
-    "cloning-failed",
     "restore-error",
+    "stopped",
+    "stopping",
+    "storage-full",
 ];
 
 impl Rds {

@@ -30,8 +30,6 @@ pub struct ClusterSnapshot {
     pub engine_version: Option<String>,
     /// GiB of the cluster's volume; none: RDS does not say, as for Aurora it may not.
     pub gibibytes: Option<u32>,
-    /// Of the cluster that it is of: another one may have had its name.
-    pub resource_id: Option<String>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
 }
@@ -60,7 +58,6 @@ impl From<&types::DbClusterSnapshot> for ClusterSnapshot {
             engine_version: said.engine_version.clone(),
             // Aurora says 0 or 1, since its volume grows by itself.
             gibibytes: said.allocated_storage().and_then(|size| u32::try_from(size).ok()).filter(|size| *size > 1),
-            resource_id: said.db_cluster_resource_id.clone(),
             tags: tags(said.tag_list()),
         }
     }

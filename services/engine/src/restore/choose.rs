@@ -9,9 +9,9 @@ use super::scratch_server;
 use super::trouble::Trouble;
 use crate::cluster::Cluster;
 
-/// RDS is about five minutes behind with what it can restore to; while it is so little, it catches up:
+/// A log archive is some minutes behind; while it is no more than this, it catches up. Of RDS, about five minutes:
 /// <https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/aurora-pitr.html>.
-const BEHIND: TimeDelta = TimeDelta::minutes(15);
+pub(super) const BEHIND: TimeDelta = TimeDelta::minutes(15);
 
 /// What the name of a point in time begins with, where that of a snapshot would be. No source has a snapshot of such a name: at RDS a
 /// colon is only behind `rds` and `awsbackup`, and at pgBackRest nowhere.
@@ -45,16 +45,33 @@ pub(super) async fn snapshots(
     made: Option<DateTime<Utc>>,
 ) -> Result<Vec<Snapshot>, SnapshotsError> {
     let mut all = of_cluster(cluster, made).await?;
-    if let Some(dumps) = &cluster.dumps {
-        let listing = dumps.list(&cluster.name, key).await;
-        let listing = listing.map_err(|error| SnapshotsError::Unreachable(error.explain()))?;
-        for broken in &listing.broken {
-            tracing::warn!(claim = %key, id = %broken.id, "a dump can not be used: {}", broken.error.explain());
-        }
-        all.extend(listing.dumps.iter().filter_map(|dump| dump.snapshot()));
-    }
+    all.extend(of_dumps(cluster, key).await?);
     all.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.at));
     Ok(all)
+}
+
+/// The same, of those that a wish may mean: whoever names a snapshot does not depend on what else is kept where.
+pub(super) async fn candidates(
+    cluster: &Cluster,
+    key: &ClaimKey,
+    made: Option<DateTime<Utc>>,
+    point: &RestorePoint,
+) -> Result<Vec<Snapshot>, SnapshotsError> {
+    match point.snapshot.as_ref().map(SnapshotId::kind) {
+        None => snapshots(cluster, key, made).await,
+        Some(SnapshotKind::Dump) => of_dumps(cluster, key).await,
+        Some(SnapshotKind::Rds | SnapshotKind::PgBackRest) => of_cluster(cluster, made).await,
+    }
+}
+
+async fn of_dumps(cluster: &Cluster, key: &ClaimKey) -> Result<Vec<Snapshot>, SnapshotsError> {
+    let Some(dumps) = &cluster.dumps else { return Ok(Vec::new()) };
+    let listing = dumps.list(&cluster.name, key).await;
+    let listing = listing.map_err(|error| SnapshotsError::Unreachable(error.explain()))?;
+    for broken in &listing.broken {
+        tracing::warn!(claim = %key, id = %broken.id, "a dump can not be used: {}", broken.error.explain());
+    }
+    Ok(listing.dumps.iter().filter_map(|dump| dump.snapshot()).collect())
 }
 
 /// What is kept of the whole cluster, newest first. Where one claim is meant that was made at `made`, what is older does not

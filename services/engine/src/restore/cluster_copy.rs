@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use pgtenant_model::{ClaimKey, SnapshotId, SnapshotKind};
 use pgtenant_postgres::{Server, ServerOptions, generate_password, shut_logins};
 use pgtenant_rds::{Cluster as RdsCluster, ClusterSnapshot, Copy, CopyName, CopyState, Origin, Rds, RdsFault, Removal};
@@ -23,6 +23,8 @@ use crate::cluster::Cluster;
 const AUTOMATIC: &str = "rds:";
 /// Between two questions how far RDS is: a tenth of the time that it took so far, within these.
 const ASK: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// A copy that takes longer will not come up: one of tens of terabytes takes hours.
+const COPY_WITHIN: TimeDelta = TimeDelta::hours(12);
 /// A new master password is in effect after this time, or something is wrong. It takes RDS less than a minute.
 const PASSWORD_WITHIN: Duration = Duration::from_secs(300);
 /// Failed tries to remove a copy after which the restore ends, and the copy is left to the sweep.
@@ -32,8 +34,6 @@ const TRIES_TO_REMOVE: i32 = 3;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ClusterCopy {
-    /// As RDS has it.
-    pub(super) name: String,
     /// When it was decided on.
     pub(super) since: DateTime<Utc>,
 }
@@ -69,13 +69,12 @@ impl Restoring {
 
     /// What is written down of the copy before anything is asked of RDS; none: the snapshot is none that RDS keeps.
     pub(super) fn copy_to_make(&self, snapshot: &SnapshotId) -> Option<ClusterCopy> {
-        (snapshot.kind() == SnapshotKind::Rds)
-            .then(|| ClusterCopy { name: self.copy_name().to_string(), since: Utc::now() })
+        (snapshot.kind() == SnapshotKind::Rds).then(|| ClusterCopy { since: Utc::now() })
     }
 
     /// Makes the copy, one call at a time; returns when it takes connections.
     pub(super) async fn make_cluster_copy(&self) -> Result<(), Trouble> {
-        let Some(ClusterCopy { since, .. }) = self.steps()?.cluster_copy else { return Ok(()) };
+        let Some(ClusterCopy { since }) = self.steps()?.cluster_copy else { return Ok(()) };
         let (_, rds) = self.cluster.rds()?;
         let (name, id, faults) = (self.copy_name(), self.work.restore.view.id, &self.engine.settings.faults);
         let doing = match rds.copy_state(&name, id).await? {
@@ -98,6 +97,9 @@ impl Restoring {
                 "creating (instance)".to_owned()
             }
         };
+        if Utc::now() - since > COPY_WITHIN {
+            return Err(Trouble::last(format!("{name}, the copy of the cluster, is still {doing:?} after half a day")));
+        }
         let message = format!("RDS makes {name}, a copy of the cluster: {doing}; that takes some minutes");
         Err(Trouble::later(message, pause(since, Utc::now())))
     }
@@ -146,10 +148,12 @@ impl Restoring {
         let open = shut_logins(&mut session).await?;
         drop(session);
         if !open.is_empty() {
+            // Whoever reads the restore's message need not know the names of others.
+            tracing::warn!(copy = %name, logins = open.join(", "), "these logins could not be shut on the copy");
             return Err(Trouble::last(format!(
-                "the copy is not read, since these logins could not be shut on it: {}; make the cluster's master login able to \
-                 change them (GRANT … WITH ADMIN OPTION), or drop them",
-                open.join(", ")
+                "the copy is not read, since {} logins could not be shut on it: the control plane's log names them; make the \
+                 cluster's master login able to change them (GRANT … WITH ADMIN OPTION), or drop them",
+                open.len()
             )));
         }
         let (what, jobs) = (format!("the snapshot {snapshot}"), usize::from(self.cluster.spec.restores.jobs));
@@ -185,7 +189,9 @@ impl Restoring {
 
     /// Deletes the copy. What can not be deleted now is told, and left to the sweep, which tries it again and counts it.
     pub(super) async fn remove_cluster_copy(&self) -> Result<Option<String>, Trouble> {
-        let Some(ClusterCopy { .. }) = self.steps()?.cluster_copy else { return Ok(None) };
+        if self.steps()?.cluster_copy.is_none() {
+            return Ok(None);
+        }
         let Ok((_, rds)) = self.cluster.rds() else { return Ok(None) };
         let (name, attempts) = (self.copy_name(), self.work.restore.attempts);
         self.engine.settings.faults.reach("before:remove-cluster-copy").await;

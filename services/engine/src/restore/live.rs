@@ -32,14 +32,13 @@ impl Live<'_> {
         let Self { engine, server, key, id, jobs, what } = *self;
         let mut session = server.maintenance().await?;
         let found = observe(server, &mut session, key, &key.database(), &[]).await?;
-        if let Some(comment) =
-            found.database.and_then(|facts| facts.comment).filter(|text| *text != database_comment(key))
-        {
+        let lacks = || Trouble::last(format!("{what} has no database of {key}: it was made later, or dropped before"));
+        let comment = found.database.ok_or_else(lacks)?.comment;
+        if comment.as_deref() != Some(&database_comment(key)) {
             tracing::warn!(claim = %key, comment, "the snapshot's database of this name is another's");
             return Err(Trouble::last(format!("{what} has a database of this name that was not {key}'s")));
         }
         let password = generate_password(&mut rand::rng());
-        let lacks = || Trouble::last(format!("{what} has no database of {key}: it was made later, or dropped before"));
         let made = Job::begin(server, &mut session, id, key, None, password, JOB_VALID).await;
         let job = match made {
             // There is no such role.
@@ -48,10 +47,7 @@ impl Live<'_> {
         };
         drop(session);
         let options = ExportOptions { jobs, ..ExportOptions::default() };
-        let export = match Export::begin(&job_options(server, &job), &key.database(), &options).await {
-            Err(error) if error.sqlstate() == Some("3D000") => return Err(lacks()),
-            export => Arc::new(export?),
-        };
+        let export = Arc::new(Export::begin(&job_options(server, &job), &key.database(), &options).await?);
         let archive = export.schema(&engine.tools).await?;
         let inventory = export.inventory(Scrutiny::default()).await?;
         let part = |part: &_| StoredPart { stored: String::new(), part: Clone::clone(part) };

@@ -14,8 +14,8 @@ use pgtenant_postgres::transfer::{
     compare as compare_contents, copy_part,
 };
 use pgtenant_postgres::{
-    Beside, BesideKind, Job, Server, ServerOptions, drop_beside, end_job, generate_password, reopen, server_started,
-    server_version,
+    Beside, BesideKind, Job, Server, ServerOptions, Session, drop_beside, end_job, generate_password, reopen,
+    server_started, server_version,
 };
 use uuid::Uuid;
 
@@ -246,7 +246,7 @@ pub(super) async fn clean_up(one: &Restoring) -> Result<(), Trouble> {
     if one.replaces() {
         one.open_again().await?;
     } else {
-        reopen(&server, &mut session, &one.target()?).await?;
+        reopen_whole(one, &server, &mut session).await?;
     }
     one.let_go().await?;
     let succeeded = one.work.restore.outcome == Some(RestorePhase::Succeeded);
@@ -260,6 +260,16 @@ pub(super) async fn clean_up(one: &Restoring) -> Result<(), Trouble> {
     end_job(&server, &mut session, version, &Job::name(id)).await?;
     if copied.is_some() && !succeeded {
         remove_copy(one).await?;
+    }
+    Ok(())
+}
+
+/// An exchange that was begun and not done has closed the database. One that is only half made, or is to go, stays as it is.
+async fn reopen_whole(one: &Restoring, server: &Server, session: &mut Session) -> Result<(), Trouble> {
+    let target = one.target()?;
+    let found = one.claim(&target).await?.filter(|claim| claim.wish != Wish::Absent && claim.roles.is_some());
+    if found.is_some() {
+        reopen(server, session, &target).await?;
     }
     Ok(())
 }

@@ -6,8 +6,8 @@ use std::time::Instant;
 use chrono::Utc;
 use metrics::counter;
 use pgtenant_ledger::{
-    Claim, LedgerError, RestoreWork, StepDone, StoredRestore, Wish, claim, end_restore, postpone_restore,
-    renew_restore, retry_restore, step_done, within_deadline,
+    Claim, LedgerError, RestoreWork, StepDone, StoredRestore, Wish, claim, end_restore, renew_restore, retry_restore,
+    step_done, within_deadline,
 };
 use pgtenant_model::{ClaimKey, RestorePhase, RestoreStrategy};
 use serde::{Deserialize, Serialize};
@@ -32,8 +32,6 @@ pub(super) struct Restoring {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct Steps {
-    /// The instant that the snapshot shows.
-    pub(super) at: Option<chrono::DateTime<Utc>>,
     /// The claim that gets the data, where that is a new one.
     pub(super) copy: Option<String>,
     /// The server that the copy was made on.
@@ -122,7 +120,7 @@ impl Restoring {
         ClaimKey::new(&view.namespace, name).map_err(|error| Trouble::last(error.to_string()))
     }
 
-    /// The claim as it is now. It must be the one that was there when the restore was asked for.
+    /// The claim as it is now, whichever it is.
     pub(super) async fn claim(&self, key: &ClaimKey) -> Result<Option<Claim>, Trouble> {
         let read = async { claim(&mut *self.engine.ledger.acquire().await?, key).await };
         Ok(within_deadline(read).await?)
@@ -186,13 +184,13 @@ impl Restoring {
         let chosen = match choose::point_in_time(&self.cluster, from, made, now).await? {
             Some(instant) => instant,
             None => {
-                let all = choose::snapshots(&self.cluster, &key, made).await;
+                let all = choose::candidates(&self.cluster, &key, made, from).await;
                 choose::choose(all.map_err(|error| Trouble::again(error.to_string()))?, from, now)?
             }
         };
         let message = format!("{} from {} is made ready", chosen.id, chosen.at.format("%Y-%m-%d %H:%M:%S UTC"));
         let cluster_copy = self.copy_to_make(&chosen.id);
-        let steps = Steps { at: Some(chosen.at), cluster_copy, ..Steps::default() };
+        let steps = Steps { cluster_copy, ..Steps::default() };
         let done = StepDone { snapshot: Some(chosen.id), ..StepDone::new(RestorePhase::Preparing, message) };
         self.done(StepDone { output: to_json(&steps)?, ..done }).await
     }
@@ -223,8 +221,12 @@ impl Restoring {
 
     /// Removes what was needed only for this.
     async fn clean_up(&self) -> Result<Next, Trouble> {
-        load::clean_up(self).await?;
-        let left = [self.remove_cluster_copy().await?, self.remove_scratch_server().await?];
+        // Each for itself: what costs money does not wait for a cluster that is down.
+        let beside = load::clean_up(self).await;
+        let left = [self.remove_cluster_copy().await, self.remove_scratch_server().await];
+        beside?;
+        let [copy, scratch] = left;
+        let left = [copy?, scratch?];
         let (restore, steps) = (&self.work.restore, self.steps()?);
         let outcome = restore.outcome.unwrap_or(RestorePhase::Failed);
         let message = steps.ending.or_else(|| restore.view.message.clone()).unwrap_or_default();
@@ -263,11 +265,7 @@ impl Restoring {
         let next = trouble.next_try(attempts);
         within_deadline(async {
             let mut tx = self.engine.ledger.begin().await?;
-            if trouble.is_waiting() {
-                postpone_restore(&mut tx, &self.work, &trouble.message, next).await?;
-            } else {
-                retry_restore(&mut tx, &self.work, &trouble.message, next).await?;
-            }
+            retry_restore(&mut tx, &self.work, &trouble.message, next, !trouble.is_waiting()).await?;
             Ok(tx.commit().await?)
         })
         .await?;

@@ -60,9 +60,9 @@ impl Restoring {
         if !steps.emptied {
             let (claim, server) = (self.present(&key).await?, self.cluster.server().await?);
             let emptied = self.empty(&server, &claim, Rehearsal::No).await;
-            self.engine.settings.faults.reach("after:emptied").await;
             return match emptied {
                 Ok(_) => {
+                    self.engine.settings.faults.reach("after:emptied").await;
                     let message = format!("the database is empty, and is filled; what was there is {}", self.safety()?);
                     let output = to_json(&Steps { emptied: true, ..steps })?;
                     self.done(StepDone { output, ..StepDone::new(RestorePhase::Switching, message) }).await

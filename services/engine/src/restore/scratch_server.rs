@@ -1,13 +1,15 @@
 //! From a pgBackRest repository: a server is made of a backup on this machine, which only this process and its user reach, is read, and
 //! goes. Where another replica goes on with the restore, it makes a server of its own.
 
+use std::time::Duration;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use metrics::gauge;
 use pgtenant_model::{ClaimKey, InvalidField, Snapshot, SnapshotId, SnapshotKind, SslMode};
 use pgtenant_postgres::{Server, ServerOptions, Timeouts};
 use pgtenant_snapshots::pgbackrest::{Backup, PgBackRestError, Repository, Scratch, Target};
 
-use super::choose::{id_of_time, time_of};
+use super::choose::{BEHIND, id_of_time, time_of};
 use super::live::Live;
 use super::machine::Restoring;
 use super::source::Source;
@@ -16,6 +18,8 @@ use crate::cluster::Cluster;
 
 /// A backup each day, made within a window of two hours.
 const OLDEST: TimeDelta = TimeDelta::hours(26);
+/// Between two looks for more of the log.
+const LOG: Duration = Duration::from_secs(20);
 /// Failed tries to remove a server after which the restore ends, and it is left to the sweep.
 const TRIES_TO_REMOVE: i32 = 3;
 
@@ -71,7 +75,10 @@ impl Restoring {
     pub(super) async fn open_scratch_server(&self, key: &ClaimKey, snapshot: &SnapshotId) -> Result<Source, Trouble> {
         self.make_scratch_server(snapshot).await?;
         let (repository, scratch) = self.scratch()?;
-        let socket = scratch.start().await?;
+        let socket = match scratch.start().await {
+            Err(PgBackRestError::LogEnds) => return Err(log_ends(snapshot)),
+            started => started?,
+        };
         self.engine.settings.faults.reach("after:start-scratch").await;
         let server = Server::new(ServerOptions {
             host: socket.to_string_lossy().into_owned(),
@@ -107,6 +114,17 @@ impl Restoring {
                 Ok(Some(format!("the server that was made for it is still there: {error}; it is tried again")))
             }
         }
+    }
+}
+
+/// Where the time has just been, the next of the log is waited for; started again, the server goes on where it was.
+fn log_ends(snapshot: &SnapshotId) -> Trouble {
+    match time_of(snapshot) {
+        Some(time) if Utc::now() - time < BEHIND => Trouble::later(
+            format!("the log in the repository ends before {time}; it is waited for the next of it"),
+            LOG,
+        ),
+        _ => PgBackRestError::LogEnds.into(),
     }
 }
 

@@ -44,7 +44,7 @@ async fn a_restore_is_taken_once_and_goes_on_where_it_was() {
     step_done(&mut db, &first, &done).await.expect_err("the first one's lease has run out");
     let after = step_done(&mut db, &second, &done).await.unwrap();
     assert_eq!((after.view.phase, &after.steps["at"]), (RestorePhase::Copying, &json!("then")));
-    retry_restore(&mut db, &second, "the server is away", Duration::ZERO).await.unwrap();
+    retry_restore(&mut db, &second, "the server is away", Duration::ZERO, true).await.unwrap();
     let third = take_restore(&mut db, "default", Uuid::now_v7(), LEASE, 2).await.unwrap().unwrap();
     assert_eq!((third.restore.attempts, third.restore.view.phase), (1, RestorePhase::Copying));
     assert_eq!(open_jobs(&mut db, "default").await.unwrap(), [id]);

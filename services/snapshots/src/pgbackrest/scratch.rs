@@ -54,8 +54,10 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Settings of its own. It serves one restore and goes: nothing has to outlive a crash. Whatever the cluster has loaded and archived,
 /// this one does not; without standby sessions its limits need not be as high as the cluster's.
 const CONF: &str = "listen_addresses = ''\nport = 5432\nunix_socket_permissions = 0700\nssl = off\narchive_mode = off\n\
-     hot_standby = off\nshared_preload_libraries = ''\nmax_connections = 60\nmax_prepared_transactions = 100\nfsync = off\n\
-     full_page_writes = off\nautovacuum = off\nlogging_collector = off\nlog_destination = 'stderr'\nprimary_conninfo = ''\n";
+     hot_standby = off\nshared_preload_libraries = ''\nsession_preload_libraries = ''\nlocal_preload_libraries = ''\n\
+     max_logical_replication_workers = 0\nmax_connections = 60\nmax_prepared_transactions = 100\nshared_buffers = 128MB\n\
+     huge_pages = off\nfsync = off\nfull_page_writes = off\nautovacuum = off\nlogging_collector = off\n\
+     log_destination = 'stderr'\nprimary_conninfo = ''\n";
 /// Only who may enter the folder of the socket comes in.
 const HBA: &str = "local all all trust\n";
 
@@ -93,7 +95,10 @@ impl Scratch {
     /// There is no room, or pgBackRest failed.
     pub async fn restore(&self, backup: &Backup, target: &Target) -> Result<(), PgBackRestError> {
         let marker = self.dir.join("restored");
-        if fs::read_to_string(&marker).is_ok_and(|text| text == format!("{target:?}")) {
+        // What this boot has not written may be lost: nothing was synchronised to the disk.
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let restored = format!("{target:?} {}", boot.trim());
+        if fs::read_to_string(&marker).is_ok_and(|text| text == restored) {
             return Ok(());
         }
         self.remove().await?;
@@ -107,9 +112,7 @@ impl Scratch {
         };
         made().map_err(|error| PgBackRestError::failed(format!("make {}", self.dir.display()), error))?;
         self.run_restore(target).await?;
-        self.account
-            .write(&marker, &format!("{target:?}"))
-            .map_err(|error| PgBackRestError::failed("note the restore", error))
+        self.account.write(&marker, &restored).map_err(|error| PgBackRestError::failed("note the restore", error))
     }
 
     async fn run_restore(&self, target: &Target) -> Result<(), PgBackRestError> {
@@ -222,9 +225,7 @@ impl Scratch {
     fn failure(&self, log: &Path) -> PgBackRestError {
         let text = fs::read_to_string(log).unwrap_or_default();
         if text.contains("recovery ended before configured recovery target was reached") {
-            return PgBackRestError::Settings(
-                "the log in the repository ends before that time: take an earlier one, or a backup".to_owned(),
-            );
+            return PgBackRestError::LogEnds;
         }
         let last = text.lines().rev().find(|line| line.contains("FATAL") || line.contains("PANIC"));
         PgBackRestError::failed(
