@@ -2,7 +2,11 @@
 
 use std::fs;
 
-use pgtenant_tests::{Cli, Credential, Own, SiteOptions, rows, superuser_sql, try_sql, works_for_an_application};
+use pgtenant_tests::{
+    Cli, Credential, Finished, Own, SiteOptions, rows, superuser_sql, try_sql, works_for_an_application,
+};
+
+use serde_json::json;
 
 use crate::shop::Shop;
 
@@ -52,11 +56,11 @@ impl Lost {
         own
     }
 
-    /// The one command, and what it says.
-    async fn restore_all(&self) -> String {
+    /// The one command.
+    async fn restore_all(&self) -> Finished {
         let (serve, site) = (&self.shop.plane.serve, &self.shop.plane.site);
         let cli = Cli::of(&serve.url, &site.token);
-        cli.run(&["restore", "all", "--cluster", "default", "--time", &self.before, "--yes"]).await.expect(0).stdout
+        cli.run(&["restore", "all", "--cluster", "default", "--time", &self.before, "--yes"]).await
     }
 
     async fn every_tenant_works(&self) {
@@ -82,12 +86,23 @@ async fn a_lost_cluster_comes_back_from_dumps_with_one_command() {
         lost.shop.api().is_ready(&lost.shop.namespace, name).await;
         lost.shop.count(name, "orders").await.expect_err("it is there again, and empty");
     }
-    assert!(lost.restore_all().await.contains("3 databases of cluster default are restored"));
+    let (api, namespace) = (lost.shop.api(), lost.shop.namespace.clone());
+    api.ready_with(&namespace, json!({"name": "kept", "mode": "protected"})).await;
+    api.ask(&format!("/v1/namespaces/{namespace}/databases/kept/release")).await.expect(202);
+    // What was asked for by the command, which was killed then, and what somebody else has asked for.
+    let reason = "all databases of a cluster that was lost";
+    lost.shop.request("carts", json!({"from": {"time": lost.before}, "reason": reason})).await;
+    let others = lost.shop.request("stock", json!({"from": {"time": lost.before}})).await;
+    let said = lost.restore_all().await.expect(1).stderr;
+    assert!(said.contains("kept: left out: it is Retained") && said.contains("waits to be approved"), "{said}");
+    assert!(said.contains("1 of 3 are not restored"), "{said}");
+    lost.shop.approve(&others).await;
+    assert!(lost.restore_all().await.expect(0).stdout.contains("1 databases of cluster default are restored"));
     lost.every_tenant_works().await;
 
     // What somebody has written since is not put aside by the same command again.
     try_sql(&lost.shop.credential("orders", "write"), "delete from lines where order_id = 1").await.unwrap();
-    assert!(lost.restore_all().await.contains("0 databases of cluster default are restored"));
+    assert!(lost.restore_all().await.expect(0).stdout.contains("0 databases of cluster default are restored"));
     assert_eq!(lost.shop.count("orders", "lines").await, Ok(499));
 }
 
@@ -105,6 +120,6 @@ async fn without_its_ledger_either_definitions_stores_and_dumps_are_enough() {
     for name in NAMES {
         lost.shop.api().ready(&lost.shop.namespace, name).await;
     }
-    assert!(lost.restore_all().await.contains("3 databases of cluster default are restored"));
+    assert!(lost.restore_all().await.expect(0).stdout.contains("3 databases of cluster default are restored"));
     lost.every_tenant_works().await;
 }

@@ -164,6 +164,18 @@ async fn one_database_comes_back_from_a_backup_and_from_a_time_after_it() {
     assert_eq!(kept.orders().await, ["300"]);
     kept.nothing_is_left().await;
 
+    // The archive is not there yet.
+    can(&kept.admin(), "truncate orders").await;
+    next_second().await;
+    let time = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
+    let restore = kept.request(json!({"from": {"time": time}})).await;
+    next_second().await;
+    can(&kept.admin(), "insert into orders (item) values ('after it')").await;
+    archived(&kept).await;
+    let done = over(&kept.api(), restore["id"].as_str().unwrap()).await;
+    assert_eq!(done["phase"], "Succeeded", "{done}");
+    assert_eq!(kept.orders().await, ["0"]);
+
     // Killed on the way, what runs is used again or ended, and goes.
     for point in [
         "before:restore-scratch",

@@ -84,6 +84,18 @@ impl Kept {
         over(&self.api(), restore["id"].as_str().unwrap()).await
     }
 
+    /// Begins a restore whose copy is being made, and never comes up.
+    async fn is_made(&self) -> String {
+        let restore = self.request(json!({"from": {"snapshot": SNAPSHOT}})).await;
+        self.approve(&restore).await;
+        soon("it is being made", || async {
+            let clusters = self.amazon.rds.clusters();
+            if clusters.len() == 2 { Ok(()) } else { Err(format!("{clusters:?}")) }
+        })
+        .await;
+        restore["id"].as_str().unwrap().to_owned()
+    }
+
     async fn orders(&self) -> Vec<String> {
         let superuser = Place::of(&self.amazon.own.cluster).superuser;
         rows(&superuser, Some("aurora-db"), "select count(*)::text from orders").await
@@ -195,6 +207,13 @@ async fn one_database_comes_back_from_a_snapshot_and_from_a_point_in_time() {
     assert_eq!(made[0]["SourceDBClusterIdentifier"], "shared");
     kept.only_the_cluster_is_there().await;
 
+    // It can not be known whose it is.
+    superuser_sql(&kept.clone, None, "comment on database \"aurora-db\" is null").await;
+    let done = kept.restored(json!({"from": {"snapshot": SNAPSHOT}})).await;
+    assert_eq!(done["phase"], "Failed", "{done}");
+    assert!(done["message"].as_str().unwrap().contains("was not aurora/db's"), "{done}");
+    kept.only_the_cluster_is_there().await;
+
     // It vanishes before it is used.
     let restore = kept.request(json!({"from": {"snapshot": SNAPSHOT}})).await;
     kept.amazon.rds.delete_snapshot(SNAPSHOT);
@@ -239,7 +258,7 @@ async fn killed_at_any_point_one_copy_is_made_and_none_is_left() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_that_can_not_be_deleted_is_told_of_and_deleted_when_it_can_be() {
-    let kept = Kept::new().await;
+    let mut kept = Kept::new().await;
     kept.amazon.rds.deny("DeleteDBCluster");
     let done = kept.restored(json!({"from": {"snapshot": SNAPSHOT}})).await;
     assert_eq!(done["phase"], "Succeeded", "{done}");
@@ -268,17 +287,20 @@ async fn a_copy_that_can_not_be_deleted_is_told_of_and_deleted_when_it_can_be() 
 
     // Cancelled while RDS makes it: all is as it was, and it goes.
     kept.amazon.rds.deny("CreateDBInstance");
-    let restore = kept.request(json!({"from": {"snapshot": SNAPSHOT}})).await;
-    kept.approve(&restore).await;
-    soon("it is being made", || async {
-        let clusters = kept.amazon.rds.clusters();
-        if clusters.len() == 2 { Ok(()) } else { Err(format!("{clusters:?}")) }
-    })
-    .await;
-    let id = restore["id"].as_str().unwrap();
+    let id = kept.is_made().await;
     kept.api().ask(&format!("/v1/restores/{id}/cancel")).await.expect(200);
-    assert_eq!(over(&kept.api(), id).await["phase"], "Cancelled");
+    assert_eq!(over(&kept.api(), &id).await["phase"], "Cancelled");
     kept.only_the_cluster_is_there().await;
+
+    // It costs money, and so does not wait for a server that is down.
+    let id = kept.is_made().await;
+    kept.amazon.own.cluster.primary().kill().await;
+    kept.api().ask(&format!("/v1/restores/{id}/cancel")).await.expect(200);
+    kept.only_the_cluster_is_there().await;
+    let path = format!("/v1/restores/{id}");
+    assert_eq!(kept.api().get(&path).await.expect(200).json["phase"], "CleaningUp");
+    kept.amazon.own.cluster.primary().start().await.unwrap();
+    assert_eq!(over(&kept.api(), &id).await["phase"], "Cancelled");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
