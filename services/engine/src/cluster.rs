@@ -1,9 +1,11 @@
 //! One shared cluster as this replica knows it: its primary, its connections, its stores.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use pgtenant_model::{ClusterSpec, Endpoint, HostPort, InvalidField, StoreSpec, TlsSpec};
 use pgtenant_postgres::{Server, ServerOptions, Timeouts};
 use pgtenant_rds::PROXY_AUTHORITY;
@@ -59,6 +61,8 @@ pub(crate) struct Cluster {
     parts: Mutex<Option<Parts>>,
     /// What is wrong with what RDS keeps of it.
     kept: Mutex<Vec<InvalidField>>,
+    /// What the newest of each kind shows that is kept of the whole of it.
+    kept_at: Mutex<BTreeMap<&'static str, DateTime<Utc>>>,
     /// Copies of it that are left of restores.
     leftovers: Mutex<Leftovers>,
     /// The server refused the login: it may have been changed there and where it is read from.
@@ -131,6 +135,7 @@ impl Cluster {
             trial: Arc::default(),
             parts: Mutex::default(),
             kept: Mutex::default(),
+            kept_at: Mutex::default(),
             leftovers: Mutex::default(),
             refused: AtomicBool::new(false),
             cut_off: AtomicBool::new(false),
@@ -199,6 +204,10 @@ impl Cluster {
 
     pub(crate) fn kept(&self) -> MutexGuard<'_, Vec<InvalidField>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn kept_at(&self) -> MutexGuard<'_, BTreeMap<&'static str, DateTime<Utc>>> {
+        self.kept_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn leftovers(&self) -> MutexGuard<'_, Leftovers> {

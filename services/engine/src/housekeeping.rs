@@ -10,7 +10,7 @@ use pgtenant_ledger::{
     BackupAge, Ledger, LedgerError, OpenRestores, backup_ages, count_by_state, open_restores_by_phase, queue_length,
     within_deadline,
 };
-use pgtenant_model::{DatabaseState, RestorePhase};
+use pgtenant_model::{DatabaseState, RestorePhase, RestoreStrategy};
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
@@ -28,6 +28,8 @@ const OPEN_PHASES: [RestorePhase; 7] = [
     RestorePhase::Switching,
     RestorePhase::CleaningUp,
 ];
+
+const STRATEGIES: [RestoreStrategy; 3] = [RestoreStrategy::Swap, RestoreStrategy::Replace, RestoreStrategy::Copy];
 
 pub(crate) async fn run(ledger: &Ledger, roster: &Roster, stop: &CancellationToken) {
     let mut dumped = BTreeSet::new();
@@ -110,11 +112,12 @@ async fn counts(ledger: &Ledger, clusters: &[Arc<Cluster>]) -> Result<(), Ledger
     }
     gauge!("pgtenant_queue_length").set(queue_length(&mut db).await? as f64);
     let open = open_restores_by_phase(&mut db).await?;
-    for (cluster, phase) in clusters.iter().flat_map(|one| OPEN_PHASES.map(|phase| (&one.name, phase))) {
-        let found = open.iter().find(|one| one.cluster == *cluster && one.phase == phase);
-        let (count, longest) =
-            found.map_or((0, 0.0), |OpenRestores { cluster: _, phase: _, count, longest }| (*count, *longest));
-        let labels = [("cluster", cluster.clone()), ("phase", format!("{phase:?}"))];
+    let every = OPEN_PHASES.into_iter().flat_map(|phase| STRATEGIES.map(|strategy| (phase, strategy)));
+    for (cluster, (phase, strategy)) in clusters.iter().flat_map(|one| every.clone().map(|each| (&one.name, each))) {
+        let same = |one: &&OpenRestores| (&one.cluster, one.phase, one.strategy) == (cluster, phase, strategy);
+        let (count, longest) = open.iter().find(same).map_or((0, 0.0), |one| (one.count, one.longest));
+        let [phase, strategy] = [format!("{phase:?}"), format!("{strategy:?}").to_lowercase()];
+        let labels = [("cluster", cluster.clone()), ("phase", phase), ("strategy", strategy)];
         gauge!("pgtenant_restores", &labels).set(count as f64);
         gauge!("pgtenant_restore_phase_seconds", &labels).set(longest);
     }

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use pgtenant_model::{
-    ClaimKey, PutAside, Restore, RestorePhase, RestoreProgress, RestoreSpec, SnapshotId, Verification,
+    ClaimKey, PutAside, Restore, RestorePhase, RestoreProgress, RestoreSpec, RestoreStrategy, SnapshotId, Verification,
 };
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -182,13 +182,15 @@ pub async fn restores(db: &mut PgConnection, filter: RestoreFilter<'_>, limit: i
     rows.into_iter().map(StoredRestore::try_from).collect()
 }
 
-/// Restores of a cluster that are not over and in the same phase.
+/// Restores of a cluster that are not over, of the same strategy, and in the same phase.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OpenRestores {
     /// The cluster.
     pub cluster: String,
     /// Where they are.
     pub phase: RestorePhase,
+    /// What becomes of the databases.
+    pub strategy: RestoreStrategy,
     /// How many they are.
     pub count: i64,
     /// Seconds for which the one that has been there for longest is there.
@@ -200,14 +202,15 @@ pub struct OpenRestores {
 /// # Errors
 /// The ledger did not answer.
 pub async fn open_restores_by_phase(db: &mut PgConnection) -> Result<Vec<OpenRestores>> {
-    let rows: Vec<(String, String, i64, f64)> = sqlx::query_as(
-        "select cluster, phase, count(*), max(extract(epoch from now() - phase_since))::float8
-         from restores where finished_at is null group by cluster, phase",
+    let rows: Vec<(String, String, String, i64, f64)> = sqlx::query_as(
+        "select cluster, phase, spec ->> 'strategy', count(*), max(extract(epoch from now() - phase_since))::float8
+         from restores where finished_at is null group by 1, 2, 3",
     )
     .fetch_all(db)
     .await?;
-    let each = rows.into_iter().map(|(cluster, phase, count, longest)| {
-        Ok(OpenRestores { cluster, phase: from_json_name("phase", phase)?, count, longest })
+    let each = rows.into_iter().map(|(cluster, phase, strategy, count, longest)| {
+        let (phase, strategy) = (from_json_name("phase", phase)?, from_json_name("strategy", strategy)?);
+        Ok(OpenRestores { cluster, phase, strategy, count, longest })
     });
     each.collect()
 }

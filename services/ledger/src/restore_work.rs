@@ -22,7 +22,20 @@ pub struct RestoreWork {
     pub fence: i64,
 }
 
-/// Takes a restore of `cluster` that is due and that nobody holds, unless `at_once` of them are under way.
+/// Whether a restore of cluster `$1` is begun already, or may be.
+macro_rules! may_begin {
+    ($at_once:literal) => {
+        concat!(
+            "phase <> 'Approved' or cancel or ",
+            $at_once,
+            " > (select count(*) from restores where cluster = $1
+                    and phase in ('Preparing', 'Copying', 'Verifying', 'Switching'))"
+        )
+    };
+}
+
+/// Takes a restore of `cluster` that is due and that nobody holds, unless `at_once` of them are worked on. None is begun while so many
+/// are between their beginning and their clean-up, waiting or not: each may have a copy of the cluster, which costs money.
 ///
 /// # Errors
 /// The ledger did not answer.
@@ -40,6 +53,9 @@ pub async fn take_restore(
                and (finished_at is null and phase <> 'Requested' or undo_asked_by is not null
                     or before_name is not null and before_until <= now())
                and $4 > (select count(*) from restores where cluster = $1 and lease_until >= now())
+               and (",
+        may_begin!("$4"),
+        ")
              order by due_at limit 1 for update skip locked)
          update restores set lease_holder = $2, lease_until = now() + $3 * interval '1 second', fence = fence + 1
          from due where id = due_id returning fence, ",
@@ -56,19 +72,23 @@ pub async fn take_restore(
     Ok(Some(RestoreWork { restore: restore.try_into()?, fence: row.try_get("fence")? }))
 }
 
-/// When a restore of `cluster` is next due.
+/// When a restore of `cluster` is next due; one that can not be begun yet is not, and is told of when another one has ended.
 ///
 /// # Errors
 /// The ledger did not answer.
-pub async fn next_restore(db: &mut PgConnection, cluster: &str) -> Result<Option<Duration>> {
-    let due: Option<f64> = sqlx::query_scalar(
+pub async fn next_restore(db: &mut PgConnection, cluster: &str, at_once: u8) -> Result<Option<Duration>> {
+    let due: Option<f64> = sqlx::query_scalar(concat!(
         "select extract(epoch from min(greatest(due_at, lease_until,
                     case when finished_at is not null and undo_asked_by is null then before_until end)) - now())::float8
          from restores
          where cluster = $1 and (finished_at is null and phase <> 'Requested' or undo_asked_by is not null
-                                 or before_name is not null)",
-    )
+                                 or before_name is not null)
+           and (",
+        may_begin!("$2"),
+        ")"
+    ))
     .bind(cluster)
+    .bind(i64::from(at_once))
     .fetch_one(db)
     .await?;
     Ok(due.map(|seconds| Duration::from_secs_f64(seconds.max(0.0))))

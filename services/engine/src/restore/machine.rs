@@ -42,6 +42,8 @@ pub(super) struct Steps {
     pub(super) emptying: bool,
     /// With strategy replace: nothing was there any more, and something is loaded.
     pub(super) emptied: bool,
+    /// With strategy replace: each tier was let in again, and has logged in.
+    pub(super) tried: bool,
     /// With strategy replace: why what was there is brought back.
     pub(super) back: Option<String>,
     /// The copy of the whole cluster that is read, from before it is there.
@@ -227,6 +229,9 @@ impl Restoring {
         beside?;
         let [copy, scratch] = left;
         let left = [copy?, scratch?];
+        if let Some(next) = self.try_tiers().await? {
+            return Ok(next);
+        }
         let (restore, steps) = (&self.work.restore, self.steps()?);
         let outcome = restore.outcome.unwrap_or(RestorePhase::Failed);
         let message = steps.ending.or_else(|| restore.view.message.clone()).unwrap_or_default();

@@ -103,8 +103,10 @@ impl Inner {
     async fn nap(&self, cluster: &Cluster) -> Duration {
         let due = within_deadline(async {
             let mut db = self.ledger.acquire().await?;
-            let (restore, backup) =
-                (next_restore(&mut db, &cluster.name).await?, next_backup(&mut db, &cluster.name).await?);
+            let (restore, backup) = (
+                next_restore(&mut db, &cluster.name, cluster.spec.restores.at_once).await?,
+                next_backup(&mut db, &cluster.name).await?,
+            );
             Ok(restore.into_iter().chain(backup).min())
         });
         match due.await {

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use metrics::gauge;
 use pgtenant_model::InvalidField;
 use pgtenant_rds::{Cluster as RdsCluster, ClusterSnapshot, RdsFault, TAKEN_PREFIX};
 
@@ -107,7 +106,10 @@ impl Cluster {
 pub(super) async fn keep(cluster: &Cluster) -> Result<(), Trouble> {
     let (Some(work), Some((kept, snapshots))) = (cluster.aurora(), cluster.look_at_rds().await?) else { return Ok(()) };
     let now = Utc::now();
-    measure(&cluster.name, &kept, now);
+    // Where there is none, the cluster's own age: it grows until there is one.
+    for (kind, at) in [("snapshot", kept.newest.or(kept.made)), ("log", kept.until.or(kept.made))] {
+        cluster.kept_at().extend(at.map(|at| (kind, at)));
+    }
     *cluster.kept() = kept.findings(now);
     if !cluster.spec.backups.as_ref().is_some_and(|backups| backups.rds.as_ref().is_some_and(|rds| rds.ensure)) {
         return Ok(());
@@ -132,15 +134,6 @@ pub(super) async fn keep(cluster: &Cluster) -> Result<(), Trouble> {
         }
     }
     Ok(())
-}
-
-fn measure(cluster: &str, kept: &Kept, now: DateTime<Utc>) {
-    // Where there is none, the cluster's own age: it grows until there is one.
-    for (kind, at) in [("snapshot", kept.newest.or(kept.made)), ("log", kept.until.or(kept.made))] {
-        let Some(at) = at else { continue };
-        let labels = [("cluster", cluster.to_owned()), ("kind", kind.to_owned())];
-        gauge!("pgtenant_cluster_backup_age_seconds", &labels).set((now - at).as_seconds_f64().max(0.0));
-    }
 }
 
 #[cfg(test)]

@@ -101,6 +101,28 @@ impl Restoring {
         Ok(())
     }
 
+    /// After all is filled and everybody is let in again, each tier logs in; before, none could.
+    pub(super) async fn try_tiers(&self) -> Result<Option<Next>, Trouble> {
+        let (restore, steps) = (&self.work.restore, self.steps()?);
+        let Some(mut report) = restore.view.report.clone().filter(|_| self.replaces() && !steps.tried) else {
+            return Ok(None);
+        };
+        let key = self.key()?;
+        let claim = match self.present(&key).await {
+            Err(Trouble { kind: Kind::Final, .. }) => return Ok(None),
+            found => found?,
+        };
+        let (server, database, comment) = (self.cluster.server().await?, key.database(), database_comment(&key));
+        let (logins, refused) = self.loading(&server, &claim, &database, &comment).log_in_as_tiers().await?;
+        report.logins = logins;
+        let ending = steps.ending.clone().or_else(|| restore.view.message.clone()).unwrap_or_default();
+        let message = refused.iter().fold(ending, |all, one| format!("{all}; {}: {}", one.object, one.message));
+        report.differences.extend(refused);
+        let output = to_json(&Steps { tried: true, ..steps })?;
+        let done = StepDone::new(RestorePhase::CleaningUp, message);
+        Ok(Some(self.done(StepDone { report: Some(report), output, ..done }).await?))
+    }
+
     fn safety(&self) -> Result<SnapshotId, Trouble> {
         self.steps()?.safety.ok_or_else(|| Trouble::last("it is not written down what was dumped first"))
     }

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use metrics::gauge;
 use pgtenant_model::{ClaimKey, InvalidField, Snapshot, SnapshotId, SnapshotKind, SslMode};
 use pgtenant_postgres::{Server, ServerOptions, Timeouts};
 use pgtenant_snapshots::pgbackrest::{Backup, PgBackRestError, Repository, Scratch, Target};
@@ -140,14 +139,11 @@ fn meant(all: Vec<Backup>, snapshot: &SnapshotId) -> Result<(Backup, Target), Tr
     Ok((found, target))
 }
 
-/// Measures how old the newest backup is, and tells where that is too old: the host that has the data makes them.
+/// Notes how old the newest backup is, and tells where that is too old: the host that has the data makes them.
 pub(super) async fn look(cluster: &Cluster) -> Result<(), Trouble> {
     let Some(repository) = &cluster.backrest else { return Ok(()) };
     let (newest, now) = (repository.backups().await?.into_iter().map(|one| one.at).max(), Utc::now());
-    if let Some(newest) = newest {
-        let labels = [("cluster", cluster.name.clone()), ("kind", "pgbackrest".to_owned())];
-        gauge!("pgtenant_cluster_backup_age_seconds", &labels).set((now - newest).as_seconds_f64().max(0.0));
-    }
+    cluster.kept_at().extend(newest.map(|newest| ("pgbackrest", newest)));
     *cluster.kept() = findings(newest, now);
     Ok(())
 }

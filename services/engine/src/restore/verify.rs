@@ -75,8 +75,8 @@ impl Loading<'_> {
         Ok(report)
     }
 
-    /// Logs in as each tier with what the stores have.
-    async fn log_in_as_tiers(&self) -> Result<(Vec<String>, Vec<Finding>), Trouble> {
+    /// Logs in as each tier with what the stores have: who could, and who could not.
+    pub(super) async fn log_in_as_tiers(&self) -> Result<(Vec<String>, Vec<Finding>), Trouble> {
         let Self { server, claim, database, cluster, .. } = *self;
         let reach = cluster.reach(server).await?;
         let rules = Rules { claim, spec: &cluster.spec, now: Utc::now(), idle: false };

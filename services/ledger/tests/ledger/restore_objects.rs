@@ -61,7 +61,9 @@ async fn it_is_known_how_many_restores_wait_where_and_for_how_long() {
         sqlx::query(hour_ago).bind(id).execute(&mut *db).await.unwrap();
     }
     let found = open_restores_by_phase(&mut db).await.unwrap();
-    assert_eq!((found.len(), found[0].phase, found[0].count), (1, RestorePhase::Requested, 2), "{found:?}");
+    let swap = pgtenant_model::RestoreStrategy::Swap;
+    let seen = (found.len(), found[0].phase, found[0].strategy, found[0].count);
+    assert_eq!(seen, (1, RestorePhase::Requested, swap, 2), "{found:?}");
     assert!((3600.0..3700.0).contains(&found[0].longest), "{found:?}");
 
     // What moves on has not waited there.
