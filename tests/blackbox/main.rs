@@ -6,6 +6,7 @@ mod apps;
 mod apps_guard;
 mod aurora;
 mod aws;
+mod backups;
 mod cli;
 mod connect;
 mod credentials;

@@ -54,6 +54,35 @@ pub async fn set_backup_at(db: &mut PgConnection, claim: Uuid, at: DateTime<Utc>
     Ok(())
 }
 
+/// Claims of `cluster` that were removed before an instant, and are not there again.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn removed_before(db: &mut PgConnection, cluster: &str, before: DateTime<Utc>) -> Result<Vec<ClaimKey>> {
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "select namespace, name from claims_removed r where cluster = $1 and removed_at < $2
+           and not exists (select from claims c where (c.namespace, c.name) = (r.namespace, r.name) and c.cluster = $1)",
+    )
+    .bind(cluster)
+    .bind(before)
+    .fetch_all(db)
+    .await?;
+    let key = |(namespace, name)| {
+        ClaimKey::new(namespace, name).map_err(|error| LedgerError::Unknown { what: "claim", value: error.value })
+    };
+    rows.into_iter().map(key).collect()
+}
+
+/// Nothing is left of a removed claim, nor is there anything to remember.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn forget_removed(db: &mut PgConnection, cluster: &str, key: &ClaimKey) -> Result<()> {
+    let done = sqlx::query("delete from claims_removed where cluster = $1 and namespace = $2 and name = $3");
+    done.bind(cluster).bind(key.namespace()).bind(key.name()).execute(db).await?;
+    Ok(())
+}
+
 /// How old a database's dumps are.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct BackupAge {

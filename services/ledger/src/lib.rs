@@ -35,7 +35,9 @@ pub use sqlx::PgConnection;
 
 pub use audit::{Actor, AuditEntry, audit_page, write_audit};
 pub use backup::{BackupEnd, BackupWork, end_backup, next_backup, renew_backup, request_backup, take_backup};
-pub use backup_schedule::{BackupAge, DueBackup, backup_ages, due_backups, note_dump, set_backup_at};
+pub use backup_schedule::{
+    BackupAge, DueBackup, backup_ages, due_backups, forget_removed, note_dump, removed_before, set_backup_at,
+};
 pub use check::{check, count_of};
 pub use claim::{
     Claim, ClaimFilter, CredentialState, NextPassword, Wish, claim, claims, claims_with_credentials, count_by_state,

@@ -271,13 +271,18 @@ pub async fn note_credentials(
 /// # Errors
 /// [`LedgerError::Fenced`] when another replica has taken the claim: nothing is written.
 pub async fn forget(db: &mut PgConnection, work: &Work, message: &str) -> Result<()> {
-    let done = sqlx::query("delete from claims where id = $1 and fence = $2 and wish = 'absent' and purge = $3")
-        .bind(work.claim.id)
-        .bind(work.fence)
-        // Asked for in the meantime: it is looked at once more, and what was kept for a while is removed for good.
-        .bind(work.claim.purge)
-        .execute(&mut *db)
-        .await?;
+    let done = sqlx::query(
+        "with gone as (delete from claims where id = $1 and fence = $2 and wish = 'absent' and purge = $3
+                       returning cluster, namespace, name)
+         insert into claims_removed (cluster, namespace, name) select cluster, namespace, name from gone
+         on conflict (cluster, namespace, name) do update set removed_at = now()",
+    )
+    .bind(work.claim.id)
+    .bind(work.fence)
+    // Asked for in the meantime: it is looked at once more, and what was kept for a while is removed for good.
+    .bind(work.claim.purge)
+    .execute(&mut *db)
+    .await?;
     fenced_unless(done.rows_affected(), work)?;
     // What restores had put aside went with it.
     sqlx::query("update restores set before_name = null, before_until = null where claim = $1")

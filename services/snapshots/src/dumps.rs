@@ -9,7 +9,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use pgtenant_aws::Aws;
 use pgtenant_model::{ClaimKey, DumpSpec, InvalidField};
 
-use crate::found::{BrokenDump, ClaimDumps, Dump, Listing, Opening, Unfinished};
+use crate::found::{BrokenDump, Dump, Listing, Opening, Unfinished};
 use crate::keys::Keys;
 use crate::manifest::{FORMAT, MOST_BYTES};
 use crate::object::{MANIFEST, ObjectPath, VERIFIED};
@@ -103,52 +103,6 @@ impl Dumps {
         Manifest::decode(&bytes, &place.location(&path), cluster, key, id)
     }
 
-    /// Every claim of a cluster that has dumps, with its newest one: for metrics, and for a start from nothing. One request for
-    /// each namespace and claim, and for dumps until one is whole.
-    ///
-    /// # Errors
-    /// The place does not answer.
-    pub async fn list_all(&self, cluster: &str) -> Result<Vec<ClaimDumps>, SnapshotError> {
-        let claims = self.claims(cluster).await?;
-        stream::iter(claims).map(|key| self.newest(cluster, key)).buffered(AT_ONCE).try_collect().await
-    }
-
-    async fn newest(&self, cluster: &str, key: ClaimKey) -> Result<ClaimDumps, SnapshotError> {
-        let ids = self.ids(cluster, &key).await?;
-        let mut found = ClaimDumps { key, count: ids.len(), newest: None, broken: Vec::new() };
-        for id in ids {
-            match self.get(cluster, &found.key, id).await {
-                Ok(dump) => {
-                    found.newest = Some(dump);
-                    break;
-                }
-                Err(error) => found.broken.extend(broken(id, error)?),
-            }
-        }
-        Ok(found)
-    }
-
-    /// Every claim of a cluster that has a folder.
-    ///
-    /// # Errors
-    /// The place does not answer.
-    pub async fn claims(&self, cluster: &str) -> Result<Vec<ClaimKey>, SnapshotError> {
-        let folder = ObjectPath::cluster(cluster)?;
-        // Whatever else somebody keeps there is none of ours.
-        let namespaces = self.folders(&folder).await?.into_iter();
-        let namespaces: Vec<_> = namespaces.filter(|name| ClaimKey::new(name, "a").is_ok()).collect();
-        let claims = stream::iter(namespaces).map(|namespace| {
-            let folder = folder.child(&namespace);
-            async move {
-                let names = self.folders(&folder).await?.into_iter();
-                Ok::<Vec<_>, SnapshotError>(names.filter_map(|name| ClaimKey::new(&namespace, name).ok()).collect())
-            }
-        });
-        let mut claims = claims.buffered(AT_ONCE).try_concat().await?;
-        claims.sort();
-        Ok(claims)
-    }
-
     /// Dumps of a claim that were begun before an instant and never finished. Choose an instant before which no writer can have
     /// begun that is still at work.
     ///
@@ -232,6 +186,24 @@ impl Dumps {
         let folder = ObjectPath::dump(cluster, key, id)?;
         self.inner.place.remove(&folder.child(MANIFEST)).await?;
         self.inner.place.remove_all(&folder).await
+    }
+
+    /// Removes every dump of a claim that was begun before an instant, finished or not, and says how many those were.
+    ///
+    /// # Errors
+    /// The place refuses or does not answer.
+    pub async fn remove_before(
+        &self,
+        cluster: &str,
+        key: &ClaimKey,
+        before: DateTime<Utc>,
+    ) -> Result<usize, SnapshotError> {
+        let mut ids = self.ids(cluster, key).await?;
+        ids.retain(|id| id.at() < before);
+        for id in &ids {
+            self.remove(cluster, key, *id).await?;
+        }
+        Ok(ids.len())
     }
 
     /// Writes down that a dump was restored for a try, and found whole.

@@ -1,6 +1,6 @@
 //! What is found in the store.
 
-use pgtenant_model::{ClaimKey, Snapshot};
+use pgtenant_model::Snapshot;
 
 use crate::{DumpId, Manifest, SnapshotError, Verified};
 
@@ -30,19 +30,6 @@ pub struct Listing {
     /// Newest first.
     pub dumps: Vec<Dump>,
     /// Newest first.
-    pub broken: Vec<BrokenDump>,
-}
-
-/// A claim that has dumps, whether anybody knows of it or not.
-#[derive(Debug)]
-pub struct ClaimDumps {
-    /// The claim.
-    pub key: ClaimKey,
-    /// Folders of dumps, whole or not.
-    pub count: usize,
-    /// The newest whole one.
-    pub newest: Option<Dump>,
-    /// Those that are newer than that and can not be used, newest first.
     pub broken: Vec<BrokenDump>,
 }
 

@@ -52,7 +52,7 @@ mod writer;
 
 pub use dumps::{Access, Dumps};
 pub use error::SnapshotError;
-pub use found::{BrokenDump, ClaimDumps, Dump, Listing, Opening, Unfinished};
+pub use found::{BrokenDump, Dump, Listing, Opening, Unfinished};
 pub use id::{DumpId, InvalidDumpId};
 pub use keys::generate_identity;
 pub use manifest::{DumpFacts, Manifest, PartEntry, Seal, TableEntry, Verified};

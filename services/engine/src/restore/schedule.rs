@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use chrono::Utc;
+use metrics::gauge;
 use pgtenant_ledger::{
-    Actor, DueBackup, LedgerError, Refused, due_backups, open_jobs, request_backup, set_backup_at, within_deadline,
+    Actor, DueBackup, LedgerError, Refused, due_backups, forget_removed, open_jobs, removed_before, request_backup,
+    set_backup_at, within_deadline,
 };
 use pgtenant_model::{BackupSpec, ClaimKey, SnapshotId};
 use pgtenant_postgres::{BesideKind, Job, beside, drop_beside, end_job, jobs, server_version};
@@ -40,6 +42,9 @@ pub(super) async fn run(engine: &Inner, cluster: &Cluster, stop: &CancellationTo
                 Ok(()) => swept = Some(tokio::time::Instant::now()),
                 Err(trouble) => tracing::debug!(cluster = cluster.name, "not swept: {}", trouble.message),
             }
+            if let Err(trouble) = prune_removed(engine, cluster).await {
+                tracing::warn!(cluster = cluster.name, "dumps of removed claims stay: {}", trouble.message);
+            }
         }
         if looked.is_none_or(|at: tokio::time::Instant| at.elapsed() >= cluster.leftovers_due()) {
             match leftovers::sweep(engine, cluster).await {
@@ -53,12 +58,22 @@ pub(super) async fn run(engine: &Inner, cluster: &Cluster, stop: &CancellationTo
                     tracing::warn!(cluster = cluster.name, "what is kept of it was not looked at: {}", trouble.message);
                 }
             }
+            measure(cluster);
             kept = Some(tokio::time::Instant::now());
         }
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(LOOK) => {}
         }
+    }
+}
+
+/// Ages grow also while nobody answers who could tell of something newer.
+fn measure(cluster: &Cluster) {
+    let now = Utc::now();
+    for (kind, at) in cluster.kept_at().iter() {
+        let labels = [("cluster", cluster.name.clone()), ("kind", (*kind).to_owned())];
+        gauge!("pgtenant_cluster_backup_age_seconds", &labels).set((now - *at).as_seconds_f64().max(0.0));
     }
 }
 
@@ -97,6 +112,22 @@ pub(super) async fn prune(cluster: &Cluster, dumps: &Dumps, key: &ClaimKey) -> R
     for left in dumps.unfinished(&cluster.name, key, Utc::now() - UNFINISHED).await? {
         dumps.remove(&cluster.name, key, left.id).await?;
         tracing::info!(claim = %key, id = %left.id, "a dump that was never finished is removed");
+    }
+    Ok(())
+}
+
+/// Removes the dumps of claims that were removed as long ago as dumps are kept: all of them are older. A claim of that name that is there
+/// again keeps them.
+async fn prune_removed(engine: &Inner, cluster: &Cluster) -> Result<(), Trouble> {
+    let Some(dumps) = &cluster.dumps else { return Ok(()) };
+    let keep = chrono::TimeDelta::from_std(cluster.spec.keep_backups()).ok();
+    let Some(before) = keep.and_then(|keep| Utc::now().checked_sub_signed(keep)) else { return Ok(()) };
+    let name = &cluster.name;
+    let gone = within_deadline(async { removed_before(&mut *engine.ledger.acquire().await?, name, before).await });
+    for key in gone.await? {
+        let removed = dumps.remove_before(name, &key, before).await?;
+        tracing::info!(claim = %key, removed, "the dumps of a claim that was removed were kept long enough and are removed");
+        within_deadline(async { forget_removed(&mut *engine.ledger.acquire().await?, name, &key).await }).await?;
     }
     Ok(())
 }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use pgtenant_ledger::{
     Actor, BackupEnd, Decision, Refused, StepDone, cancel_restore, decide_restore, due_backups, end_backup,
-    end_restore, hold_claim, let_go, next_restore, note_dump, open_jobs, request_backup, request_restore, restore,
-    retry_restore, set_backup_at, step_done, take_backup, take_restore, undo_restore,
+    end_restore, forget, forget_removed, hold_claim, let_go, next_restore, note_dump, open_jobs, removed_before,
+    request_backup, request_restore, restore, retry_restore, set_backup_at, step_done, take_backup, take_restore,
+    undo_restore,
 };
 use pgtenant_model::{PutAside, RestorePhase, RestoreSpec};
 use serde_json::json;
@@ -35,7 +36,7 @@ async fn a_restore_is_taken_once_and_goes_on_where_it_was() {
 
     let id = asked.view.id;
     decide_restore(&mut db, id, Decision::Approve, false, &actor("alice")).await.unwrap();
-    assert_eq!(next_restore(&mut db, "default").await.unwrap(), Some(Duration::ZERO));
+    assert_eq!(next_restore(&mut db, "default", 2).await.unwrap(), Some(Duration::ZERO));
     let first = take_restore(&mut db, "default", Uuid::now_v7(), Duration::ZERO, 2).await.unwrap().unwrap();
     let second = take_restore(&mut db, "default", Uuid::now_v7(), LEASE, 2).await.unwrap().unwrap();
     assert!(take_restore(&mut db, "default", Uuid::now_v7(), LEASE, 2).await.unwrap().is_none(), "it is held");
@@ -60,6 +61,67 @@ async fn a_restore_is_taken_once_and_goes_on_where_it_was() {
     undo_restore(&mut db, id, false, &actor("alice")).await.unwrap();
     let undo = take_restore(&mut db, "default", Uuid::now_v7(), LEASE, 2).await.unwrap().unwrap();
     assert_eq!(undo.restore.undo_asked_by.as_deref(), Some("alice"));
+}
+
+#[tokio::test]
+async fn none_is_begun_while_enough_are_on_their_way() {
+    let world = World::new().await;
+    let mut db = world.ledger.acquire().await.unwrap();
+    let mut ids = Vec::new();
+    for name in ["one", "two"] {
+        let key = world.create(name).await.claim.key;
+        let id = request_restore(&mut db, &key, &spec(), &actor("alice")).await.unwrap().view.id;
+        decide_restore(&mut db, id, Decision::Approve, false, &actor("alice")).await.unwrap();
+        ids.push(id);
+    }
+    let first = take_restore(&mut db, "default", Uuid::now_v7(), LEASE, 1).await.unwrap().unwrap();
+    step_done(&mut db, &first, &StepDone::new(RestorePhase::Preparing, "a copy of the cluster")).await.unwrap();
+    let hour = Duration::from_secs(3600);
+    retry_restore(&mut db, &first, "RDS makes the copy", hour, false).await.unwrap();
+    assert!(
+        take_restore(&mut db, "default", Uuid::now_v7(), LEASE, 1).await.unwrap().is_none(),
+        "it has its copy still"
+    );
+    let due = next_restore(&mut db, "default", 1).await.unwrap().unwrap();
+    assert!(due > hour / 2, "nobody asks each moment: {due:?}");
+
+    // Who does not want it any more does not wait, nor does a clean-up hold up others.
+    cancel_restore(&mut db, ids[1], &actor("alice")).await.unwrap();
+    let second = take_restore(&mut db, "default", Uuid::now_v7(), LEASE, 2).await.unwrap().unwrap();
+    assert_eq!((second.restore.view.id, second.restore.cancel), (ids[1], true));
+    sqlx::query("update restores set due_at = now()").execute(&mut *db).await.unwrap();
+    let first = take_restore(&mut db, "default", Uuid::now_v7(), LEASE, 2).await.unwrap().unwrap();
+    step_done(&mut db, &first, &StepDone::new(RestorePhase::CleaningUp, "goes")).await.unwrap();
+    retry_restore(&mut db, &first, "RDS deletes the copy", hour, false).await.unwrap();
+    let key = world.create("three").await.claim.key;
+    let third = request_restore(&mut db, &key, &spec(), &actor("alice")).await.unwrap().view.id;
+    decide_restore(&mut db, third, Decision::Approve, false, &actor("alice")).await.unwrap();
+    end_restore(&mut db, &second, RestorePhase::Cancelled, "cancelled").await.unwrap();
+    let taken = take_restore(&mut db, "default", Uuid::now_v7(), LEASE, 1).await.unwrap().unwrap();
+    assert_eq!(taken.restore.view.id, third);
+}
+
+#[tokio::test]
+async fn removed_claims_are_remembered_until_nothing_is_left_of_them() {
+    let world = World::new().await;
+    let gone = world.create("gone").await.claim.key;
+    for name in ["back", "there"] {
+        world.create(name).await;
+    }
+    let mut db = world.ledger.acquire().await.unwrap();
+    sqlx::query("update claims set wish = 'absent' where name <> 'there'").execute(&mut *db).await.unwrap();
+    for work in world.take(Uuid::now_v7(), 9, LEASE).await {
+        if work.claim.key.name() != "there" {
+            forget(&mut db, &work, "gone").await.unwrap();
+        }
+    }
+    world.create("back").await;
+    let now = chrono::Utc::now() + chrono::TimeDelta::seconds(5);
+    assert_eq!(removed_before(&mut db, "default", now).await.unwrap(), [gone.clone()]);
+    assert!(removed_before(&mut db, "other", now).await.unwrap().is_empty());
+    assert!(removed_before(&mut db, "default", now - chrono::TimeDelta::days(1)).await.unwrap().is_empty());
+    forget_removed(&mut db, "default", &gone).await.unwrap();
+    assert!(removed_before(&mut db, "default", now).await.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -80,13 +80,7 @@ async fn many_dumps_in_a_bucket_are_listed() {
     let start = std::time::Instant::now();
     assert_eq!(dumps.list(CLUSTER, &key("orders")).await.unwrap().dumps.len(), 200);
     let took = start.elapsed().as_millis();
-    let start = std::time::Instant::now();
-    let all = dumps.list_all(CLUSTER).await.unwrap();
-    assert_eq!((all.len(), all[0].count), (1, 200));
-    let newest = start.elapsed().as_millis();
-    println!(
-        "  measured: 200 dumps in moto are listed in {took} ms; the newest alone, with the number of all, in {newest} ms"
-    );
+    println!("  measured: 200 dumps in moto are listed in {took} ms");
 }
 
 #[tokio::test]
@@ -98,7 +92,6 @@ async fn a_bucket_that_is_not_there_is_said() {
     for error in [
         dumps.try_out(CLUSTER, new_id(at("2026-11-22T02:00:00Z"))).await.err(),
         dumps.list(CLUSTER, &key("orders")).await.err(),
-        dumps.list_all(CLUSTER).await.err(),
     ] {
         let error = error.unwrap().explain();
         assert!(error.starts_with("s3://no-such-bucket-of-ours: there is no such bucket"), "{error}");
