@@ -1,92 +1,20 @@
-//! What becomes of claims, for the channels that are linked to their namespaces: gathered for some seconds, or for as long as Slack
-//! is away, and nothing twice.
-
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+//! What is new in events, and how it is said. Pure.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use pgtenant_ledger::{
-    LedgerError, LedgerTransaction, PgConnection, SlackMessage, begin_slack_cursor, events_after, move_slack_cursor,
-    put_slack_message, slack_cursor, slack_told, tell_slack, untold_slack_news,
-};
 use pgtenant_model::{Event, EventKind};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::Slack;
-use super::blocks::{context, lines, message};
-use super::settings::SlackSettings;
-use super::text::{Esc, cut};
-use crate::ApiState;
-use crate::events::PAGE;
+use crate::slack::text::{Esc, cut};
 
-/// Who reads events to tell news.
-const READER: &str = "news";
 /// A failure of a backup that goes on is told again after this time.
 const REMINDER: TimeDelta = TimeDelta::hours(20);
-
-/// Another replica reads, and may end before it is done.
-const ANOTHER_READS: Duration = Duration::from_secs(1);
-/// News that a channel is told at once at most; the oldest are only counted then.
-const MOST_UNTOLD: usize = 200;
-/// Letters of a message.
-const LETTERS: usize = 9000;
 
 /// What was last told of a topic, and when.
 type Told = (String, DateTime<Utc>);
 
-pub(super) async fn begin(db: &mut PgConnection) -> Result<(), LedgerError> {
-    begin_slack_cursor(db, READER).await.map(drop)
-}
-
-/// Tells what has happened, when enough time has passed since the first of it; says after which time to come again.
-pub(super) async fn tell(state: &ApiState, slack: &Slack) -> Result<Option<Duration>, LedgerError> {
-    loop {
-        let mut tx = state.ledger().begin().await?;
-        let Some(position) = slack_cursor(&mut tx, READER).await? else {
-            tx.rollback().await?;
-            return Ok(Some(ANOTHER_READS));
-        };
-        let page = events_after(&mut tx, position, None, PAGE).await?;
-        let (Some(first), Some(last)) = (page.iter().find(|event| is_news(event)), page.last()) else {
-            // What is no news is not looked at again.
-            if let Some(last) = page.last() {
-                move_slack_cursor(&mut tx, READER, last.id).await?;
-                tx.commit().await?;
-                continue;
-            }
-            tx.rollback().await?;
-            return Ok(None);
-        };
-        let ripe = first.at + TimeDelta::from_std(slack.settings.pace.gather).unwrap_or_default();
-        if let Ok(wait) = (ripe - Utc::now()).to_std() {
-            // At once, and not when the connection is used next: until then nobody could read, and neither could this one.
-            tx.rollback().await?;
-            return Ok(Some(wait + Duration::from_millis(20)));
-        }
-        tell_page(&mut tx, slack, &page, last.id).await?;
-        move_slack_cursor(&mut tx, READER, last.id).await?;
-        tx.commit().await?;
-    }
-}
-
-fn is_news(event: &Event) -> bool {
-    matches!(
-        event.kind,
-        EventKind::Ready
-            | EventKind::Failed
-            | EventKind::Retained
-            | EventKind::CredentialRotated
-            | EventKind::BackupFailed
-            | EventKind::ClusterChanged
-            | EventKind::Deleted
-    )
-}
-
 /// What something is told of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Topic {
+pub(super) enum Topic {
     /// Whether it can be used.
     State,
     Rotation,
@@ -97,10 +25,10 @@ enum Topic {
 }
 
 impl Topic {
-    const ALL: [Self; 4] = [Self::State, Self::Rotation, Self::Dump, Self::Trial];
+    pub(super) const ALL: [Self; 4] = [Self::State, Self::Rotation, Self::Dump, Self::Trial];
 
     /// Each channel is told for itself: one that is linked later, or was not reached, knows of nothing.
-    fn key(self, of: &str, channel: &str) -> String {
+    pub(super) fn key(self, of: &str, channel: &str) -> String {
         let word = match self {
             Self::State => "state",
             Self::Rotation => "rotation",
@@ -113,135 +41,30 @@ impl Topic {
 
 /// What is new of a topic.
 #[derive(Debug, PartialEq, Eq)]
-struct News {
-    topic: Topic,
+pub(super) struct News {
+    pub(super) topic: Topic,
     /// None: nothing that anybody is told.
-    line: Option<String>,
+    pub(super) line: Option<String>,
     /// What is noted as told; none: it is forgotten.
-    said: Option<String>,
+    pub(super) said: Option<String>,
 }
 
-/// What a channel has not been told yet: a message's content until it is rendered.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Untold {
-    news: Vec<Line>,
-    /// How many there were before these.
-    #[serde(default)]
-    more: usize,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Line {
-    topic: String,
-    line: String,
-}
-
-impl Untold {
-    /// Only how it ended is told of what changed back and forth meanwhile.
-    fn put(&mut self, topic: String, line: String) {
-        self.news.retain(|one| one.topic != topic);
-        self.news.push(Line { topic, line });
-        let surplus = self.news.len().saturating_sub(MOST_UNTOLD);
-        self.news.drain(..surplus);
-        self.more += surplus;
-    }
-}
-
-/// The message, where a content is of news.
-pub(super) fn rendered(content: &Value) -> Option<Value> {
-    let Untold { news, more } = Untold::deserialize(content).ok()?;
-    let all: Vec<_> = news.into_iter().map(|one| one.line).collect();
-    let fallback =
-        if let [only] = &*all { only.clone() } else { format!("{} news of your databases", all.len() + more) };
-    let mut blocks = lines(&all, LETTERS);
-    if more > 0 {
-        blocks.push(context(format!("Before these there were {more} more, which nobody could be told.")));
-    }
-    Some(message(fallback, blocks))
-}
-
-/// Something to be told of: what it is called, its namespace, and what happened.
-struct Subject<'a> {
-    of: String,
-    namespace: Option<&'a str>,
-    events: Vec<&'a Event>,
-}
-
-async fn tell_page(tx: &mut LedgerTransaction, slack: &Slack, page: &[Event], last: i64) -> Result<(), LedgerError> {
-    let mut subjects: BTreeMap<(Option<&str>, &str), Vec<&Event>> = BTreeMap::new();
-    for event in page.iter().filter(|event| is_news(event)) {
-        subjects.entry((event.namespace.as_deref(), &event.name)).or_default().push(event);
-    }
-    let subject = |((namespace, name), events): (_, _)| {
-        let namespace: Option<&str> = namespace;
-        let of = namespace.map_or_else(|| format!("cluster {name}"), |namespace| format!("{namespace}/{name}"));
-        Subject { of, namespace, events }
-    };
-    let subjects: Vec<_> = subjects.into_iter().map(subject).collect();
-    let settings = &slack.settings;
-    let channels = settings.channels.iter().map(|channel| &*channel.id).chain(settings.platform_channel.as_deref());
-    for channel in channels.collect::<BTreeSet<_>>() {
-        tell_channel(tx, settings, channel, &subjects, last).await?;
-    }
-    Ok(())
-}
-
-/// Adds what is new for a channel to what it has not been told yet.
-async fn tell_channel(
-    tx: &mut LedgerTransaction,
-    settings: &SlackSettings,
-    channel: &str,
-    subjects: &[Subject<'_>],
-    last: i64,
-) -> Result<(), LedgerError> {
-    let mine =
-        |subject: &&Subject<'_>| Topic::ALL.iter().any(|topic| concerns(settings, channel, subject.namespace, *topic));
-    let subjects: Vec<_> = subjects.iter().filter(mine).collect();
-    let keys: Vec<_> =
-        subjects.iter().flat_map(|subject| Topic::ALL.map(|topic| topic.key(&subject.of, channel))).collect();
-    if keys.is_empty() {
-        return Ok(());
-    }
-    let told = slack_told(tx, &keys).await?;
-    let (mut fresh, mut now_told) = (Vec::new(), Vec::new());
-    for Subject { of, namespace, events } in subjects {
-        let all = news(events, |topic| told.get(&topic.key(of, channel)));
-        for News { topic, line, said } in
-            all.into_iter().filter(|one| concerns(settings, channel, *namespace, one.topic))
-        {
-            let key = topic.key(of, channel);
-            fresh.extend(line.map(|line| (key.clone(), line)));
-            now_told.push((key, said));
-        }
-    }
-    tell_slack(tx, &now_told).await?;
-    if fresh.is_empty() {
-        return Ok(());
-    }
-    let (key, mut untold) = match untold_slack_news(tx, channel, settings.pace.give_up).await? {
-        Some((key, content)) => (key, Untold::deserialize(content).unwrap_or_default()),
-        None => (format!("news:{last}:{channel}"), Untold::default()),
-    };
-    fresh.into_iter().for_each(|(topic, line)| untold.put(topic, line));
-    let content = serde_json::to_value(&untold).unwrap_or_default();
-    let message = SlackMessage { key: &key, channel, parent: None, restore: None, content: &content };
-    put_slack_message(tx, &message, Duration::ZERO).await
-}
-
-/// Clusters, and backups that fail, are the platform team's; all of a claim is told to those who are linked to its namespace.
-fn concerns(settings: &SlackSettings, channel: &str, namespace: Option<&str>, topic: Topic) -> bool {
-    let platform = settings.is_platform(channel);
-    match namespace {
-        None => platform,
-        Some(namespace) => {
-            platform && matches!(topic, Topic::Dump | Topic::Trial)
-                || settings.told_of(namespace).any(|told| told == channel)
-        }
-    }
+/// Whether anybody is told of such an event.
+pub(super) fn is_news(event: &Event) -> bool {
+    matches!(
+        event.kind,
+        EventKind::Ready
+            | EventKind::Failed
+            | EventKind::Retained
+            | EventKind::CredentialRotated
+            | EventKind::BackupFailed
+            | EventKind::ClusterChanged
+            | EventKind::Deleted
+    )
 }
 
 /// What is new in these events of one claim or cluster, which are in their order, to somebody who was told this `before`.
-fn news<'a>(events: &[&Event], before: impl Fn(Topic) -> Option<&'a Told>) -> Vec<News> {
+pub(super) fn news<'a>(events: &[&Event], before: impl Fn(Topic) -> Option<&'a Told>) -> Vec<News> {
     let mut news = Vec::new();
     news.extend(state(events, before(Topic::State).map(|(said, _)| said.as_str())));
     news.extend(rotated(events));
@@ -345,7 +168,7 @@ fn named(event: &Event) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -429,17 +252,5 @@ mod tests {
         assert!(long.ends_with("*What to do*: make &lt;room&gt;"), "{long}");
         assert!(said(json!({"step": "roles", "error": "no room"})).contains("it is tried again by itself"));
         assert!(!said(json!({"step": "roles"})).contains("by itself"), "an event of a version before says it itself");
-    }
-
-    #[test]
-    fn what_waits_to_be_told_is_bounded_and_has_only_how_it_ended() {
-        let mut untold = Untold::default();
-        for n in 0..500 {
-            untold.put(format!("state:shop/db-{}", n % 300), format!("line {n}"));
-        }
-        assert_eq!((untold.news.len(), untold.news[199].line.as_str()), (200, "line 499"));
-        let shown = rendered(&serde_json::to_value(&untold).unwrap()).unwrap().to_string();
-        assert!(shown.contains("line 499") && shown.contains(&format!("were {} more", untold.more)), "{shown}");
-        assert_eq!(rendered(&json!({"text": "x", "blocks": []})), None);
     }
 }
