@@ -1,6 +1,7 @@
 //! `application.yaml`: which chart an application uses.
 
 use pgtenant_ledger::AppsProblem;
+use pgtenant_model::is_slack_channel;
 
 use crate::CHART;
 use crate::reader::{Field, Reader, join};
@@ -13,8 +14,13 @@ const HELM_KEYS: [&str; 2] = ["chart", "chartVersion"];
 /// Whose an application is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Application {
-    /// Of [`CHART`], with what is wrong with the file.
-    Ours(Vec<AppsProblem>),
+    /// Of [`CHART`].
+    Ours {
+        /// What is wrong with the file.
+        problems: Vec<AppsProblem>,
+        /// The channel that its databases name for their news, where they name none themselves.
+        slack_channel: Option<String>,
+    },
     /// Of another chart.
     Foreign,
     /// It can not be told.
@@ -38,7 +44,7 @@ pub(crate) fn parse(file: &str, text: &str) -> Application {
     match chart(&root) {
         Some(chart) if chart == CHART => {
             check(&mut reader, Field { line: root.line, node: &root });
-            Application::Ours(reader.into_problems())
+            Application::Ours { problems: reader.into_problems(), slack_channel: slack_channel(&root) }
         }
         Some(_) => Application::Foreign,
         None => {
@@ -53,6 +59,14 @@ pub(crate) fn parse(file: &str, text: &str) -> Application {
 fn chart(root: &Node) -> Option<&str> {
     match &get(get(root, "helm")?, "chart")?.data {
         Data::Scalar { text, kind: Kind::Text } if !text.is_empty() => Some(text),
+        _ => None,
+    }
+}
+
+/// Argo CD takes several channels and whatever else there: what is not one channel is none of ours.
+fn slack_channel(root: &Node) -> Option<String> {
+    match &get(root, "slackChannel")?.data {
+        Data::Scalar { text, kind: Kind::Text } if is_slack_channel(text) => Some(text.clone()),
         _ => None,
     }
 }
@@ -95,7 +109,7 @@ mod tests {
 
     fn of(text: &str) -> String {
         match parse("f", text) {
-            Application::Ours(problems) => format!("ours\n{}", render_problems(&problems)),
+            Application::Ours { problems, .. } => format!("ours\n{}", render_problems(&problems)),
             Application::Foreign => "foreign".to_owned(),
             Application::Unknown(problems) => format!("unknown\n{}", render_problems(&problems)),
         }
@@ -109,6 +123,20 @@ mod tests {
         assert_eq!(of(&text.replace("on-sync-failed", "[on-sync-failed, on-deployed]")), "ours\n");
         assert_eq!(of("helm: {chart: idp-postgresql}"), "ours\n");
         assert_eq!(of("helm: {chart: \"idp-postgresql\"}\r\n"), "ours\n");
+    }
+
+    #[test]
+    fn its_channel_is_that_of_its_databases() {
+        let of =
+            |channel: &str| match parse("f", &format!("slackChannel: {channel}\nhelm: {{chart: idp-postgresql}}\n")) {
+                Application::Ours { slack_channel, problems } if problems.is_empty() => slack_channel,
+                other => panic!("{other:?}"),
+            };
+        assert_eq!(of("'#orders'").as_deref(), Some("#orders"));
+        assert_eq!(of("orders").as_deref(), Some("orders"));
+        for none in ["''", "'#a;b'", "'#a, #b'", "'# orders'"] {
+            assert_eq!(of(none), None, "{none}");
+        }
     }
 
     #[test]

@@ -26,5 +26,6 @@ fn planned(definition: &Definition) -> PlannedClaim {
         schemas: spec.schemas,
         extensions: spec.extensions,
         connection_limit: spec.connection_limit,
+        slack_channel: spec.slack_channel,
     }
 }

@@ -12,7 +12,7 @@ use crate::tree::{self, Data, Node};
 /// The key of the list of databases.
 pub(crate) const LIST: &str = "postgresqlDatabases";
 const KEYS: [&str; 4] = [LIST, "global", "idp_oidc_provider_url", "idp_aws_account"];
-const ENTRY_KEYS: [&str; 6] = ["name", "mode", "cluster", "schemas", "extensions", "connectionLimit"];
+const ENTRY_KEYS: [&str; 7] = ["name", "mode", "cluster", "schemas", "extensions", "connectionLimit", "slackChannel"];
 const MODES: [&str; 2] = ["standard", "protected"];
 
 /// What a `values.yaml` says.
@@ -156,6 +156,7 @@ impl EntryReader<'_, '_> {
             "schemas" => spec.schemas = self.texts(field, &path, name, lines)?,
             "extensions" => spec.extensions = self.texts(field, &path, name, lines)?,
             "connectionLimit" => spec.connection_limit = Some(self.reader.integer(field, &path)?),
+            "slackChannel" => spec.slack_channel = Some(self.reader.text(field, &path)?.to_owned()),
             _ => {}
         }
         Some(())

@@ -25,7 +25,7 @@ fn entries(entries: &[&str]) -> String {
 #[test]
 fn the_tenants_values_are_understood() {
     let text = "# ours\npostgresqlDatabases:\n  - name: my-db\n    mode: protected\n    cluster: default\n    schemas: [reporting]\n\
-                \x20   extensions:\n      - pgcrypto\n    connectionLimit: 20\n\n  - name: \"0123\"\nglobal: {a: {b: [1, ~]}}\n\
+                \x20   extensions:\n      - pgcrypto\n    connectionLimit: 20\n    slackChannel: '#reports'\n\n  - name: \"0123\"\nglobal: {a: {b: [1, ~]}}\n\
                 idp_oidc_provider_url: https://x\nidp_aws_account: 123456789012\n";
     for text in [text.to_owned(), format!("\u{feff}{text}"), text.replace('\n', "\r\n"), format!("---\n{text}...\n")] {
         let values = parse("f", "idp-dev", &text);
@@ -38,6 +38,7 @@ fn the_tenants_values_are_understood() {
             schemas: vec!["reporting".into()],
             extensions: vec!["pgcrypto".into()],
             connection_limit: Some(20),
+            slack_channel: Some("#reports".to_owned()),
             ..ClaimSpec::default()
         };
         assert_eq!((&first.spec, first.line, &*first.path), (&spec, 3 + offset, "postgresqlDatabases[0]"));
@@ -45,7 +46,7 @@ fn the_tenants_values_are_understood() {
             ["mode", "schemas[0]", "extensions[0]", "extensions[9]", "nothing"].map(|f| first.line_of(f) - offset),
             [4, 6, 8, 7, 3]
         );
-        assert_eq!((second.key.name(), &second.spec, second.line), ("0123", &ClaimSpec::default(), 11 + offset));
+        assert_eq!((second.key.name(), &second.spec, second.line), ("0123", &ClaimSpec::default(), 12 + offset));
         assert!(values.listed && !values.lists_none());
     }
 }
@@ -79,7 +80,7 @@ fn keys_are_a_closed_list() {
          f:3: tenantDatabases: is of an older chart; write `postgresqlDatabases` in its place, or let `pgtenant migrate values -f DIR` do it (allowed: postgresqlDatabases, global, idp_oidc_provider_url, idp_aws_account)\n\
          f:4: colour: is not known (allowed: postgresqlDatabases, global, idp_oidc_provider_url, idp_aws_account)\n"
     );
-    let allowed = "(allowed: name, mode, cluster, schemas, extensions, connectionLimit)";
+    let allowed = "(allowed: name, mode, cluster, schemas, extensions, connectionLimit, slackChannel)";
     assert_eq!(
         problems(&entries(&[
             "name: a, Mode: standard",
@@ -222,13 +223,15 @@ fn spec() -> impl Strategy<Value = ClaimSpec> {
     let mode = prop_oneof![Just(Mode::Standard), Just(Mode::Protected)];
     let schemas = proptest::collection::btree_set("s[a-z0-9_]{0,9}", 0..4);
     let extensions = proptest::collection::btree_set("e[a-z0-9_-]{0,9}", 0..4);
-    (mode, label(), schemas, extensions, proptest::option::of(1..=10_000i32)).prop_map(
-        |(mode, cluster, schemas, extensions, connection_limit)| ClaimSpec {
+    let channel = proptest::option::of("#?[a-z][a-z0-9_-]{0,9}");
+    (mode, label(), schemas, extensions, proptest::option::of(1..=10_000i32), channel).prop_map(
+        |(mode, cluster, schemas, extensions, connection_limit, slack_channel)| ClaimSpec {
             mode,
             cluster,
             schemas: schemas.into_iter().collect(),
             extensions: extensions.into_iter().collect(),
             connection_limit,
+            slack_channel,
         },
     )
 }
@@ -238,13 +241,16 @@ fn write(databases: &BTreeMap<String, ClaimSpec>) -> String {
         return "postgresqlDatabases: []\n".to_owned();
     }
     let mut text = "postgresqlDatabases:\n".to_owned();
-    for (name, ClaimSpec { mode, cluster, schemas, extensions, connection_limit }) in databases {
+    for (name, ClaimSpec { mode, cluster, schemas, extensions, connection_limit, slack_channel }) in databases {
         text.push_str(&format!("- name: \"{name}\"\n  mode: {mode}\n  cluster: '{cluster}'\n  schemas: {schemas:?}\n"));
         if !extensions.is_empty() {
             text.push_str(&format!("  extensions:\n  - {}\n", extensions.join("\n  - ")));
         }
         if let Some(limit) = connection_limit {
             text.push_str(&format!("  connectionLimit: {limit}\n"));
+        }
+        if let Some(channel) = slack_channel {
+            text.push_str(&format!("  slackChannel: {channel:?}\n"));
         }
     }
     text

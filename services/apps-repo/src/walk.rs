@@ -211,8 +211,8 @@ impl<'a> Walk<'a> {
             return self.unused(path, name, FOREIGN);
         }
         self.scan.places.push(name.to_owned());
-        let problems = match read {
-            Ok(Content::Application(Application::Ours(problems))) => problems,
+        let (problems, channel) = match read {
+            Ok(Content::Application(Application::Ours { problems, slack_channel })) => (problems, slack_channel),
             Ok(Content::Application(Application::Unknown(problems))) => {
                 self.scan.applications += 1;
                 self.scan.problems.extend(problems);
@@ -226,7 +226,7 @@ impl<'a> Walk<'a> {
         };
         self.scan.applications += 1;
         if let Some(namespace) = self.namespace(name, &file) {
-            self.values(&path.join(VALUES), &values, &namespace, problems);
+            self.values(&path.join(VALUES), &values, &namespace, problems, channel.as_deref());
         }
     }
 
@@ -247,7 +247,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn values(&mut self, path: &Path, file: &str, namespace: &str, problems: Vec<AppsProblem>) {
+    fn values(&mut self, path: &Path, file: &str, namespace: &str, problems: Vec<AppsProblem>, channel: Option<&str>) {
         let usable = problems.is_empty();
         self.scan.problems.extend(problems);
         let values = match self.read(path, file, |text| Content::Values(values::parse(file, namespace, text))) {
@@ -268,7 +268,11 @@ impl<'a> Walk<'a> {
             self.scan.problems.extend(problems);
             self.keep(file, names, reason);
         } else if listed {
-            self.scan.definitions.extend(definitions);
+            self.scan.definitions.extend(definitions.into_iter().map(|mut definition| {
+                let own = definition.spec.slack_channel.take();
+                definition.spec.slack_channel = own.or_else(|| channel.map(str::to_owned));
+                definition
+            }));
         } else {
             self.keep(file, names, NO_LIST);
         }

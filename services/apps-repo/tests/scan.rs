@@ -40,6 +40,23 @@ fn kept(scan: &Scan) -> Vec<&str> {
 }
 
 #[test]
+fn an_applications_channel_is_that_of_its_databases() {
+    let root = TempDir::new().unwrap();
+    put(&root, "idp-dev/orders/application.yaml", format!("slackChannel: '#orders'\n{OURS}"));
+    put(
+        &root,
+        "idp-dev/orders/values.yaml",
+        "postgresqlDatabases:\n  - name: a\n  - name: b\n    slackChannel: C0OWN\n",
+    );
+    application(&root, "idp-dev/quiet", &["c"]);
+    let scan = look(&root);
+    assert_eq!(told(&scan), "");
+    let channels: Vec<_> = scan.definitions.iter().map(|one| one.spec.slack_channel.as_deref()).collect();
+    assert_eq!(channels, [Some("#orders"), Some("C0OWN"), None]);
+    assert_eq!(to_plan_request(&scan).claims[0].slack_channel.as_deref(), Some("#orders"));
+}
+
+#[test]
 fn applications_are_found_at_any_depth() {
     let root = TempDir::new().unwrap();
     application(&root, "idp-dev/orders", &["b", "a"]);
@@ -92,7 +109,7 @@ fn a_broken_file_defines_nothing_and_says_why() {
         told(&scan),
         "ns/chart/application.yaml:1: helm.x: is not known (allowed: chart, chartVersion)\n\
          ns/missing/values.yaml: is missing beside application.yaml; write `postgresqlDatabases: []` for no databases\n\
-         ns/typo/values.yaml:4: postgresqlDatabases[1].mdoe: is not known; did you mean `mode`? (allowed: name, mode, cluster, schemas, extensions, connectionLimit)\n\
+         ns/typo/values.yaml:4: postgresqlDatabases[1].mdoe: is not known; did you mean `mode`? (allowed: name, mode, cluster, schemas, extensions, connectionLimit, slackChannel)\n\
          ns/unclear/application.yaml:1: helm.chart: is missing or not text; it must name the application's chart, for databases \"idp-postgresql\"\n"
     );
     let places = ["chart", "empty", "missing", "typo", "unclear"].map(|p| format!("ns/{p}/values.yaml"));

@@ -130,6 +130,7 @@ pub(crate) struct ClaimRow {
     schemas: Vec<String>,
     extensions: Vec<String>,
     connection_limit: Option<i32>,
+    slack_channel: Option<String>,
     wish: String,
     released: bool,
     adopt: bool,
@@ -156,7 +157,7 @@ pub(crate) struct ClaimRow {
 macro_rules! claim_columns {
     () => {
         "id, namespace, name, cluster, source, source_ref, source_generation, mode, schemas, extensions, \
-         connection_limit, wish, released, adopt, purge, rotate, rotate_at, asked_at, keep_at, proven_at, generation, observed_generation, state, conditions, \
+         connection_limit, slack_channel, wish, released, adopt, purge, rotate, rotate_at, asked_at, keep_at, proven_at, generation, observed_generation, state, conditions, \
          endpoint, roles, credentials, created_at, wished_at, due_at, attempts"
     };
 }
@@ -179,6 +180,7 @@ impl TryFrom<ClaimRow> for Claim {
                 schemas: row.schemas,
                 extensions: row.extensions,
                 connection_limit: row.connection_limit,
+                slack_channel: row.slack_channel,
             },
             source: from_json_name("source", row.source)?,
             source_ref: row.source_ref,
@@ -228,7 +230,7 @@ impl Claim {
             set_at: None,
             stores: Vec::new(),
         };
-        let ClaimSpec { mode, cluster, schemas, extensions, connection_limit } = self.spec.clone();
+        let ClaimSpec { mode, cluster, schemas, extensions, connection_limit, slack_channel } = self.spec.clone();
         Database {
             namespace: self.key.namespace().to_owned(),
             name: self.key.name().to_owned(),
@@ -237,6 +239,7 @@ impl Claim {
             schemas,
             extensions,
             connection_limit,
+            slack_channel,
             generation: self.generation,
             observed_generation: self.observed_generation,
             state: self.state,

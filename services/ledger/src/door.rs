@@ -31,6 +31,7 @@ struct Row {
     schemas: Vec<String>,
     extensions: Vec<String>,
     connection_limit: Option<i32>,
+    slack_channel: Option<String>,
     source_ref: Option<String>,
     wish: String,
     released: bool,
@@ -50,6 +51,7 @@ impl TryFrom<Row> for DoorClaim {
                 schemas: row.schemas,
                 extensions: row.extensions,
                 connection_limit: row.connection_limit,
+                slack_channel: row.slack_channel,
             },
             source_ref: row.source_ref,
             wish: from_json_name("wish", row.wish)?,
@@ -64,7 +66,8 @@ impl TryFrom<Row> for DoorClaim {
 /// The ledger did not answer.
 pub async fn door_claims(db: &mut PgConnection, source: Source) -> Result<Vec<DoorClaim>> {
     let rows: Vec<Row> = sqlx::query_as(
-        "select namespace, name, cluster, mode, schemas, extensions, connection_limit, source_ref, wish, released
+        "select namespace, name, cluster, mode, schemas, extensions, connection_limit, slack_channel, source_ref, wish,
+                released
          from claims where source = $1 order by namespace, name",
     )
     .bind(source.as_str())

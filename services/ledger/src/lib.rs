@@ -65,8 +65,8 @@ pub use restore_work::{
 pub use rotation::{LoginWish, Rotating, ask_for_login, login_wish, rotate, rotate_cluster, rotating};
 pub use slack::{
     Named, begin_slack_cursor, claims_named, move_slack_cursor, open_restores, show_restore_alone,
-    show_restore_in_slack, slack_channels_of, slack_cursor, slack_first_sight, slack_savepoint, slack_seen, slack_told,
-    tell_slack, undo_to_slack_savepoint,
+    show_restore_in_slack, slack_channels_of, slack_channels_wanted, slack_cursor, slack_first_sight, slack_savepoint,
+    slack_seen, slack_told, tell_slack, undo_to_slack_savepoint,
 };
 pub use slack_outbox::{
     SLACK_CHANNEL, SlackEnd, SlackMessage, SlackPost, SlackQuiet, end_slack_message, next_slack_message,

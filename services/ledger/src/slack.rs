@@ -72,6 +72,25 @@ pub async fn slack_channels_of(db: &mut PgConnection, restore: Uuid) -> Result<V
     .await?)
 }
 
+/// The channels that these claims, each a namespace and a name, name for their news; by `namespace/name`, and only those that name
+/// one.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn slack_channels_wanted(db: &mut PgConnection, claims: &[(&str, &str)]) -> Result<HashMap<String, String>> {
+    let (namespaces, names): (Vec<&str>, Vec<&str>) = claims.iter().copied().unzip();
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "select namespace || '/' || name, slack_channel from claims
+         join unnest($1::text[], $2::text[]) as wanted (namespace, name) using (namespace, name)
+         where slack_channel is not null",
+    )
+    .bind(namespaces)
+    .bind(names)
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().collect())
+}
+
 /// Lets a reader begin at the newest event; false where it has begun before.
 ///
 /// # Errors

@@ -220,8 +220,8 @@ async fn insert(
     check_new(db, key, spec, true).await?;
     let row: Option<ClaimRow> = sqlx::query_as(concat!(
         "insert into claims (id, namespace, name, cluster, database, source, source_ref, mode, schemas, extensions,
-                             connection_limit, adopt)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+                             connection_limit, slack_channel, adopt)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
          on conflict do nothing returning ",
         claim_columns!()
     ))
@@ -236,6 +236,7 @@ async fn insert(
     .bind(&spec.schemas)
     .bind(&spec.extensions)
     .bind(spec.connection_limit)
+    .bind(&spec.slack_channel)
     .bind(adopt)
     .fetch_optional(&mut *db)
     .await?;
@@ -272,7 +273,7 @@ async fn take_back(
 
 async fn store_spec(db: &mut PgConnection, claim: Claim, spec: &ClaimSpec, adopt: bool) -> Result<Claim> {
     let row: ClaimRow = sqlx::query_as(concat!(
-        "update claims set mode = $2, schemas = $3, extensions = $4, connection_limit = $5, adopt = $6,
+        "update claims set mode = $2, schemas = $3, extensions = $4, connection_limit = $5, slack_channel = $6, adopt = $7,
                 generation = generation + 1, urgent = true, due_at = now(), attempts = 0, wished_at = now()
          where id = $1 returning ",
         claim_columns!()
@@ -282,6 +283,7 @@ async fn store_spec(db: &mut PgConnection, claim: Claim, spec: &ClaimSpec, adopt
     .bind(&spec.schemas)
     .bind(&spec.extensions)
     .bind(spec.connection_limit)
+    .bind(&spec.slack_channel)
     .bind(adopt)
     .fetch_one(db)
     .await?;

@@ -88,6 +88,11 @@ pub struct ClaimSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 10000)]
     pub connection_limit: Option<i32>,
+    /// The Slack channel that hears what becomes of it, as `#orders` or by its id; it must be linked to the namespace. No value:
+    /// every channel that is linked to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 81, pattern = "^#?[^\\s#,;]{1,80}$")]
+    pub slack_channel: Option<String>,
 }
 
 fn default_cluster() -> String {
@@ -102,6 +107,7 @@ impl Default for ClaimSpec {
             schemas: Vec::new(),
             extensions: Vec::new(),
             connection_limit: None,
+            slack_channel: None,
         }
     }
 }
@@ -142,8 +148,23 @@ impl ClaimSpec {
                 format!("{limit} is outside of 1 to 10000; leave it out for no limit"),
             ));
         }
+        if let Some(channel) = self.slack_channel.as_ref().filter(|channel| !is_slack_channel(channel)) {
+            problems.push(InvalidField::new(
+                "slackChannel",
+                format!("{channel:?} is not one channel: use its name, as #orders, or Slack's id of it"),
+            ));
+        }
         problems
     }
+}
+
+/// Whether a text can be the name of a Slack channel, with or without `#`, or its id. Whether there is such a channel, only the
+/// settings know.
+#[must_use]
+pub fn is_slack_channel(text: &str) -> bool {
+    let name = text.strip_prefix('#').unwrap_or(text);
+    let odd = |letter: char| letter.is_whitespace() || letter.is_control() || ['#', ',', ';'].contains(&letter);
+    (1..=80).contains(&name.chars().count()) && !name.contains(odd)
 }
 
 fn check_list(problems: &mut Vec<InvalidField>, field: &str, values: &[String], problem: fn(&str) -> Option<String>) {
@@ -208,6 +229,10 @@ pub struct ClaimPatch {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<i32>)]
     pub connection_limit: Option<Option<i32>>,
+    /// See [`ClaimSpec::slack_channel`].
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>)]
+    pub slack_channel: Option<Option<String>>,
 }
 
 /// Tells `null` (`Some(None)`) from an absent field (`None`).
@@ -223,7 +248,7 @@ impl ClaimPatch {
     /// The spec with this patch applied.
     #[must_use]
     pub fn apply(self, spec: &ClaimSpec) -> ClaimSpec {
-        let Self { mode, cluster, schemas, extensions, connection_limit } = self;
+        let Self { mode, cluster, schemas, extensions, connection_limit, slack_channel } = self;
         let default = ClaimSpec::default();
         ClaimSpec {
             mode: mode.map_or(spec.mode, |v| v.unwrap_or(default.mode)),
@@ -231,6 +256,7 @@ impl ClaimPatch {
             schemas: schemas.map_or_else(|| spec.schemas.clone(), Option::unwrap_or_default),
             extensions: extensions.map_or_else(|| spec.extensions.clone(), Option::unwrap_or_default),
             connection_limit: connection_limit.unwrap_or(spec.connection_limit),
+            slack_channel: slack_channel.unwrap_or_else(|| spec.slack_channel.clone()),
         }
     }
 }
@@ -250,6 +276,7 @@ mod tests {
             schemas: ["ok", "public", "pg_x", "9a", "ok", "a\"b"].map(String::from).into(),
             extensions: vec!["pgcrypto".into(), "uuid-ossp".into(), "a;b".into()],
             connection_limit: Some(0),
+            slack_channel: Some("#a #b".into()),
             ..ClaimSpec::default()
         };
         assert_eq!(
@@ -262,10 +289,21 @@ mod tests {
                 "schemas[4]",
                 "schemas[5]",
                 "extensions[2]",
-                "connectionLimit"
+                "connectionLimit",
+                "slackChannel"
             ]
         );
         assert!(ClaimSpec::default().problems().is_empty());
+    }
+
+    #[test]
+    fn a_channel_is_one_name_or_an_id() {
+        for good in ["#orders", "orders", "C0SHOP", "#bestellungen-für-münchen", &"x".repeat(80)] {
+            assert!(is_slack_channel(good), "{good}");
+        }
+        for bad in ["", "#", "##a", "#a #b", "#a,#b", "a;b", "a\nb", "a\u{0}", &"x".repeat(81)] {
+            assert!(!is_slack_channel(bad), "{bad:?}");
+        }
     }
 
     #[test]
@@ -274,6 +312,7 @@ mod tests {
             mode: Mode::Protected,
             schemas: vec!["reporting".into()],
             connection_limit: Some(5),
+            slack_channel: Some("#orders".into()),
             ..ClaimSpec::default()
         };
         let patch: ClaimPatch = serde_json::from_str(r#"{"connectionLimit":null,"extensions":["pgcrypto"]}"#).unwrap();
@@ -282,6 +321,9 @@ mod tests {
         assert_eq!(patched.extensions, ["pgcrypto"]);
         assert_eq!(patched.mode, Mode::Protected);
         assert_eq!(patched.schemas, ["reporting"]);
+        assert_eq!(patched.slack_channel.as_deref(), Some("#orders"));
+        let patch: ClaimPatch = serde_json::from_str(r#"{"slackChannel":null}"#).unwrap();
+        assert_eq!(patch.apply(&spec).slack_channel, None);
         assert_eq!(ClaimPatch::default().apply(&spec), spec);
         assert!(serde_json::from_str::<ClaimPatch>(r#"{"colour":1}"#).is_err());
     }

@@ -22,7 +22,7 @@ mod window;
 
 pub use aurora::{Acu, AuroraCreate, AuroraTopology};
 pub use backup::{BackupSpec, DumpPlace, DumpSpec, FolderPlace, PgBackRestSpec, RdsBackupSpec, S3Place, WebDavPlace};
-pub use claim::{ClaimPatch, ClaimSpec, InvalidField, Mode, Source};
+pub use claim::{ClaimPatch, ClaimSpec, InvalidField, Mode, Source, is_slack_channel};
 pub use cluster::{
     AwsSecretRef, ClusterSpec, Endpoint, Environment, Limits, Provisioner, SecretRef, SslMode, StreamingTopology,
     TlsSpec, Topology,

@@ -27,6 +27,9 @@ pub struct PlannedClaim {
     /// See [`ClaimSpec::connection_limit`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection_limit: Option<i32>,
+    /// See [`ClaimSpec::slack_channel`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slack_channel: Option<String>,
 }
 
 impl PlannedClaim {
@@ -40,6 +43,7 @@ impl PlannedClaim {
             schemas: self.schemas.clone(),
             extensions: self.extensions.clone(),
             connection_limit: self.connection_limit,
+            slack_channel: self.slack_channel.clone(),
         }
     }
 }

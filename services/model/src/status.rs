@@ -206,6 +206,9 @@ pub struct Database {
     pub extensions: Vec<String>,
     /// Connections that each role may have at once.
     pub connection_limit: Option<i32>,
+    /// The Slack channel that hears what becomes of it; none: every channel that is linked to its namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slack_channel: Option<String>,
     /// Grows with every change of the spec.
     pub generation: i64,
     /// The generation that was last made true.
@@ -238,6 +241,7 @@ impl Database {
             schemas: self.schemas.clone(),
             extensions: self.extensions.clone(),
             connection_limit: self.connection_limit,
+            slack_channel: self.slack_channel.clone(),
         }
     }
 }

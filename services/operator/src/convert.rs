@@ -197,7 +197,8 @@ mod tests {
         let alpha = (any::<bool>(), policy.clone(), policy).prop_map(|(protection, roles, database)| {
             object("v1alpha1", json!({PROTECTION: protection, ROLES: roles, DATABASE: database, "cluster": "c"}))
         });
-        let beta = any::<bool>().prop_map(|on| object("v1beta1", json!({PROTECTION: on, "schemas": ["x"]})));
+        let beta = any::<bool>()
+            .prop_map(|on| object("v1beta1", json!({PROTECTION: on, "schemas": ["x"], "slackChannel": "#a"})));
         let mode = prop::sample::select(vec!["standard", "protected"]);
         prop_oneof![alpha, beta, mode.prop_map(|mode| object("v1", json!({"mode": mode, "connectionLimit": 3})))]
     }

@@ -1,5 +1,6 @@
 //! Slack, with the running binary, a real engine and dumps, and a Slack that is played.
 
+mod channels;
 mod outages;
 mod story;
 
@@ -16,6 +17,8 @@ pub(crate) const SLACKS_PATIENCE: Duration = Duration::from_secs(3);
 
 pub(crate) const PLATFORM: &str = "C0PLATFORM";
 pub(crate) const SHOP: &str = "C0SHOP";
+/// Linked as `orders`, for claims that name it.
+pub(crate) const ORDERS: &str = "C0ORDERS";
 /// Of the platform team.
 pub(crate) const ALICE: &str = "U0ALICE";
 /// Of the platform team, too.
@@ -34,11 +37,15 @@ impl Workspace {
     pub(crate) async fn open(options: SiteOptions) -> Self {
         let cluster = format!("environment = \"production\"\n{}", options.cluster);
         let site = Site::new(SiteOptions { backups: true, cluster, ..options }).await;
-        Self { site, slack: FakeSlack::start(&[PLATFORM, SHOP]).await, namespace: unique("shop") }
+        Self { site, slack: FakeSlack::start(&[PLATFORM, SHOP, ORDERS]).await, namespace: unique("shop") }
     }
 
     pub(crate) async fn serve(&self, name: &str) -> Serve {
-        let channels = json!([{"id": SHOP, "namespaces": [self.namespace]}]).to_string();
+        let channels = json!([
+            {"id": SHOP, "namespaces": [self.namespace]},
+            {"id": ORDERS, "name": "orders", "namespaces": [self.namespace], "notify": false},
+        ])
+        .to_string();
         let users = json!([
             {"id": ALICE, "role": "platform"},
             {"id": CAROL, "role": "platform"},
@@ -149,8 +156,11 @@ impl Workspace {
         })
         .await;
         let mut wanted = self.site.ledger_rows("select key from slack_messages where not given_up order by 1").await;
-        let mut found: Vec<_> =
-            [SHOP, PLATFORM].iter().flat_map(|channel| self.slack.messages(channel)).map(|one| key_of(&one)).collect();
+        let mut found: Vec<_> = [SHOP, ORDERS, PLATFORM]
+            .iter()
+            .flat_map(|channel| self.slack.messages(channel))
+            .map(|one| key_of(&one))
+            .collect();
         wanted.sort_unstable();
         found.sort_unstable();
         assert_eq!(found, wanted);

@@ -5,8 +5,9 @@ use serde_json::{Map, Value, json};
 const LABEL: &str = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$";
 const SCHEMA_NAME: &str = "^(?!pg_|public$|information_schema$)[a-z_][a-z0-9_]*$";
 const EXTENSION_NAME: &str = "^[a-z0-9_-]+$";
+const SLACK_CHANNEL: &str = "^#?[^\\s\\u0000-\\u001f\\u007f-\\u009f#,;]{1,80}$";
 /// Fields of a claim's spec, which several schemas have.
-const SPEC: [&str; 5] = ["mode", "cluster", "schemas", "extensions", "connectionLimit"];
+const SPEC: [&str; 6] = ["mode", "cluster", "schemas", "extensions", "connectionLimit", "slackChannel"];
 
 /// Adds them to the schemas.
 pub(super) fn add(document: &mut Value) {
@@ -35,12 +36,13 @@ fn constrain(schemas: &mut Map<String, Value>) {
         rule(schema, "schemas", names(SCHEMA_NAME));
         rule(schema, "extensions", names(EXTENSION_NAME));
         rule(schema, "connectionLimit", json!({"minimum": 1, "maximum": 10_000}));
+        rule(schema, "slackChannel", json!({"minLength": 1, "maxLength": 81, "pattern": SLACK_CHANNEL}));
     }
     rule("NewDatabase", "cluster", json!({"default": "default"}));
     rule("ClaimSpec", "cluster", json!({"default": "default"}));
     // What can not be fulfilled is told by the plan; here is only what can not be asked.
     let text = json!({"type": "string", "maxLength": 253, "pattern": "^[^\\u0000]*$"});
-    for property in ["namespace", "name", "cluster"] {
+    for property in ["namespace", "name", "cluster", "slackChannel"] {
         rule("PlannedClaim", property, json!({"maxLength": 253, "pattern": "^[^\\u0000]*$"}));
     }
     for property in ["schemas", "extensions"] {

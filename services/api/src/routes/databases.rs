@@ -42,6 +42,10 @@ pub(crate) struct NewDatabase {
     /// Connections that each role may have at once; no value: no limit.
     #[serde(default)]
     connection_limit: Option<i32>,
+    /// The Slack channel that hears what becomes of it, as `#orders` or by its id; it must be linked to the namespace. No value:
+    /// every channel that is linked to it.
+    #[serde(default)]
+    slack_channel: Option<String>,
 }
 
 fn default_cluster() -> String {
@@ -50,8 +54,8 @@ fn default_cluster() -> String {
 
 impl NewDatabase {
     fn into_parts(self) -> (String, ClaimSpec) {
-        let Self { name, mode, cluster, schemas, extensions, connection_limit } = self;
-        (name, ClaimSpec { mode, cluster, schemas, extensions, connection_limit })
+        let Self { name, mode, cluster, schemas, extensions, connection_limit, slack_channel } = self;
+        (name, ClaimSpec { mode, cluster, schemas, extensions, connection_limit, slack_channel })
     }
 }
 

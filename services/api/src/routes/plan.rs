@@ -57,11 +57,13 @@ fn problems(request: &PlanRequest) -> Vec<InvalidField> {
         return problems;
     }
     for (index, claim) in request.claims.iter().enumerate() {
-        let PlannedClaim { namespace, name, mode: _, cluster, schemas, extensions, connection_limit } = claim;
+        let PlannedClaim { namespace, name, mode: _, cluster, schemas, extensions, connection_limit, slack_channel } =
+            claim;
         let mut fault = |field: &str, message: String| {
             problems.push(InvalidField::new(format!("claims[{index}].{field}"), message));
         };
         let one = [("namespace", namespace), ("name", name)].into_iter().chain(cluster.iter().map(|c| ("cluster", c)));
+        let one = one.chain(slack_channel.iter().map(|channel| ("slackChannel", channel)));
         let lists = [("schemas", schemas), ("extensions", extensions)];
         for (field, list) in lists {
             if list.len() > MOST_ENTRIES {

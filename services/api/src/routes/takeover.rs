@@ -111,9 +111,10 @@ async fn dry_run(
         let mut db = state.ledger().acquire().await?;
         store::adoption(&mut db, may, &name, spec).await?
     };
-    let ClaimSpec { mode, cluster, schemas, extensions, connection_limit } = spec;
+    let ClaimSpec { mode, cluster, schemas, extensions, connection_limit, slack_channel } = spec;
     let scope = Some(vec![namespace.clone()]);
-    let claim = PlannedClaim { namespace, name, mode, cluster: Some(cluster), schemas, extensions, connection_limit };
+    let cluster = Some(cluster);
+    let claim = PlannedClaim { namespace, name, mode, cluster, schemas, extensions, connection_limit, slack_channel };
     let request = PlanRequest { claims: vec![claim], source: Source::Api, complete: false, adopt: foreign };
     Ok(Json(state.parts.planner.plan(request, scope).await?).into_response())
 }

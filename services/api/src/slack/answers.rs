@@ -7,6 +7,8 @@ use pgtenant_model::{ClaimKey, Condition, DatabaseState, Restore, Snapshot};
 use serde_json::Value;
 
 use super::blocks::{Block, context, header, lines, message, section};
+use super::news::Place;
+use super::settings::SlackSettings;
 use super::text::{Esc, bar, bytes, cut, moment};
 use crate::caller::Rights;
 use crate::problem::Result;
@@ -148,7 +150,12 @@ fn trouble(conditions: &[Condition]) -> String {
 }
 
 /// One database.
-pub(super) async fn status(db: &mut PgConnection, rights: &Rights, claim: &Claim) -> Result<Value> {
+pub(super) async fn status(
+    db: &mut PgConnection,
+    rights: &Rights,
+    claim: &Claim,
+    settings: &SlackSettings,
+) -> Result<Value> {
     let Claim { key, spec, state, .. } = claim;
     let mut facts = format!(
         "{} *{}*\n*Database* `{}` on cluster {}\n*Mode* {}",
@@ -161,6 +168,7 @@ pub(super) async fn status(db: &mut PgConnection, rights: &Rights, claim: &Claim
     if let Some(endpoint) = &claim.endpoint {
         let _ = write!(facts, "\n*Endpoint* `{}:{}`", Esc(&endpoint.host), endpoint.port);
     }
+    let _ = write!(facts, "\n*News* {}", told_in(settings, claim));
     let mut blocks: Vec<Block> =
         vec![header(key.to_string()), section(facts), section(format!("> {}", trouble(&claim.conditions)))];
     let wanted = RestoreFilter { name: Some(key.name()), ..RestoreFilter::default() };
@@ -170,6 +178,15 @@ pub(super) async fn status(db: &mut PgConnection, rights: &Rights, claim: &Claim
         blocks.extend(lines(&recent.iter().map(restore_row).collect::<Vec<_>>(), LETTERS / 4));
     }
     Ok(to_one(message(format!("{key}: {}", state.as_str()), blocks)))
+}
+
+/// Where it is told what becomes of a database.
+fn told_in(settings: &SlackSettings, claim: &Claim) -> String {
+    let namespace = claim.key.namespace();
+    let place = Place::of(settings, namespace, claim.spec.slack_channel.as_deref());
+    let channels: Vec<_> = place.channels.iter().map(|channel| format!("<#{channel}>")).collect();
+    let channels = if channels.is_empty() { "nowhere".to_owned() } else { format!("in {}", channels.join(", ")) };
+    place.finding(namespace).map_or_else(|| channels.clone(), |finding| format!("{channels}: {finding}"))
 }
 
 /// What a database can be restored from.

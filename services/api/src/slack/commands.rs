@@ -107,7 +107,7 @@ async fn answer(state: &ApiState, slack: &Arc<Slack>, signed: &Signed, asked: &A
         "list" => answers::list(&mut db, &rights).await.map(Some),
         "status" if asked.database.is_empty() => answers::overview(&mut db, &rights).await.map(Some),
         "status" => match one(&mut db, &rights, asked).await? {
-            Ok(claim) => answers::status(&mut db, &rights, &claim).await.map(Some),
+            Ok(claim) => answers::status(&mut db, &rights, &claim, &slack.settings).await.map(Some),
             Err(answer) => Ok(Some(answer)),
         },
         "snapshots" if asked.database.is_empty() => Ok(Some(answers::help(&asked.command))),

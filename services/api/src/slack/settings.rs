@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pgtenant_ledger::TokenRole;
-use pgtenant_model::{InvalidField, check_label};
+use pgtenant_model::{InvalidField, check_label, is_slack_channel};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
@@ -40,9 +40,12 @@ pub struct SlackSettings {
 pub struct SlackChannel {
     /// Slack's id of it: `C0SHOP`.
     pub id: String,
+    /// What claims may call it beside its id, as `orders`: people name channels, and Slack renames them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Namespaces.
     pub namespaces: Vec<String>,
-    /// Whether it is told there what becomes of them.
+    /// Whether it is told there what becomes of them; of a claim that names the channel it is told in any case.
     #[serde(default = "yes")]
     pub notify: bool,
 }
@@ -145,12 +148,20 @@ impl SlackSettings {
         if self.platform_channel.as_ref().is_some_and(|id| !is_id(id, "CG")) {
             say("platform_channel".to_owned(), NO_CHANNEL.to_owned());
         }
-        for (index, SlackChannel { id, namespaces, notify: _ }) in self.channels.iter().enumerate() {
+        for (index, SlackChannel { id, name, namespaces, notify: _ }) in self.channels.iter().enumerate() {
             if !is_id(id, "CG") {
                 say(format!("channels[{index}].id"), NO_CHANNEL.to_owned());
             }
             if self.channels[..index].iter().any(|other| other.id == *id) {
                 say(format!("channels[{index}].id"), format!("{id} is there twice"));
+            }
+            if let Some(name) = name {
+                let same = |other: &SlackChannel| other.name.as_ref().is_some_and(|other| is_same(other, name));
+                if !is_slack_channel(name) {
+                    say(format!("channels[{index}].name"), "use the channel's name, as orders".to_owned());
+                } else if self.channels[..index].iter().any(same) {
+                    say(format!("channels[{index}].name"), format!("{name} is there twice"));
+                }
             }
             namespace_problems(namespaces, &format!("channels[{index}]"), &mut say);
         }
@@ -164,6 +175,16 @@ impl SlackSettings {
     pub(crate) fn told_of<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a str> {
         let linked = move |one: &&SlackChannel| one.notify && one.namespaces.iter().any(|each| each == namespace);
         self.channels.iter().filter(linked).map(|one| &*one.id)
+    }
+
+    /// The channel among those that are linked to a namespace that is called so: by its id, or by the name that it has here.
+    pub(crate) fn linked_as(&self, namespace: &str, called: &str) -> Option<&str> {
+        let linked = |one: &&SlackChannel| one.namespaces.iter().any(|each| each == namespace);
+        let by_id = |one: &&SlackChannel| one.id == called.trim_start_matches('#');
+        let by_name = |one: &&SlackChannel| one.name.as_ref().is_some_and(|name| is_same(name, called));
+        let mut all = self.channels.iter().filter(linked);
+        let found = all.clone().find(by_id).or_else(|| all.find(by_name));
+        found.map(|one| &*one.id)
     }
 
     /// Whether it is the platform's channel.
@@ -220,6 +241,12 @@ fn is_safe_url(text: &str) -> bool {
     !host.is_empty() && (url.scheme() == "https" || url.scheme() == "http" && here)
 }
 
+/// Whether two names mean one channel.
+fn is_same(one: &str, other: &str) -> bool {
+    let plain = |name: &str| name.trim_start_matches('#').to_lowercase();
+    plain(one) == plain(other)
+}
+
 const NO_CHANNEL: &str =
     "use Slack's id of a channel, as C012AB3CD: it is at the end of the channel's details; a name is none";
 
@@ -251,6 +278,7 @@ pub(super) mod tests {
     pub(in crate::slack) fn settings() -> SlackSettings {
         let channel = |id: &str, namespaces: &[&str], notify| SlackChannel {
             id: id.to_owned(),
+            name: None,
             namespaces: names(namespaces),
             notify,
         };
@@ -297,6 +325,9 @@ pub(super) mod tests {
         wrong.api_url = "slack.com".to_owned();
         wrong.bot_token = " ".into();
         wrong.channels[1].id = "C0SHOP".to_owned();
+        wrong.channels[0].name = Some("#shop".to_owned());
+        wrong.channels[1].name = Some("Shop".to_owned());
+        wrong.channels[2].name = Some("a b".to_owned());
         wrong.channels[2].namespaces = names(&["A b"]);
         wrong.users[0].namespaces = names(&["shop"]);
         wrong.users[1].namespaces = Vec::new();
@@ -307,6 +338,8 @@ pub(super) mod tests {
             "api_url",
             "platform_channel",
             "channels[1].id",
+            "channels[1].name",
+            "channels[2].name",
             "channels[2].namespaces",
             "users[0].namespaces",
             "users[1].namespaces",

@@ -8,7 +8,8 @@ use crate::world::{DATABASES, World};
 #[tokio::test]
 async fn a_database_is_asked_for() {
     let world = World::new().await;
-    let body = json!({"name": "my-db", "schemas": ["reporting"], "extensions": ["pgcrypto"], "connectionLimit": 20});
+    let body = json!({"name": "my-db", "schemas": ["reporting"], "extensions": ["pgcrypto"], "connectionLimit": 20,
+                      "slackChannel": "#orders"});
     let made = world.post(&world.tenant, DATABASES, body.clone()).await.expect(201);
     assert_eq!(made.header("location"), "/v1/namespaces/team/databases/my-db");
     assert_eq!(made.header("etag"), "\"1\"");
@@ -20,6 +21,7 @@ async fn a_database_is_asked_for() {
         ("schemas", json!(["reporting"])),
         ("extensions", json!(["pgcrypto"])),
         ("connectionLimit", json!(20)),
+        ("slackChannel", json!("#orders")),
         ("generation", json!(1)),
         ("observedGeneration", json!(0)),
         ("state", json!("Pending")),
@@ -79,6 +81,8 @@ async fn what_can_not_be_asked_names_the_field() {
         (json!({"name": "a", "connectionLimit": 0}), "connectionLimit"),
         (json!({"name": "a", "connectionLimit": 1e30}), "connectionLimit"),
         (json!({"name": "a", "connectionLimit": 4_294_967_297_i64}), "connectionLimit"),
+        (json!({"name": "a", "slackChannel": "#a, #b"}), "slackChannel"),
+        (json!({"name": "a", "slackChannel": "a\u{0}"}), "slackChannel"),
         (json!({"name": "a", "mode": "Protected"}), "mode"),
         (json!({"name": "a", "colour": 1}), "colour"),
         (json!([]), "body"),

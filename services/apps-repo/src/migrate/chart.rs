@@ -95,7 +95,7 @@ fn expected(root: &Node, place: &Rc<Node>, version: &ChartVersion) -> Rc<Node> {
 fn sound(file: &str, text: &str) -> Result<(), Vec<AppsProblem>> {
     match application::parse(file, text) {
         Application::Foreign => Ok(()),
-        Application::Ours(problems) if problems.is_empty() => Ok(()),
-        Application::Ours(problems) | Application::Unknown(problems) => Err(problems),
+        Application::Ours { problems, .. } if problems.is_empty() => Ok(()),
+        Application::Ours { problems, .. } | Application::Unknown(problems) => Err(problems),
     }
 }

@@ -180,7 +180,7 @@ fn what_spans_do_not_tell_is_refused() {
         ("!!str tenantDatabases: []\n".into(), "f:1: is no plain key; change this file by hand\n"),
         (
             format!("{old}  <<: {{}}\n"),
-            "f:4: postgresqlDatabases[0].\"<<\": merging of mappings is not supported here; write the keys out (allowed: name, mode, cluster, schemas, extensions, connectionLimit)\n",
+            "f:4: postgresqlDatabases[0].\"<<\": merging of mappings is not supported here; write the keys out (allowed: name, mode, cluster, schemas, extensions, connectionLimit, slackChannel)\n",
         ),
     ] {
         assert_eq!(refused(&text), why, "{text}");

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use pgtenant_ledger::{
     NewToken, SlackEnd, SlackMessage, SlackQuiet, TokenRole, create_token, end_slack_message, next_slack_message,
-    put_slack_message, request_restore, take_slack_message, token_named,
+    put_slack_message, request_restore, slack_channels_wanted, take_slack_message, token_named, update,
 };
-use pgtenant_model::RestoreSpec;
+use pgtenant_model::{ClaimSpec, RestoreSpec, Source};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -94,4 +94,22 @@ async fn new_messages_of_a_channel_wait_for_the_one_before() {
     let of = |keys: &[&str]| told.iter().filter(|key| keys.contains(&key.as_str())).cloned().collect::<Vec<_>>();
     assert_eq!(of(&["a", "a:thread", "b"]), ["a", "a", "b"], "the thread of what is given up is given up with it");
     assert_eq!(of(&["orphan", "c"]), ["c"], "what can never be sent holds nothing up");
+}
+
+#[tokio::test]
+async fn only_claims_that_name_a_channel_have_one() {
+    let world = World::new().await;
+    for name in ["a", "b"] {
+        let key = world.create(name).await.claim.key;
+        let channel = (name == "a").then(|| "#orders".to_owned());
+        let change = |spec: &ClaimSpec| ClaimSpec { slack_channel: channel, ..spec.clone() };
+        let mut tx = world.begin().await;
+        update(&mut tx, &key, change, Source::Api, None, &actor()).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(world.claim(&key).await.unwrap().generation, if name == "a" { 2 } else { 1 });
+    }
+    let mut db = world.ledger.acquire().await.unwrap();
+    let wanted = slack_channels_wanted(&mut db, &[("team", "a"), ("team", "b"), ("other", "a")]).await.unwrap();
+    assert_eq!(wanted.into_iter().collect::<Vec<_>>(), [("team/a".to_owned(), "#orders".to_owned())]);
+    assert!(slack_channels_wanted(&mut db, &[]).await.unwrap().is_empty());
 }

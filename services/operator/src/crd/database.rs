@@ -56,6 +56,11 @@ pub struct PostgresqlDatabaseSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10000))]
     pub connection_limit: Option<i32>,
+    /// The Slack channel that hears what becomes of it, as `#orders` or by its id; it must be linked to the namespace. None:
+    /// every channel that is linked to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 81), regex(pattern = r"^#?[^\s#,;]{1,80}$"))]
+    pub slack_channel: Option<String>,
 }
 
 pub(crate) fn default_cluster() -> String {
@@ -64,7 +69,8 @@ pub(crate) fn default_cluster() -> String {
 
 impl From<&PostgresqlDatabaseSpec> for ClaimSpec {
     fn from(spec: &PostgresqlDatabaseSpec) -> Self {
-        let PostgresqlDatabaseSpec { mode, cluster, schemas, extensions, connection_limit } = spec.clone();
-        Self { mode, cluster, schemas, extensions, connection_limit }
+        let PostgresqlDatabaseSpec { mode, cluster, schemas, extensions, connection_limit, slack_channel } =
+            spec.clone();
+        Self { mode, cluster, schemas, extensions, connection_limit, slack_channel }
     }
 }

@@ -53,4 +53,9 @@ pub struct PostgresqlDatabaseSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10000))]
     pub connection_limit: Option<i32>,
+    /// The Slack channel that hears what becomes of it, as `#orders` or by its id; it must be linked to the namespace. None:
+    /// every channel that is linked to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 81), regex(pattern = r"^#?[^\s#,;]{1,80}$"))]
+    pub slack_channel: Option<String>,
 }

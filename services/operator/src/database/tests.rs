@@ -33,6 +33,7 @@ fn object(generation: i64) -> PostgresqlDatabase {
             schemas: Vec::new(),
             extensions: Vec::new(),
             connection_limit: None,
+            slack_channel: None,
         },
         status: None,
     }

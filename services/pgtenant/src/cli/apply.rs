@@ -117,9 +117,9 @@ async fn wish(client: &Client, definition: &Definition) -> Applied {
 
 /// Asks for a database, or changes the one that is there.
 async fn put(client: &Client, key: &ClaimKey, spec: &ClaimSpec) -> Result<&'static str, HttpError> {
-    let ClaimSpec { mode, cluster, schemas, extensions, connection_limit } = spec;
+    let ClaimSpec { mode, cluster, schemas, extensions, connection_limit, slack_channel } = spec;
     let mut body = json!({"mode": mode, "cluster": cluster, "schemas": schemas, "extensions": extensions,
-                          "connectionLimit": connection_limit});
+                          "connectionLimit": connection_limit, "slackChannel": slack_channel});
     let patch = body.clone();
     body["name"] = Value::from(key.name());
     match client.post(&["v1", "namespaces", key.namespace(), "databases"], &[], Some(&body)).await {

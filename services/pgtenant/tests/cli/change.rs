@@ -45,6 +45,19 @@ fn an_update_patches_what_was_read() {
 }
 
 #[test]
+fn a_channel_is_named_and_taken_back() {
+    let server = Server::start();
+    let ready = database("idp-dev", "my-db", "Ready");
+    server
+        .on(&format!("GET {BASE}"), [Answer::json(200, &ready)])
+        .on(&format!("PATCH {BASE}"), [Answer::json(200, &ready), Answer::json(200, &ready)]);
+    server.run(&["db", "update", "idp-dev/my-db", "--slack-channel", "#orders"]).expect(0);
+    assert_eq!(server.only("PATCH").body, json!({"slackChannel": "#orders"}));
+    server.run(&["db", "update", "idp-dev/my-db", "--no-slack-channel"]).expect(0);
+    server.run(&["db", "update", "idp-dev/my-db", "--slack-channel", "#a", "--no-slack-channel"]).expect(2);
+}
+
+#[test]
 fn releasing_and_rotating() {
     let server = Server::start();
     server

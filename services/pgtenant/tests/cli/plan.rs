@@ -84,7 +84,7 @@ fn apply_goes_on_after_a_refusal() {
     asked.retain(|asked| asked.line.ends_with("/d"));
     assert_eq!(
         asked[0].body,
-        json!({"mode": "protected", "cluster": "default", "schemas": [], "extensions": [], "connectionLimit": null})
+        json!({"mode": "protected", "cluster": "default", "schemas": [], "extensions": [], "connectionLimit": null, "slackChannel": null})
     );
     let results = server.run(&arguments("apply", &dir, &["-o", "json"])).expect(1).json();
     let words: Vec<&Value> = results.as_array().unwrap().iter().map(|one| &one["result"]).collect();

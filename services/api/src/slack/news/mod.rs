@@ -1,6 +1,7 @@
 //! What becomes of claims, for the channels that are linked to their namespaces: gathered for some seconds, or for as long as Slack
 //! is away, and nothing twice.
 
+mod place;
 mod untold;
 mod words;
 
@@ -10,11 +11,12 @@ use std::time::Duration;
 use chrono::{TimeDelta, Utc};
 use pgtenant_ledger::{
     LedgerError, LedgerTransaction, PgConnection, SlackMessage, begin_slack_cursor, events_after, move_slack_cursor,
-    put_slack_message, slack_cursor, slack_told, tell_slack, untold_slack_news,
+    put_slack_message, slack_channels_wanted, slack_cursor, slack_told, tell_slack, untold_slack_news,
 };
 use pgtenant_model::Event;
 use serde::Deserialize;
 
+use self::place::Subject;
 use self::untold::Untold;
 use self::words::{News, Topic, is_news, news};
 use super::Slack;
@@ -22,6 +24,7 @@ use super::settings::SlackSettings;
 use crate::ApiState;
 use crate::events::PAGE;
 
+pub(super) use self::place::Place;
 pub(super) use self::untold::rendered;
 
 /// Who reads events to tell news.
@@ -64,25 +67,25 @@ pub(super) async fn tell(state: &ApiState, slack: &Slack) -> Result<Option<Durat
     }
 }
 
-/// Something to be told of: what it is called, its namespace, and what happened.
-struct Subject<'a> {
-    of: String,
-    namespace: Option<&'a str>,
-    events: Vec<&'a Event>,
-}
-
 async fn tell_page(tx: &mut LedgerTransaction, slack: &Slack, page: &[Event], last: i64) -> Result<(), LedgerError> {
-    let mut subjects: BTreeMap<(Option<&str>, &str), Vec<&Event>> = BTreeMap::new();
+    let mut happened: BTreeMap<(Option<&str>, &str), Vec<&Event>> = BTreeMap::new();
     for event in page.iter().filter(|event| is_news(event)) {
-        subjects.entry((event.namespace.as_deref(), &event.name)).or_default().push(event);
+        happened.entry((event.namespace.as_deref(), &event.name)).or_default().push(event);
     }
+    let settings = &slack.settings;
+    let claims: Vec<_> = happened.keys().filter_map(|(namespace, name)| Some(((*namespace)?, *name))).collect();
+    let wanted = slack_channels_wanted(tx, &claims).await?;
     let subject = |((namespace, name), events): (_, _)| {
         let namespace: Option<&str> = namespace;
-        let of = namespace.map_or_else(|| format!("cluster {name}"), |namespace| format!("{namespace}/{name}"));
-        Subject { of, namespace, events }
+        let Some(of) = namespace else {
+            let place = Place { channels: BTreeSet::new(), refused: None };
+            return Subject { of: format!("cluster {name}"), namespace, place, events };
+        };
+        let key = format!("{of}/{name}");
+        let place = Place::of(settings, of, wanted.get(&key).map(String::as_str));
+        Subject { of: key, namespace, place, events }
     };
-    let subjects: Vec<_> = subjects.into_iter().map(subject).collect();
-    let settings = &slack.settings;
+    let subjects: Vec<_> = happened.into_iter().map(subject).collect();
     let channels = settings.channels.iter().map(|channel| &*channel.id).chain(settings.platform_channel.as_deref());
     for channel in channels.collect::<BTreeSet<_>>() {
         tell_channel(tx, settings, channel, &subjects, last).await?;
@@ -98,9 +101,7 @@ async fn tell_channel(
     subjects: &[Subject<'_>],
     last: i64,
 ) -> Result<(), LedgerError> {
-    let mine =
-        |subject: &&Subject<'_>| Topic::ALL.iter().any(|topic| concerns(settings, channel, subject.namespace, *topic));
-    let subjects: Vec<_> = subjects.iter().filter(mine).collect();
+    let subjects: Vec<_> = subjects.iter().filter(|subject| subject.may_concern(settings, channel)).collect();
     let keys: Vec<_> =
         subjects.iter().flat_map(|subject| Topic::ALL.map(|topic| topic.key(&subject.of, channel))).collect();
     if keys.is_empty() {
@@ -108,15 +109,18 @@ async fn tell_channel(
     }
     let told = slack_told(tx, &keys).await?;
     let (mut fresh, mut now_told) = (Vec::new(), Vec::new());
-    for Subject { of, namespace, events } in subjects {
-        let all = news(events, |topic| told.get(&topic.key(of, channel)));
-        for News { topic, line, said } in
-            all.into_iter().filter(|one| concerns(settings, channel, *namespace, one.topic))
-        {
-            let key = topic.key(of, channel);
-            fresh.extend(line.map(|line| (key.clone(), line)));
-            now_told.push((key, said));
+    for subject in subjects {
+        let key = |topic: Topic| topic.key(&subject.of, channel);
+        let concerns = |topic| subject.concerns(settings, channel, topic);
+        let finding = subject.namespace.and_then(|namespace| subject.place.finding(namespace));
+        let all = news(&subject.events, finding.as_deref(), |topic| told.get(&key(topic)));
+        for News { topic, line, said } in all.into_iter().filter(|one| concerns(one.topic)) {
+            fresh.extend(line.map(|line| (key(topic), line)));
+            now_told.push((key(topic), said));
         }
+        // It is told elsewhere now: what this channel was told last is no measure of what is new when it is told again.
+        let elsewhere = Topic::ALL.into_iter().filter(|topic| !concerns(*topic)).map(key);
+        now_told.extend(elsewhere.filter(|key| told.contains_key(key)).map(|key| (key, None)));
     }
     tell_slack(tx, &now_told).await?;
     if fresh.is_empty() {
@@ -130,16 +134,4 @@ async fn tell_channel(
     let content = serde_json::to_value(&untold).unwrap_or_default();
     let message = SlackMessage { key: &key, channel, parent: None, restore: None, content: &content };
     put_slack_message(tx, &message, Duration::ZERO).await
-}
-
-/// Clusters, and backups that fail, are the platform team's; all of a claim is told to those who are linked to its namespace.
-fn concerns(settings: &SlackSettings, channel: &str, namespace: Option<&str>, topic: Topic) -> bool {
-    let platform = settings.is_platform(channel);
-    match namespace {
-        None => platform,
-        Some(namespace) => {
-            platform && matches!(topic, Topic::Dump | Topic::Trial)
-                || settings.told_of(namespace).any(|told| told == channel)
-        }
-    }
 }

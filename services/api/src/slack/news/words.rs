@@ -22,10 +22,12 @@ pub(super) enum Topic {
     Dump,
     /// Tries to restore them.
     Trial,
+    /// The channel that it names for its news.
+    Place,
 }
 
 impl Topic {
-    pub(super) const ALL: [Self; 4] = [Self::State, Self::Rotation, Self::Dump, Self::Trial];
+    pub(super) const ALL: [Self; 5] = [Self::State, Self::Rotation, Self::Dump, Self::Trial, Self::Place];
 
     /// Each channel is told for itself: one that is linked later, or was not reached, knows of nothing.
     pub(super) fn key(self, of: &str, channel: &str) -> String {
@@ -34,6 +36,7 @@ impl Topic {
             Self::Rotation => "rotation",
             Self::Dump => "dump",
             Self::Trial => "trial",
+            Self::Place => "place",
         };
         format!("{word}:{of}@{channel}")
     }
@@ -63,8 +66,13 @@ pub(super) fn is_news(event: &Event) -> bool {
     )
 }
 
-/// What is new in these events of one claim or cluster, which are in their order, to somebody who was told this `before`.
-pub(super) fn news<'a>(events: &[&Event], before: impl Fn(Topic) -> Option<&'a Told>) -> Vec<News> {
+/// What is new in these events of one claim or cluster, which are in their order, to somebody who was told this `before`; `finding` is
+/// what is wrong with the channel that it names.
+pub(super) fn news<'a>(
+    events: &[&Event],
+    finding: Option<&str>,
+    before: impl Fn(Topic) -> Option<&'a Told>,
+) -> Vec<News> {
     let mut news = Vec::new();
     news.extend(state(events, before(Topic::State).map(|(said, _)| said.as_str())));
     news.extend(rotated(events));
@@ -76,7 +84,18 @@ pub(super) fn news<'a>(events: &[&Event], before: impl Fn(Topic) -> Option<&'a T
             news.push(News { topic, line: Some(line(event, false)), said: Some("Failed".to_owned()) });
         }
     }
+    news.extend(misplaced(events, finding, before(Topic::Place).map(|(said, _)| said.as_str())));
     news
+}
+
+/// Told once of each channel that can not be used.
+fn misplaced(events: &[&Event], finding: Option<&str>, before: Option<&str>) -> Option<News> {
+    if finding == before {
+        return None;
+    }
+    let name = named(events.last()?);
+    let line = finding.map(|finding| format!(":grey_question: *{name}* wants to be told of elsewhere, but {finding}"));
+    Some(News { topic: Topic::Place, line, said: finding.map(str::to_owned) })
 }
 
 /// Only how it ended is told of what changed back and forth meanwhile.
@@ -188,7 +207,8 @@ mod tests {
 
     fn run(events: &[Event], told: &mut Option<Told>) -> Vec<String> {
         let before = told.clone();
-        let all = news(&events.iter().collect::<Vec<_>>(), |topic| before.as_ref().filter(|_| topic == Topic::State));
+        let all =
+            news(&events.iter().collect::<Vec<_>>(), None, |topic| before.as_ref().filter(|_| topic == Topic::State));
         for one in all.iter().filter(|one| one.topic == Topic::State) {
             *told = one.said.clone().map(|said| (said, events[0].at));
         }
@@ -226,7 +246,7 @@ mod tests {
         let hours = |n| Some(("Failed".to_owned(), dump.at - TimeDelta::hours(n)));
         let told = |before: Option<Told>| {
             let before = |topic| before.as_ref().filter(|_| topic == Topic::Dump);
-            news(&[&dump, &dump, &trial], before).into_iter().map(|one| one.topic).collect::<Vec<_>>()
+            news(&[&dump, &dump, &trial], None, before).into_iter().map(|one| one.topic).collect::<Vec<_>>()
         };
         assert_eq!(told(None), [Topic::Dump, Topic::Trial]);
         assert_eq!(told(hours(1)), [Topic::Trial]);
@@ -252,5 +272,23 @@ mod tests {
         assert!(long.ends_with("*What to do*: make &lt;room&gt;"), "{long}");
         assert!(said(json!({"step": "roles", "error": "no room"})).contains("it is tried again by itself"));
         assert!(!said(json!({"step": "roles"})).contains("by itself"), "an event of a version before says it itself");
+    }
+
+    #[test]
+    fn a_channel_that_can_not_be_used_is_told_once() {
+        let ready = ready();
+        let told = |said: &str| Some((said.to_owned(), ready.at));
+        let said = |finding, before: Option<Told>| {
+            let before = |topic| before.as_ref().filter(|_| topic == Topic::Place);
+            let all = news(&[&ready], finding, before);
+            all.into_iter().filter(|one| one.topic == Topic::Place).map(|one| (one.line, one.said)).collect::<Vec<_>>()
+        };
+        let line = ":grey_question: *shop/orders* wants to be told of elsewhere, but `#x` is none".to_owned();
+        let first = [(Some(line), Some("`#x` is none".to_owned()))];
+        assert_eq!(said(Some("`#x` is none"), None), first);
+        assert_eq!(said(Some("`#x` is none"), told("`#y` is none")), first);
+        assert_eq!(said(Some("`#x` is none"), told("`#x` is none")), []);
+        assert_eq!(said(None, told("`#x` is none")), [(None, None)], "it is news again when it is so again");
+        assert_eq!(said(None, None), []);
     }
 }

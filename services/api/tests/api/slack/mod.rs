@@ -45,6 +45,7 @@ fn settings(slack: &FakeSlack) -> SlackSettings {
     let names = |all: &[&str]| all.iter().map(ToString::to_string).collect::<Vec<_>>();
     let channel = |id: &str, namespaces: &[&str], notify| SlackChannel {
         id: id.to_owned(),
+        name: None,
         namespaces: names(namespaces),
         notify,
     };

@@ -1,11 +1,12 @@
 //! What becomes of claims.
 
+use axum::http::Method;
 use pgtenant_ledger::{NewEvent, append_event};
 use pgtenant_model::EventKind;
 use pgtenant_testkit::SlackText;
 use serde_json::{Value, json};
 
-use super::{Door, OTHER, PLATFORM, QUIET, SHOP};
+use super::{BOB, Door, OTHER, PLATFORM, QUIET, SHOP};
 use crate::world::eventually;
 
 impl Door {
@@ -113,5 +114,82 @@ async fn a_thousand_news_are_few_messages() {
     door.settles().await;
     let all = door.slack.messages(SHOP);
     assert!(all.len() <= 2 && all.iter().all(|one| one.read().contains(" more")), "{}", all.len());
+    door.in_order();
+}
+
+/// A claim of `shop` says which channel is to hear of it.
+async fn wants(door: &Door, name: &str, channel: Option<&str>) {
+    let path = format!("/v1/namespaces/shop/databases/{name}");
+    let patch = json!({"slackChannel": channel});
+    door.world.ask(&door.world.platform, Method::PATCH, &path, Some(patch)).await.expect(200);
+}
+
+fn with_names(settings: &mut pgtenant_api::SlackSettings) {
+    for (channel, name) in [(QUIET, "orders"), (OTHER, "other")] {
+        settings.channels.iter_mut().find(|one| one.id == channel).unwrap().name = Some(name.to_owned());
+    }
+}
+
+#[tokio::test]
+async fn a_claim_names_the_channel_that_hears_of_it() {
+    let door = Door::with(with_names).await;
+    wants(&door, "orders", Some("#orders")).await;
+    door.fails("orders", "Full").await;
+    door.happens(EventKind::Ready, Some("shop"), "carts", "is Ready", json!({})).await;
+    let own = door.news(QUIET, 1).await[0].read();
+    assert!(own.contains("orders: at step roles") && !own.contains("carts"), "{own}");
+    let linked = door.news(SHOP, 1).await[0].read();
+    assert!(linked.contains("*shop/carts* is Ready") && !linked.contains("orders"), "{linked}");
+
+    wants(&door, "orders", None).await;
+    door.fails("orders", "Full").await;
+    assert!(door.news(SHOP, 2).await[1].read().contains("orders: at step roles"), "this channel was not told yet");
+    door.happens(EventKind::Ready, Some("shop"), "orders", "is Ready", json!({})).await;
+    door.news(SHOP, 3).await;
+    wants(&door, "orders", Some(QUIET)).await;
+    door.fails("orders", "Full").await;
+    assert_eq!(door.news(QUIET, 2).await.len(), 2, "what was told here before it was told elsewhere is no measure");
+    door.in_order();
+}
+
+#[tokio::test]
+async fn nobody_writes_in_the_channels_of_others_by_naming_them() {
+    let door = Door::with(with_names).await;
+    for (name, foreign) in [("orders", "#other"), ("carts", OTHER), ("play", PLATFORM)] {
+        wants(&door, name, Some(foreign)).await;
+        door.fails(name, "Full").await;
+    }
+    let text = door.news(SHOP, 1).await[0].read();
+    for foreign in ["#other", OTHER, PLATFORM] {
+        let finding = format!("`{foreign}` is not a channel that the platform team has linked to `shop`");
+        assert!(text.contains(&finding), "{text}");
+    }
+    door.fails("orders", "Refused").await;
+    let again = door.news(SHOP, 2).await[1].read();
+    assert!(again.contains("Refused") && !again.contains("linked"), "it is said once: {again}");
+    let status = door.types(BOB, SHOP, "status orders").await.text;
+    assert!(status.contains("#other` is not a channel") && status.contains("<#C0SHOP>"), "{status}");
+    wants(&door, "orders", Some("orders")).await;
+    let status = door.types(BOB, SHOP, "status orders").await.text;
+    assert!(status.contains("<#C0QUIET>") && !status.contains("not a channel"), "{status}");
+    for silent in [OTHER, PLATFORM, QUIET] {
+        assert!(door.slack.messages(silent).is_empty(), "{silent}");
+    }
+    door.in_order();
+}
+
+#[tokio::test]
+async fn a_database_that_is_made_again_is_news_in_its_channel() {
+    let door = Door::with(with_names).await;
+    wants(&door, "orders", Some("#orders")).await;
+    door.happens(EventKind::Ready, Some("shop"), "orders", "is Ready", json!({})).await;
+    door.news(QUIET, 1).await;
+    door.world.execute("delete from claims where name = 'orders'").await;
+    door.happens(EventKind::Deleted, Some("shop"), "orders", "is gone", json!({})).await;
+    door.settles().await;
+    super::claim(&door.world.ledger, "shop", "orders", "default").await;
+    wants(&door, "orders", Some("#orders")).await;
+    door.happens(EventKind::Ready, Some("shop"), "orders", "is Ready", json!({})).await;
+    door.news(QUIET, 2).await;
     door.in_order();
 }

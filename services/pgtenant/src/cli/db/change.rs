@@ -43,6 +43,12 @@ pub(crate) struct UpdateArgs {
     /// No limit of connections
     #[arg(long)]
     no_connection_limit: bool,
+    /// The Slack channel that hears what becomes of it
+    #[arg(long, value_name = "CHANNEL", conflicts_with = "no_slack_channel")]
+    slack_channel: Option<String>,
+    /// No channel of its own: those that are linked to the namespace
+    #[arg(long)]
+    no_slack_channel: bool,
     #[command(flatten)]
     wait: WaitArgs,
 }
@@ -61,6 +67,9 @@ impl UpdateArgs {
         }
         if self.no_connection_limit || self.connection_limit.is_some() {
             patch.insert("connectionLimit".to_owned(), self.connection_limit.into());
+        }
+        if self.no_slack_channel || self.slack_channel.is_some() {
+            patch.insert("slackChannel".to_owned(), self.slack_channel.clone().into());
         }
         patch
     }

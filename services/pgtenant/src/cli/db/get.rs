@@ -57,6 +57,7 @@ pub(super) fn describe(database: &Database, now: DateTime<Utc>, out: &Output) ->
         ("Schemas", database.schemas.join(", ")),
         ("Extensions", database.extensions.join(", ")),
         ("Connections", limit),
+        ("Slack", database.slack_channel.clone().unwrap_or_default()),
         ("Generation", generation),
         ("Created", format!("{} ({} ago)", time(database.created_at), age(database.created_at, now))),
         (next, database.next_look_at.map(|at| until(at, now)).unwrap_or_default()),

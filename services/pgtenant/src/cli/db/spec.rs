@@ -40,12 +40,15 @@ pub(crate) struct SpecArgs {
     /// Connections that each role may have at once [default: no limit]
     #[arg(long, value_name = "N")]
     connection_limit: Option<i32>,
+    /// The Slack channel that hears what becomes of it [default: those that are linked to the namespace]
+    #[arg(long, value_name = "CHANNEL")]
+    slack_channel: Option<String>,
 }
 
 impl SpecArgs {
     /// The fields that were given, as JSON.
     pub(crate) fn fields(&self) -> Map<String, Value> {
-        let Self { mode, cluster, schemas, extensions, connection_limit } = self;
+        let Self { mode, cluster, schemas, extensions, connection_limit, slack_channel } = self;
         let mut fields = Map::new();
         let mut put = |key: &str, value: Option<Value>| {
             if let Some(value) = value {
@@ -57,6 +60,7 @@ impl SpecArgs {
         put("schemas", (!schemas.is_empty()).then(|| schemas.clone().into()));
         put("extensions", (!extensions.is_empty()).then(|| extensions.clone().into()));
         put("connectionLimit", connection_limit.map(Value::from));
+        put("slackChannel", slack_channel.clone().map(Value::from));
         fields
     }
 }
