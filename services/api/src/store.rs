@@ -41,6 +41,14 @@ pub(crate) async fn claims(db: &mut PgConnection, may: &Scope, wanted: Wanted<'_
     Ok(ledger::claims(db, &filter, limit).await?)
 }
 
+/// How many claims of each namespace are in each state.
+pub(crate) async fn count_by_namespace(
+    db: &mut PgConnection,
+    may: &Scope,
+) -> Result<Vec<(String, DatabaseState, u64)>> {
+    Ok(ledger::count_by_namespace(db, may.namespaces()).await?)
+}
+
 /// Claims that have such a name.
 pub(crate) async fn named(db: &mut PgConnection, may: &Scope, named: Named<'_>, limit: i64) -> Result<Vec<ClaimKey>> {
     Ok(ledger::claims_named(db, may.namespaces(), named, limit).await?)

@@ -348,6 +348,27 @@ fn key((namespace, name): (String, String)) -> Result<ClaimKey> {
     ClaimKey::new(namespace, name).map_err(|e| LedgerError::Unknown { what: "claim", value: e.value })
 }
 
+/// How many claims of each of `namespaces`, or of all, are in each state; only what there is.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn count_by_namespace(
+    db: &mut PgConnection,
+    namespaces: Option<&[String]>,
+) -> Result<Vec<(String, DatabaseState, u64)>> {
+    let rows: Vec<(String, String, i64)> = sqlx::query_as(
+        "select namespace, state, count(*) from claims where $1::text[] is null or namespace = any($1)
+         group by namespace, state order by namespace, state",
+    )
+    .bind(namespaces)
+    .fetch_all(db)
+    .await?;
+    let counted = |(namespace, state, count): (_, _, i64)| {
+        Ok((namespace, from_json_name("state", state)?, u64::try_from(count).unwrap_or_default()))
+    };
+    rows.into_iter().map(counted).collect()
+}
+
 /// How many claims are in each state, for metrics.
 ///
 /// # Errors

@@ -40,8 +40,8 @@ pub use backup_schedule::{
 };
 pub use check::{check, count_of};
 pub use claim::{
-    Claim, ClaimFilter, CredentialState, NextPassword, Wish, claim, claims, claims_with_credentials, count_by_state,
-    owner_of,
+    Claim, ClaimFilter, CredentialState, NextPassword, Wish, claim, claims, claims_with_credentials,
+    count_by_namespace, count_by_state, owner_of,
 };
 pub use cluster::{
     Cluster, ClusterSource, PutCluster, cluster, clusters, put_cluster, put_clusters, remove_cluster,

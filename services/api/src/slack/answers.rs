@@ -18,7 +18,7 @@ use crate::store::{self, Wanted};
 const LISTED: i64 = 200;
 
 /// Letters of a list that is all of a message.
-const LETTERS: usize = 9000;
+pub(super) const LETTERS: usize = 9000;
 
 /// Only for who asked.
 pub(super) fn to_one(mut message: Value) -> Value {
@@ -88,11 +88,11 @@ pub(super) async fn list(db: &mut PgConnection, rights: &Rights) -> Result<Value
     Ok(to_one(message("Databases", blocks)))
 }
 
-fn row(claim: &Claim) -> String {
+pub(super) fn row(claim: &Claim) -> String {
     format!("{} `{}` {}", mark(claim.state), claim.key, claim.state.as_str())
 }
 
-fn mark(state: DatabaseState) -> &'static str {
+pub(super) fn mark(state: DatabaseState) -> &'static str {
     match state {
         DatabaseState::Ready => ":large_green_circle:",
         DatabaseState::Degraded => ":large_yellow_circle:",
@@ -102,37 +102,7 @@ fn mark(state: DatabaseState) -> &'static str {
     }
 }
 
-/// Those that need a look, how many are well, and restores under way.
-pub(super) async fn overview(db: &mut PgConnection, rights: &Rights) -> Result<Value> {
-    let scope = rights.scope();
-    let mut counts = String::new();
-    let mut rows = Vec::new();
-    for state in DatabaseState::ALL {
-        let found = store::claims(db, &scope, Wanted { state: Some(state), ..Wanted::default() }, 1000).await?;
-        if found.is_empty() {
-            continue;
-        }
-        let many = if found.len() == 1000 { "1,000 or more".to_owned() } else { found.len().to_string() };
-        let _ = write!(counts, "{} {many} {}   ", mark(state), state.as_str());
-        if matches!(state, DatabaseState::Failed | DatabaseState::Degraded) {
-            rows.extend(found.iter().take(10).map(|claim| format!("{}\n> {}", row(claim), trouble(&claim.conditions))));
-        }
-    }
-    if counts.is_empty() {
-        return Ok(say("There are no databases yet that can be seen from this channel."));
-    }
-    let mut blocks = vec![section(counts.trim_end())];
-    blocks.extend(lines(&rows, LETTERS * 2 / 3));
-    let recent = store::restores(db, &scope, RestoreFilter::default(), 30).await?;
-    let open: Vec<_> = recent.iter().filter(|one| one.finished_at.is_none()).map(restore_row).collect();
-    if !open.is_empty() {
-        blocks.push(section("*Restores under way*"));
-        blocks.extend(lines(&open, LETTERS / 4));
-    }
-    Ok(to_one(message("Status", blocks)))
-}
-
-fn restore_row(restore: &Restore) -> String {
+pub(super) fn restore_row(restore: &Restore) -> String {
     let bar = bar(&restore.progress);
     let more = if bar.is_empty() { bar } else { format!(" · {bar}") };
     format!(
@@ -144,9 +114,10 @@ fn restore_row(restore: &Restore) -> String {
     )
 }
 
-fn trouble(conditions: &[Condition]) -> String {
+/// Why it is not Ready, with at most `most` letters.
+pub(super) fn trouble(conditions: &[Condition], most: usize) -> String {
     let ready = conditions.iter().find(|condition| condition.kind == "Ready");
-    ready.map_or_else(|| "not known yet".to_owned(), |condition| cut(Esc(&condition.message).to_string(), 600))
+    ready.map_or_else(|| "not known yet".to_owned(), |condition| cut(Esc(&condition.message).to_string(), most))
 }
 
 /// One database.
@@ -170,7 +141,7 @@ pub(super) async fn status(
     }
     let _ = write!(facts, "\n*News* {}", told_in(settings, claim));
     let mut blocks: Vec<Block> =
-        vec![header(key.to_string()), section(facts), section(format!("> {}", trouble(&claim.conditions)))];
+        vec![header(key.to_string()), section(facts), section(format!("> {}", trouble(&claim.conditions, 600)))];
     let wanted = RestoreFilter { name: Some(key.name()), ..RestoreFilter::default() };
     let recent = store::restores(db, &rights.may_read(key.namespace())?.scope(), wanted, 3).await?;
     if !recent.is_empty() {

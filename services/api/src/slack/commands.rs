@@ -15,6 +15,7 @@ use super::answers;
 use super::blocks::OPTIONS;
 use super::find::{Meant, existing, in_words, meant};
 use super::modal::{Databases, Opened, Snapshots, window};
+use super::overview::overview;
 use super::replies::{OpenWindow, TASK_LIMIT};
 use super::request::{ANSWER_LIMIT, Signed, note, receive, shown, silence};
 use super::standing::Person;
@@ -105,7 +106,7 @@ async fn answer(state: &ApiState, slack: &Arc<Slack>, signed: &Signed, asked: &A
     let mut db = state.ledger().acquire().await?;
     match &*asked.verb {
         "list" => answers::list(&mut db, &rights).await.map(Some),
-        "status" if asked.database.is_empty() => answers::overview(&mut db, &rights).await.map(Some),
+        "status" if asked.database.is_empty() => overview(&mut db, &rights).await.map(Some),
         "status" => match one(&mut db, &rights, asked).await? {
             Ok(claim) => answers::status(&mut db, &rights, &claim, &slack.settings).await.map(Some),
             Err(answer) => Ok(Some(answer)),

@@ -14,6 +14,7 @@ mod follow;
 mod interactions;
 mod modal;
 mod news;
+mod overview;
 mod payload;
 mod replies;
 mod request;

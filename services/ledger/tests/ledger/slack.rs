@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use pgtenant_ledger::{
-    NewToken, SlackEnd, SlackMessage, SlackQuiet, TokenRole, create_token, end_slack_message, next_slack_message,
-    put_slack_message, request_restore, slack_channels_wanted, take_slack_message, token_named, update,
+    NewToken, SlackEnd, SlackMessage, SlackQuiet, TokenRole, count_by_namespace, create_token, end_slack_message,
+    next_slack_message, put_slack_message, request_restore, slack_channels_wanted, take_slack_message, token_named,
+    update,
 };
-use pgtenant_model::{ClaimSpec, RestoreSpec, Source};
+use pgtenant_model::{ClaimSpec, DatabaseState, RestoreSpec, Source};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -112,4 +113,21 @@ async fn only_claims_that_name_a_channel_have_one() {
     let wanted = slack_channels_wanted(&mut db, &[("team", "a"), ("team", "b"), ("other", "a")]).await.unwrap();
     assert_eq!(wanted.into_iter().collect::<Vec<_>>(), [("team/a".to_owned(), "#orders".to_owned())]);
     assert!(slack_channels_wanted(&mut db, &[]).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn claims_are_counted_where_they_are() {
+    let world = World::new().await;
+    for name in ["a", "b", "c"] {
+        world.create(name).await;
+    }
+    let mut db = world.ledger.acquire().await.unwrap();
+    sqlx::query("update claims set state = 'Ready' where name <> 'c'").execute(&mut *db).await.unwrap();
+    sqlx::query("update claims set namespace = 'other' where name = 'a'").execute(&mut *db).await.unwrap();
+    let other = ("other".to_owned(), DatabaseState::Ready, 1);
+    let team = |state| ("team".to_owned(), state, 1);
+    let all = [other.clone(), team(DatabaseState::Pending), team(DatabaseState::Ready)];
+    assert_eq!(count_by_namespace(&mut db, None).await.unwrap(), all);
+    assert_eq!(count_by_namespace(&mut db, Some(&["other".to_owned()])).await.unwrap(), [other]);
+    assert_eq!(count_by_namespace(&mut db, Some(&[])).await.unwrap(), []);
 }

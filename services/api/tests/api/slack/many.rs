@@ -18,8 +18,17 @@ async fn a_thousand_databases_are_looked_for_by_typing() {
     door.world.execute(MANY).await;
     let list = door.types(BOB, SHOP, "list").await;
     assert!(list.text.contains("shop/db-1") && list.text.contains("These are the first 200"), "{}", list.text.len());
-    assert!(door.types(BOB, SHOP, "status").await.text.contains("1,000 or more Failed"));
-    door.types(ALICE, PLATFORM, "status").await;
+    let status = door.types(BOB, SHOP, "status").await.text;
+    for said in ["1,000 Failed", "3 Pending", "and 995 more Failed"] {
+        assert!(status.contains(said), "{said}: {status}");
+    }
+    assert!(!status.contains("*shop*"), "the only namespace needs no line: {status}");
+    let status = door.types(ALICE, PLATFORM, "status").await.text;
+    for said in
+        [":white_circle: 4 Pending", "*shop*: :white_circle: 3 Pending   :red_circle: 1,000 Failed", "*other*: "]
+    {
+        assert!(status.contains(said), "{said}: {status}");
+    }
     let view = door.opens(BOB, SHOP, "db-777").await;
     assert!(view.view.to_string().contains("external_select"));
     let options = async |typed: &str| {
@@ -35,6 +44,24 @@ async fn a_thousand_databases_are_looked_for_by_typing() {
     let reply = door.send(&door.slack.submit(BOB, &view.id, &[("reason", json!("x"))])).await;
     assert_eq!(reply.json, json!({"response_action": "clear"}));
     assert_eq!(door.newest().await.unwrap().view.name, "db-777");
+    door.in_order();
+}
+
+#[tokio::test]
+async fn a_channel_of_hundreds_of_namespaces_has_a_short_and_true_answer() {
+    let door = Door::new().await;
+    let sql = "insert into claims (id, namespace, name, cluster, mode, source, database, state)
+        select gen_random_uuid(), 'team-' || n % 400, 'db-' || n, 'default', 'standard', 'api', 'db-' || n,
+               case when n = 4242 then 'Degraded' else 'Ready' end
+        from generate_series(1, 20000) n";
+    door.world.execute(sql).await;
+    let status = door.types(ALICE, PLATFORM, "status").await.text;
+    for said in ["19,999 Ready", "1 Degraded", "*team-242*: :large_green_circle: 49 Ready", "team-242/db-4242"] {
+        assert!(status.contains(said), "{said}: {status}");
+    }
+    let lines = status.matches("*team-").count() + status.matches("*shop*").count() + status.matches("*other*").count();
+    assert!(lines < 60 && status.contains(&format!("and {} more", 402 - lines)), "{lines} lines: {status}");
+    assert!(status.len() < 6000, "{}", status.len());
     door.in_order();
 }
 
