@@ -117,7 +117,7 @@ async fn removed_claims_are_remembered_until_nothing_is_left_of_them() {
     }
     world.create("back").await;
     let now = chrono::Utc::now() + chrono::TimeDelta::seconds(5);
-    assert_eq!(removed_before(&mut db, "default", now).await.unwrap(), [gone.clone()]);
+    assert_eq!(removed_before(&mut db, "default", now).await.unwrap(), std::slice::from_ref(&gone));
     assert!(removed_before(&mut db, "other", now).await.unwrap().is_empty());
     assert!(removed_before(&mut db, "default", now - chrono::TimeDelta::days(1)).await.unwrap().is_empty());
     forget_removed(&mut db, "default", &gone).await.unwrap();
