@@ -210,6 +210,17 @@ pub async fn end_claims_sessions(
     run_maintenance(server, session, &plan, fence, &|_| {}).await
 }
 
+/// Casts have no owner, so that dropping what somebody owns leaves them, and they keep the types that they are of; who owns one of these
+/// may drop them. Those that a type of ranges or an extension has brought go with it.
+const DROP_CASTS: &str = "SELECT format('DROP CAST (%s AS %s)', format_type(s.oid, NULL), format_type(t.oid, NULL)) \
+     FROM pg_cast c JOIN pg_type s ON s.oid = c.castsource JOIN pg_type t ON t.oid = c.casttarget \
+     WHERE (pg_has_role(s.typowner, 'USAGE') OR pg_has_role(t.typowner, 'USAGE')) AND NOT EXISTS ( \
+       SELECT FROM pg_depend d WHERE d.classid = 'pg_cast'::regclass AND d.objid = c.oid AND d.deptype IN ('e', 'i'))";
+
+/// With the comment that it has from the beginning: a dump says nothing of that one.
+const MAKE_PUBLIC: &str = "DO $$ BEGIN IF to_regnamespace('public') IS NULL THEN \
+     CREATE SCHEMA public; COMMENT ON SCHEMA public IS 'standard public schema'; END IF; END $$";
+
 /// Whether something is only tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rehearsal {
@@ -234,8 +245,12 @@ pub async fn empty(
 ) -> Result<(), PostgresError> {
     let database = key.database();
     let (deadline, what) = (login.timeouts().database, format!("empty database {database:?}"));
-    let drop = sql::drop_owned(&Tier::ALL.map(|tier| key.role(tier)));
-    let dropped = login.batch(&format!("SET ROLE NONE; BEGIN; {drop}"), deadline).await;
+    let begun = login.batch("SET ROLE NONE; BEGIN", deadline).await;
+    begun.map_err(|failure| failure.cause.into_error(&what))?;
+    let casts = login.texts(&what, DROP_CASTS, &[]).await?;
+    let owned = sql::drop_owned(&Tier::ALL.map(|tier| key.role(tier)));
+    let drop: Vec<String> = casts.into_iter().flatten().chain([owned]).collect();
+    let dropped = login.batch(&drop.join("; "), deadline).await;
     dropped.map_err(|failure| failure.cause.into_error(&what))?;
     if let Some(left) = login.texts(&what, OCCUPANT, &[]).await?.into_iter().flatten().next() {
         let reason = format!(
@@ -255,7 +270,7 @@ pub async fn empty(
         return Ok(());
     }
     let mut session = server.inside(&database).await?;
-    let made = session.batch("CREATE SCHEMA IF NOT EXISTS public", deadline).await;
+    let made = session.batch(MAKE_PUBLIC, deadline).await;
     made.map_err(|failure| failure.cause.into_error(&format!("make schema public of database {database:?}")))
 }
 

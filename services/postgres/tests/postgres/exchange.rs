@@ -161,6 +161,7 @@ async fn it_is_emptied_with_nobody_in_it_and_is_as_new_on_every_version() {
         tenant.create().await;
         let made = "create table content as select 'before' as said; create view v as select * from content;
                     create schema more; create type more.kind as enum ('a'); create table more.t (k more.kind);
+                    create type more.pair as (a int); create cast (more.pair as text) with inout;
                     create function f() returns int language sql as 'select 1'; select lo_create(4711)";
         tenant.sql(Tier::Admin, made).await.unwrap();
         tenant.sql(Tier::Write, "insert into content values ('written')").await.unwrap();
