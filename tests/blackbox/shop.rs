@@ -34,6 +34,11 @@ impl Shop {
         format!("/v1/namespaces/{}/databases/{name}", self.namespace)
     }
 
+    /// The database of a claim.
+    pub(crate) fn database(&self, name: &str) -> String {
+        format!("{}-{name}", self.namespace)
+    }
+
     pub(crate) fn credential(&self, name: &str, tier: &str) -> Credential {
         Credential::read(&self.plane.site.secrets, &self.namespace, name, tier)
     }
