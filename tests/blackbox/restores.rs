@@ -1,6 +1,6 @@
 //! Back from a snapshot.
 
-use pgtenant_tests::{Credential, Dev, Folder, SiteOptions, TIERS, can, eventually, rows, soon, try_sql};
+use pgtenant_tests::{Credential, Dev, Folder, SiteOptions, TIERS, can, rows, soon, try_sql};
 use serde_json::json;
 
 use crate::shop::{PATIENCE, Shop, over};
@@ -203,10 +203,7 @@ async fn killed_at_any_point_it_goes_on_and_does_each_thing_once() {
     let admin = shop.credential("data", "admin");
     for point in POINTS {
         can(&admin, "create table if not exists after_it (n int)").await;
-        shop.plane.serve.stop().await;
-        let fault = format!("kill@{point}");
-        shop.plane.serve = shop.plane.site.serve_with("killed", &[("PGTENANT_FAULT", &fault)]).await;
-        shop.plane.serve.is_ready().await;
+        shop.again("killed", Some(&format!("kill@{point}"))).await;
         let restore = shop.request("data", json!({"from": {"latest": true}})).await;
         let id = restore["id"].as_str().unwrap().to_owned();
         // The answer may be cut off.
@@ -238,16 +235,11 @@ async fn cancelled_at_any_point_before_the_switch_all_is_as_it_was() {
     let path = format!("/v1/restores/{}", never_begun["id"].as_str().unwrap());
     assert_eq!(shop.api().ask(&format!("{path}/cancel")).await.expect(200).json["phase"], "Cancelled");
     for phase in ["Preparing", "Copying", "Verifying", "Switching"] {
-        shop.plane.serve.stop().await;
-        let fault = format!("stall=60s@before:restore-to-{phase}");
-        shop.plane.serve = shop.plane.site.serve_with("stalled", &[("PGTENANT_FAULT", &fault)]).await;
-        shop.plane.serve.is_ready().await;
+        shop.again("stalled", Some(&format!("stall=60s@before:restore-to-{phase}"))).await;
         let restore = shop.request("data", json!({"from": {"latest": true}})).await;
         shop.approve(&restore).await;
         let id = restore["id"].as_str().unwrap();
-        let log = || shop.plane.serve.log().iter().any(|line| line.to_string().contains("fault point"));
-        eventually("it is at the point", PATIENCE, || async { if log() { Ok(()) } else { Err("not yet".to_owned()) } })
-            .await;
+        shop.plane.serve.is_at_fault_point().await;
         shop.api().ask(&format!("/v1/restores/{id}/cancel")).await.expect(200);
         let done = shop.over(&restore).await;
         assert_eq!(done["phase"], "Cancelled", "{phase}: {done}");

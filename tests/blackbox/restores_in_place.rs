@@ -1,6 +1,6 @@
 //! Strategy `replace`: the database is emptied and filled in place, and nothing that was there is lost.
 
-use pgtenant_tests::{SiteOptions, can, connect, eventually, superuser_sql, try_sql};
+use pgtenant_tests::{SiteOptions, can, connect, superuser_sql, try_sql};
 use serde_json::{Value, json};
 
 use crate::shop::{PATIENCE, Shop, over};
@@ -47,20 +47,6 @@ impl Shop {
         try_sql(&self.credential("data", "write"), "insert into after_it values (2); delete from after_it where n = 2")
             .await
             .unwrap();
-    }
-
-    /// Starts the control plane anew, to be killed or to stall at a point.
-    async fn again(&mut self, name: &str, fault: Option<&str>) {
-        self.plane.serve.stop().await;
-        let variables: Vec<_> = fault.iter().map(|fault| ("PGTENANT_FAULT", *fault)).collect();
-        self.plane.serve = self.plane.site.serve_with(name, &variables).await;
-        self.plane.serve.is_ready().await;
-    }
-
-    async fn stalls(&self) {
-        let log = || self.plane.serve.log().iter().any(|line| line.to_string().contains("fault point"));
-        eventually("it is at the point", PATIENCE, || async { if log() { Ok(()) } else { Err("not yet".to_owned()) } })
-            .await;
     }
 }
 
@@ -130,7 +116,7 @@ async fn while_it_is_on_nobody_is_let_in_and_when_it_is_cancelled_all_is_as_it_w
         let mut session = connect(&shop.credential("data", "write")).await.unwrap();
         let restore = shop.request("data", replace(&snapshot)).await;
         shop.approve(&restore).await;
-        shop.stalls().await;
+        shop.plane.serve.is_at_fault_point().await;
         let closed = phase != "Copying";
         assert_eq!(sqlx::query("select 1").execute(&mut session).await.is_err(), closed, "{phase}");
         assert_eq!(connect(&shop.credential("data", "read")).await.is_err(), closed, "{phase}");
@@ -149,7 +135,7 @@ async fn nobody_writes_before_it_is_written_down_that_it_is_done() {
     shop.again("stalled", Some("stall=3s@before:restore-to-CleaningUp")).await;
     let restore = shop.request("data", replace(&snapshot)).await;
     shop.approve(&restore).await;
-    shop.stalls().await;
+    shop.plane.serve.is_at_fault_point().await;
     for tier in ["read", "write", "admin"] {
         assert!(connect(&shop.credential("data", tier)).await.is_err(), "what {tier} writes would go with another try");
     }
@@ -163,7 +149,7 @@ async fn a_claim_that_is_released_meanwhile_is_filled_and_open() {
     shop.again("stalled", Some("stall=3s@after:emptied")).await;
     let restore = shop.request("data", replace(&snapshot)).await;
     shop.approve(&restore).await;
-    shop.stalls().await;
+    shop.plane.serve.is_at_fault_point().await;
     shop.api().ask(&format!("{}/release", shop.path("data"))).await.expect(202);
     let done = shop.over(&restore).await;
     assert_eq!(done["phase"], "Succeeded", "{done}");
@@ -176,7 +162,7 @@ async fn a_snapshot_that_breaks_when_all_is_emptied_brings_back_what_was_there()
     shop.again("stalled", Some("stall=2s@after:emptied")).await;
     let restore = shop.request("data", replace(&snapshot)).await;
     shop.approve(&restore).await;
-    shop.stalls().await;
+    shop.plane.serve.is_at_fault_point().await;
     let folder = shop.plane.site.path().join("backups/default").join(&shop.namespace).join("data");
     std::fs::remove_file(folder.join(snapshot.strip_prefix("dump:").unwrap()).join("data-00000.zst.age")).unwrap();
     let done = shop.over(&restore).await;

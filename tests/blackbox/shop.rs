@@ -26,6 +26,14 @@ impl Shop {
         Self { plane: Plane::start(options).await, namespace: unique("shop") }
     }
 
+    /// Starts the control plane anew, to be killed or to stall at a point.
+    pub(crate) async fn again(&mut self, name: &str, fault: Option<&str>) {
+        self.plane.serve.stop().await;
+        let variables: Vec<_> = fault.iter().map(|fault| ("PGTENANT_FAULT", *fault)).collect();
+        self.plane.serve = self.plane.site.serve_with(name, &variables).await;
+        self.plane.serve.is_ready().await;
+    }
+
     pub(crate) fn api(&self) -> Api {
         self.plane.api()
     }

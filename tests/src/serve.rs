@@ -58,6 +58,15 @@ impl Serve {
         .await;
     }
 
+    /// Waits until it has come to the fault point that it was started with.
+    pub async fn is_at_fault_point(&self) {
+        crate::eventually("it is at the point", Duration::from_secs(90), || async {
+            let there = self.log().iter().any(|line| line["message"] == "fault point");
+            if there { Ok(()) } else { Err("not yet".to_owned()) }
+        })
+        .await;
+    }
+
     /// The value of a metric, all labels summed; 0 where there is none.
     pub async fn metric(&self, name: &str) -> f64 {
         let text = self.api().get("/metrics").await.expect(200).text;
