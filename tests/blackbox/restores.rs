@@ -1,9 +1,9 @@
 //! Back from a snapshot.
 
-use pgtenant_tests::{Credential, Dev, Folder, SiteOptions, TIERS, can, rows, soon, try_sql};
+use pgtenant_tests::{Cli, Credential, Dev, Folder, SiteOptions, TIERS, can, rows, soon, try_sql};
 use serde_json::json;
 
-use crate::shop::{PATIENCE, Shop, over};
+use crate::shop::{PATIENCE, Shop, next_second, over};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_dev_a_new_user_has_a_table_back_with_one_command() {
@@ -105,6 +105,41 @@ async fn a_copy_is_a_database_of_its_own() {
     assert_eq!(again["phase"], "Failed", "{again}");
     assert!(again["message"].as_str().unwrap().contains("choose another copyName"), "{again}");
     assert_eq!(shop.count("old", "lines").await, Ok(500));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_the_command_line_a_time_means_the_dump_before_it() {
+    let shop = Shop::open().await;
+    let cli = Cli::of(&shop.plane.serve.url, &shop.plane.site.token);
+    let name = format!("{}/data", shop.namespace);
+    let at = async |time: &str| cli.run(&["restore", "request", &name, "--time", time, "--yes"]).await;
+    shop.stock("data").await;
+    let too_early = next_second().await;
+    let first = shop.dump("data").await;
+    let between = next_second().await;
+    can(&shop.credential("data", "admin"), "delete from lines; create table between (n int)").await;
+    let second = shop.dump("data").await;
+    let after = next_second().await;
+    can(&shop.credential("data", "admin"), "drop table orders cascade").await;
+
+    let done = at(&between).await.expect(0);
+    assert!(done.stdout.contains(&first) && done.stdout.contains("Succeeded"), "{}", done.stdout);
+    assert_eq!(shop.count("data", "lines").await, Ok(500));
+    shop.count("data", "between").await.expect_err("it was made after that time");
+    let done = at(&after).await.expect(0);
+    assert!(done.stdout.contains(&second), "{}", done.stdout);
+    assert_eq!((shop.count("data", "lines").await, shop.count("data", "between").await), (Ok(0), Ok(0)));
+
+    let none = at(&too_early).await.expect(1);
+    let told = format!("{}{}", none.stdout, none.stderr);
+    for said in
+        ["there is no snapshot of the database from before", &too_early.replace('T', " ").replace('Z', ""), "as it was"]
+    {
+        assert!(told.contains(said), "{said}: {told}");
+    }
+    assert_eq!((shop.count("data", "lines").await, shop.count("data", "between").await), (Ok(0), Ok(0)));
+    let odd = at("yesterday").await.expect(2);
+    assert!(odd.stderr.contains("--time"), "{}", odd.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

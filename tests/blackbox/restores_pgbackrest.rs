@@ -6,13 +6,12 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use chrono::{SecondsFormat, Utc};
 use pgtenant_tests::{
     Api, Credential, Folder, Own, Serve, Site, SiteOptions, can, eventually, rows, soon, superuser_sql,
 };
 use serde_json::{Value, json};
 
-use crate::shop::{PATIENCE, over};
+use crate::shop::{PATIENCE, next_second, over};
 
 /// A cluster whose log is archived, and a control plane that may read the repository.
 struct Kept {
@@ -148,9 +147,7 @@ async fn one_database_comes_back_from_a_backup_and_from_a_time_after_it() {
 
     // More, a time, and a mistake, which is in the archive.
     can(&kept.admin(), "insert into orders (item) select 'later' from generate_series(1, 200)").await;
-    next_second().await;
-    let time = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
-    next_second().await;
+    let time = next_second().await;
     can(&kept.admin(), "drop table orders").await;
     archived(&kept).await;
 
@@ -166,10 +163,8 @@ async fn one_database_comes_back_from_a_backup_and_from_a_time_after_it() {
 
     // The archive is not there yet.
     can(&kept.admin(), "truncate orders").await;
-    next_second().await;
-    let time = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
+    let time = next_second().await;
     let restore = kept.request(json!({"from": {"time": time}})).await;
-    next_second().await;
     can(&kept.admin(), "insert into orders (item) values ('after it')").await;
     archived(&kept).await;
     let done = over(&kept.api(), restore["id"].as_str().unwrap()).await;
@@ -216,15 +211,6 @@ async fn one_database_comes_back_from_a_backup_and_from_a_time_after_it() {
     assert_eq!(done["phase"], "Failed", "{done}");
     assert!(done["message"].as_str().unwrap().contains("is not there"), "{done}");
     kept.own.cluster.stop().await.ok();
-}
-
-/// Times are told to the second: what was before is of another one than what comes.
-async fn next_second() {
-    let now = Utc::now().timestamp();
-    eventually("the next second", PATIENCE, || async {
-        if Utc::now().timestamp() > now { Ok(()) } else { Err("not yet".to_owned()) }
-    })
-    .await;
 }
 
 /// What the server has written by now is in the repository.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::{SecondsFormat, Utc};
 use pgtenant_tests::{Api, Credential, SiteOptions, can, connect, eventually, rows, soon, unique};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Row as _};
@@ -141,6 +142,20 @@ impl Shop {
         })
         .await;
     }
+}
+
+/// Times are told to the second: the one that is returned comes after all that was before, and before all that comes.
+pub(crate) async fn next_second() -> String {
+    let second = async |after: i64| {
+        eventually("the next second", PATIENCE, || async {
+            let now = Utc::now();
+            if now.timestamp() > after { Ok(now) } else { Err("not yet".to_owned()) }
+        })
+        .await
+    };
+    let time = second(Utc::now().timestamp()).await;
+    second(time.timestamp()).await;
+    time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
 pub(crate) async fn over(api: &Api, id: &str) -> Value {
