@@ -1,6 +1,6 @@
 //! Strategy `copy`: a claim is made for the snapshot, once, and the database that it is of stays as it is.
 
-use pgtenant_tests::{SiteOptions, can, files_below, rows, try_sql};
+use pgtenant_tests::{SiteOptions, can, files_below, rows, superuser_sql, try_sql};
 use serde_json::{Value, json};
 
 use crate::shop::{PATIENCE, Shop, over};
@@ -163,4 +163,29 @@ async fn cancelled_the_claim_that_was_made_for_it_goes() {
         assert_eq!(original.traces("old").await, [] as [&str; 0], "{stall}");
         original.is_untouched(stall).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_is_there_is_never_taken_for_a_copy() {
+    let original = Original::new().await;
+    let shop = &original.shop;
+    let superuser = &shop.plane.site.superuser;
+    shop.api().ready(&shop.namespace, "kept").await;
+    can(&shop.credential("kept", "admin"), "create table precious as select 1 as n").await;
+    shop.api().ask(&format!("{}/release", shop.path("kept"))).await.expect(202);
+    shop.api().is_in(&shop.namespace, "kept", "Retained").await;
+    let (kept, theirs) = (shop.database("kept"), shop.database("theirs"));
+    superuser_sql(superuser, None, &format!("create database \"{theirs}\"")).await;
+    superuser_sql(superuser, Some(&theirs), "create table precious as select 1 as n").await;
+    for (name, database) in [("kept", kept), ("theirs", theirs)] {
+        let done = shop.restored("data", copy(name)).await;
+        assert_eq!(done["phase"], "Failed", "{done}");
+        let message = done["message"].as_str().unwrap();
+        assert!(message.contains(&database) || message.contains("choose another copyName"), "{message}");
+        assert_eq!(rows(superuser, Some(&database), "select n::text from precious").await, ["1"], "{name}");
+        shop.nothing_beside().await;
+        original.is_untouched(name).await;
+    }
+    shop.api().is_in(&shop.namespace, "kept", "Retained").await;
+    shop.api().is_gone(&shop.namespace, "theirs").await;
 }

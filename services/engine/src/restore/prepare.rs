@@ -1,7 +1,9 @@
 //! Before anything is copied: the claim that gets the data, the tools, the room.
 
 use pgtenant_ledger::{Claim, Refused, StepDone, Wish, create, step_done, within_deadline};
-use pgtenant_model::{ClaimKey, DatabaseState, Mode, RestorePhase, RestoreStrategy, Source};
+use pgtenant_model::{
+    ClaimKey, Condition, ConditionStatus, DatabaseState, Mode, OperationKind, RestorePhase, RestoreStrategy, Source,
+};
 use pgtenant_postgres::{Server, databases_bytes};
 
 use super::machine::{Next, Restoring, Steps};
@@ -19,7 +21,7 @@ impl Restoring {
         }
         let claim = self.present(&target).await?;
         if claim.roles.is_none() || claim.state == DatabaseState::Provisioning {
-            return Err(Trouble::wait(format!("the database {target} is being made")));
+            return Err(not_made(&claim));
         }
         if self.replaces() {
             super::dump::dumps(&self.cluster)?;
@@ -51,7 +53,8 @@ impl Restoring {
         let made = within_deadline(async {
             let mut tx = self.engine.ledger.begin().await?;
             match create(&mut tx, target, &spec, (Source::Api, None), &actor).await {
-                Ok(written) if written.operation.is_some() => {}
+                // Not one that is taken back: what is in it would go.
+                Ok(written) if written.operation.as_ref().is_some_and(|one| one.kind == OperationKind::Create) => {}
                 Ok(_) => return Ok(Err(format!("there is a database {target} already: choose another copyName"))),
                 Err(Refused::Ledger(error)) => return Err(error),
                 Err(refused) => return Ok(Err(refused.to_string())),
@@ -81,5 +84,20 @@ impl Restoring {
             "there is no room: the cluster's databases have {used} bytes, the copy takes about {needed}, and restores.storageBytes \
              is {limit}; drop what is not needed, or ask the platform team"
         )))
+    }
+}
+
+/// Why the claim that gets the data has no database yet.
+fn not_made(claim: &Claim) -> Trouble {
+    let key = &claim.key;
+    let refused = |one: &&Condition| one.kind == "Ready" && one.status == ConditionStatus::False;
+    match claim.conditions.iter().find(refused) {
+        Some(why) if why.reason == "NotOurs" => {
+            Trouble::last(format!("the database {key} can not be made: {}", why.message))
+        }
+        Some(why) if claim.state == DatabaseState::Failed => {
+            Trouble::again(format!("the database {key} is not made: {}", why.message))
+        }
+        _ => Trouble::wait(format!("the database {key} is being made")),
     }
 }
