@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use pgtenant_tests::{
-    Api, Credential, Folder, Own, Serve, Site, SiteOptions, can, eventually, rows, soon, superuser_sql,
+    Api, Credential, Folder, Own, Serve, Site, SiteOptions, can, eventually, rows, soon, superuser_sql, try_sql,
 };
 use serde_json::{Value, json};
 
@@ -74,14 +74,31 @@ impl Kept {
         fs::write(folder.join("pgbackrest.conf"), settings).unwrap();
         pgbackrest(folder.path(), owner, &["stanza-create"]);
         let cluster = format!(
-            "backups = {{ pgbackrest = {{ stanza = \"main\", configFile = {:?}, scratch = {:?} }} }}",
+            "backups.pgbackrest = {{ stanza = \"main\", configFile = {:?}, scratch = {:?} }}",
             path("pgbackrest.conf"),
             path("scratch"),
         );
-        let site = Site::new(SiteOptions { cluster, lease: "3s".to_owned(), ..SiteOptions::on(place).await }).await;
+        let options = SiteOptions { cluster, backups: true, lease: "3s".to_owned(), ..SiteOptions::on(place).await };
+        let site = Site::new(options).await;
         let serve = site.serve("first").await;
         serve.is_ready().await;
         Self { own, site, serve, folder, owner }
+    }
+
+    /// A claim with 300 orders, and a backup of the cluster.
+    async fn back_up(&self) {
+        self.api().ready("vault", "db").await;
+        let sql = "create table orders (id bigint generated always as identity primary key, item text);
+                   insert into orders (item) select 'item ' || n from generate_series(1, 300) n";
+        can(&self.admin(), sql).await;
+        pgbackrest(self.folder.path(), self.owner, &["--type=full", "backup"]);
+    }
+
+    /// The id of the only backup.
+    async fn backup(&self) -> String {
+        let listed = self.api().list("/v1/namespaces/vault/databases/db/snapshots").await;
+        assert_eq!(listed.len(), 1, "{listed:?}");
+        listed[0]["id"].as_str().unwrap().to_owned()
     }
 
     fn api(&self) -> Api {
@@ -132,11 +149,7 @@ fn processes_of(folder: &Path) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_database_comes_back_from_a_backup_and_from_a_time_after_it() {
     let mut kept = Kept::new().await;
-    kept.api().ready("vault", "db").await;
-    let sql = "create table orders (id bigint generated always as identity primary key, item text);
-               insert into orders (item) select 'item ' || n from generate_series(1, 300) n";
-    can(&kept.admin(), sql).await;
-    pgbackrest(kept.folder.path(), kept.owner, &["--type=full", "backup"]);
+    kept.back_up().await;
     let listed = kept.api().list("/v1/namespaces/vault/databases/db/snapshots").await;
     let label = listed[0]["id"].as_str().unwrap().to_owned();
     assert!(label.starts_with("pgbackrest:") && listed[0]["size"].as_u64().unwrap() > 0, "{listed:?}");
@@ -210,6 +223,35 @@ async fn one_database_comes_back_from_a_backup_and_from_a_time_after_it() {
     let done = kept.restored(json!({"from": {"snapshot": "pgbackrest:20200101-000000F"}})).await;
     assert_eq!(done["phase"], "Failed", "{done}");
     assert!(done["message"].as_str().unwrap().contains("is not there"), "{done}");
+    kept.own.cluster.stop().await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_is_loaded_in_place_and_into_a_database_of_its_own() {
+    let mut kept = Kept::new().await;
+    kept.back_up().await;
+    let (backup, secrets) = (kept.backup().await, kept.site.secrets.clone());
+    let before = Credential::of(&secrets, "vault", "db");
+    can(&kept.admin(), "drop table orders; create table after_it as select 1 as n").await;
+    let done = kept.restored(json!({"from": {"snapshot": backup}, "strategy": "copy", "copyName": "old"})).await;
+    assert_eq!((&done["phase"], &done["snapshot"]), (&json!("Succeeded"), &json!(backup)), "{done}");
+    kept.nothing_is_left().await;
+    kept.api().is_ready("vault", "old").await;
+    let old = Credential::of(&secrets, "vault", "old");
+    try_sql(&old[0], "select 1 / (count(*) = 300)::int from orders").await.unwrap();
+    try_sql(&old[1], "insert into orders (item) values ('new')").await.unwrap();
+    assert!(old.iter().zip(&before).all(|(old, own)| old.password != own.password), "it has passwords of its own");
+    try_sql(&before[1], "insert into after_it values (2)").await.unwrap();
+    assert_eq!(try_sql(&before[1], "select from orders").await, Err("42P01".to_owned()), "the database is as it was");
+
+    let done = kept.restored(json!({"from": {"snapshot": backup}, "strategy": "replace"})).await;
+    assert_eq!((&done["phase"], &done["snapshot"]), (&json!("Succeeded"), &json!(backup)), "{done}");
+    kept.nothing_is_left().await;
+    assert_eq!(kept.orders().await, ["300"]);
+    try_sql(&before[1], "insert into orders (item) values ('new')").await.unwrap();
+    assert_eq!(try_sql(&before[1], "select from after_it").await, Err("42P01".to_owned()), "it came after the backup");
+    assert_eq!(Credential::of(&secrets, "vault", "db"), before, "no new password");
+    kept.api().is_ready("vault", "db").await;
     kept.own.cluster.stop().await.ok();
 }
 

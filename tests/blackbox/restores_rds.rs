@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use pgtenant_tests::{Api, Credential, Place, Serve, SiteOptions, can, connect, eventually, rows, soon, superuser_sql};
+use pgtenant_tests::{
+    Api, Credential, Place, Serve, SiteOptions, TIERS, can, connect, eventually, rows, soon, superuser_sql, try_sql,
+};
 use serde_json::{Value, json};
 use sqlx::postgres::PgConnectOptions;
 
@@ -32,7 +34,7 @@ fn text(at: DateTime<Utc>) -> String {
 impl Kept {
     async fn new() -> Self {
         let cluster = "restores = { rds = { securityGroupIds = [\"sg-c0ffee\"], maxAcu = 4 } }".to_owned();
-        let options = |options| SiteOptions { lease: "3s".to_owned(), cluster, ..options };
+        let options = |options| SiteOptions { lease: "3s".to_owned(), cluster, backups: true, ..options };
         let mut amazon = Amazon::with(json!({}), options).await;
         amazon.rds.settle_by_itself();
         amazon.rds.add_cluster("shared", 1);
@@ -222,6 +224,40 @@ async fn one_database_comes_back_from_a_snapshot_and_from_a_point_in_time() {
     assert_eq!(done["phase"], "Failed", "{done}");
     assert!(done["message"].as_str().unwrap().contains("is not there"), "{done}");
     kept.only_the_cluster_is_there().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_is_loaded_in_place_and_into_a_database_of_its_own() {
+    let kept = Kept::new().await;
+    let before = TIERS.map(|tier| kept.credential(tier));
+    can(&kept.credential("admin"), "create table after_it as select 1 as n").await;
+    let done = kept.restored(json!({"from": {"snapshot": SNAPSHOT}, "strategy": "copy", "copyName": "old"})).await;
+    assert_eq!((&done["phase"], &done["snapshot"]), (&json!("Succeeded"), &json!(SNAPSHOT)), "{done}");
+    kept.only_the_cluster_is_there().await;
+    kept.api().is_ready("aurora", "old").await;
+    let old = Credential::of(&kept.amazon.site.secrets, "aurora", "old");
+    try_sql(&old[0], "select 1 / (count(*) = 500)::int from orders").await.unwrap();
+    try_sql(&old[1], "insert into orders (item) values ('new')").await.unwrap();
+    assert!(old.iter().zip(&before).all(|(old, own)| old.password != own.password), "it has passwords of its own");
+    let own = kept.credential("write");
+    try_sql(&own, "insert into after_it values (2)").await.unwrap();
+    assert_eq!(try_sql(&own, "select from orders").await, Err("42P01".to_owned()), "the database is as it was");
+
+    let done = kept.restored(json!({"from": {"snapshot": SNAPSHOT}, "strategy": "replace"})).await;
+    assert_eq!((&done["phase"], &done["snapshot"]), (&json!("Succeeded"), &json!(SNAPSHOT)), "{done}");
+    kept.only_the_cluster_is_there().await;
+    assert_eq!(kept.orders().await, ["500"]);
+    try_sql(&own, "insert into orders (item) values ('new')").await.unwrap();
+    assert_eq!(try_sql(&own, "select from after_it").await, Err("42P01".to_owned()), "it was made after the snapshot");
+    assert_eq!(TIERS.map(|tier| kept.credential(tier)), before, "no new password");
+    kept.api().is_ready("aurora", "db").await;
+
+    // What was there was dumped first.
+    let safety = done["message"].as_str().unwrap().rsplit(' ').next().unwrap();
+    let done = kept.restored(json!({"from": {"snapshot": safety}, "strategy": "replace"})).await;
+    assert_eq!(done["phase"], "Succeeded", "{done}");
+    try_sql(&own, "select 1 / (count(*) = 2)::int from after_it").await.unwrap();
+    assert_eq!(kept.asked("RestoreDBClusterFromSnapshot").len(), 2, "a dump needs no copy of the cluster");
 }
 
 /// What the making, reading and deleting of a copy comes through.

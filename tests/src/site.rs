@@ -277,7 +277,7 @@ lease = {lease:?}
         None => format!("file = {{ directory = {:?} }}", file("secrets")),
     };
     let backups = format!(
-        "backups = {{ dumps = {{ to = {{ folder = {{ directory = {:?} }} }}, recipients = [{RECIPIENT:?}], identityFile = {:?} }} }}",
+        "backups.dumps = {{ to = {{ folder = {{ directory = {:?} }} }}, recipients = [{RECIPIENT:?}], identityFile = {:?} }}",
         file("backups"),
         file("backup.key"),
     );
