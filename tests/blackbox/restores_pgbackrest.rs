@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use pgtenant_tests::{
-    Api, Credential, Folder, Own, Serve, Site, SiteOptions, can, eventually, rows, soon, superuser_sql, try_sql,
+    Api, Credential, Folder, Own, Serve, Site, SiteOptions, can, eventually, files_below, rows, soon, superuser_sql,
+    try_sql,
 };
 use serde_json::{Value, json};
 
@@ -252,6 +253,78 @@ async fn a_backup_is_loaded_in_place_and_into_a_database_of_its_own() {
     assert_eq!(try_sql(&before[1], "select from after_it").await, Err("42P01".to_owned()), "it came after the backup");
     assert_eq!(Credential::of(&secrets, "vault", "db"), before, "no new password");
     kept.api().is_ready("vault", "db").await;
+    kept.own.cluster.stop().await.ok();
+}
+
+/// pgBackRest waits for the rest of a file of the repository until this is dropped.
+struct Stuck {
+    file: PathBuf,
+    aside: PathBuf,
+}
+
+impl Stuck {
+    /// In the largest file of the only backup.
+    fn new(kept: &Kept, backup: &str) -> Self {
+        let label = backup.strip_prefix("pgbackrest:").unwrap();
+        let data = kept.folder.join("repository/backup/main").join(label).join("pg_data");
+        let files = files_below(&data).into_iter().map(|file| data.join(file));
+        let file = files.max_by_key(|file| fs::metadata(file).unwrap().len()).unwrap();
+        let stuck = Self { aside: kept.folder.join("aside"), file };
+        fs::rename(&stuck.file, &stuck.aside).unwrap();
+        assert!(Command::new("mkfifo").arg(&stuck.file).status().unwrap().success());
+        chown(&stuck.file, Some(kept.owner.0), Some(kept.owner.1)).unwrap();
+        stuck
+    }
+}
+
+impl Drop for Stuck {
+    fn drop(&mut self) {
+        fs::rename(&self.aside, &self.file).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cancelled_while_the_server_is_made_nothing_of_it_is_left() {
+    let mut kept = Kept::new().await;
+    kept.back_up().await;
+    let (backup, scratch) = (kept.backup().await, kept.folder.join("scratch"));
+    can(&kept.admin(), "delete from orders where id > 10").await;
+    let spec = json!({"from": {"snapshot": backup}});
+    let cancelled = async |kept: &Kept, restore: &Value| {
+        let id = restore["id"].as_str().unwrap();
+        kept.api().ask(&format!("/v1/restores/{id}/cancel")).await.expect(200);
+        let done = over(&kept.api(), id).await;
+        assert_eq!(done["phase"], "Cancelled", "{done}");
+        kept.nothing_is_left().await;
+        assert_eq!(kept.orders().await, ["10"], "it is as it was");
+        let databases =
+            rows(&kept.site.superuser, None, "select datname::text from pg_database where datname ~ '^vault-'").await;
+        assert_eq!(databases, ["vault-db"]);
+        kept.api().is_ready("vault", "db").await;
+    };
+    // pgBackRest is at it.
+    let stuck = Stuck::new(&kept, &backup);
+    let restore = kept.request(spec.clone()).await;
+    eventually("pgBackRest copies files", PATIENCE, || async {
+        let running = processes_of(&scratch);
+        if running.iter().any(|one| one.contains("restore:local")) { Ok(()) } else { Err(format!("{running:?}")) }
+    })
+    .await;
+    cancelled(&kept, &restore).await;
+    drop(stuck);
+    // The server has just come up.
+    kept.serve.stop().await;
+    kept.serve = kept.site.serve_with("stalled", &[("PGTENANT_FAULT", "stall=60s@after:start-scratch")]).await;
+    kept.serve.is_ready().await;
+    let restore = kept.request(spec.clone()).await;
+    kept.serve.is_at_fault_point().await;
+    assert!(!processes_of(&scratch).is_empty(), "a server runs");
+    cancelled(&kept, &restore).await;
+    // Nothing is in the way of the next one.
+    let done = kept.restored(spec).await;
+    assert_eq!(done["phase"], "Succeeded", "{done}");
+    assert_eq!(kept.orders().await, ["300"]);
+    kept.nothing_is_left().await;
     kept.own.cluster.stop().await.ok();
 }
 

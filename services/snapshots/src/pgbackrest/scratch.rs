@@ -3,7 +3,6 @@
 //! ```text
 //! {scratch}/{the restore's id}/      0700, the server's user
 //!   data/ tablespaces/               what pgBackRest has restored
-//!   restore.pid                      of pgBackRest, while it is at it
 //!   restored                         what it was restored to; written last
 //!   postgresql.conf pg_hba.conf      its own: of those of the cluster nothing is read
 //!   s/                               the socket
@@ -129,17 +128,7 @@ impl Scratch {
                 command.arg("--type=time").arg(format!("--target={}", at.format("%Y-%m-%d %H:%M:%S%.6f+00")))
             }
         };
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let what = "pgbackrest restore";
-        let child = command.spawn().map_err(|error| PgBackRestError::failed(what, error))?;
-        if let Some(pid) = child.id() {
-            let noted = self.account.write(&self.dir.join("restore.pid"), &pid.to_string());
-            noted.map_err(|error| PgBackRestError::failed(what, error))?;
-        }
-        let output = tokio::time::timeout(RESTORE_WITHIN, child.wait_with_output()).await;
-        let output = output.map_err(|_| PgBackRestError::failed(what, "it takes more than a day"))?;
-        let output = output.map_err(|error| PgBackRestError::failed(what, error))?;
-        if output.status.success() { Ok(()) } else { Err(PgBackRestError::failed(what, super::said(&output))) }
+        super::run(command, "pgbackrest restore", RESTORE_WITHIN).await.map(drop)
     }
 
     fn check_room(&self, backup: &Backup) -> Result<(), PgBackRestError> {
@@ -245,6 +234,18 @@ impl Scratch {
         self.process(file.lines().next()?)
     }
 
+    /// pgBackRest at work here, and the processes by which it copies: these outlive it for as long as one file takes.
+    fn restoring(&self) -> Vec<Pid> {
+        let sign = format!("--pg1-path={}", self.dir.join("data").display());
+        let processes = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
+        let of_ours = |entry: fs::DirEntry| {
+            let command = fs::read(entry.path().join("cmdline")).ok()?;
+            let ours = command.split(|byte| *byte == 0).any(|argument| argument == sign.as_bytes());
+            ours.then(|| entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw)).flatten()
+        };
+        processes.filter_map(of_ours).collect()
+    }
+
     /// A process that runs, and was started for this folder: a number may be another one's by now.
     fn process(&self, pid: &str) -> Option<Pid> {
         let pid: i32 = pid.trim().parse().ok()?;
@@ -261,11 +262,11 @@ impl Scratch {
         if !self.dir.exists() {
             return Ok(());
         }
-        let restoring = fs::read_to_string(self.dir.join("restore.pid")).ok().and_then(|pid| self.process(&pid));
-        for (pid, signal) in [(restoring, Signal::KILL), (self.postmaster(), Signal::QUIT)] {
-            if let Some(pid) = pid {
-                self.end(pid, signal).await?;
-            }
+        if let Some(pid) = self.postmaster() {
+            self.end(pid, Signal::QUIT).await?;
+        }
+        for pid in self.restoring() {
+            self.end(pid, Signal::KILL).await?;
         }
         let dir = self.dir.clone();
         let removed = tokio::task::spawn_blocking(move || fs::remove_dir_all(dir)).await;
@@ -278,9 +279,12 @@ impl Scratch {
     }
 
     async fn end(&self, pid: Pid, signal: Signal) -> Result<(), PgBackRestError> {
-        kill_process(pid, signal).ok();
+        let number = pid.as_raw_nonzero().to_string();
+        if self.process(&number).is_some() {
+            kill_process(pid, signal).ok();
+        }
         let begun = Instant::now();
-        while test_kill_process(pid).is_ok() && self.process(&pid.as_raw_nonzero().to_string()).is_some() {
+        while test_kill_process(pid).is_ok() && self.process(&number).is_some() {
             if begun.elapsed() > STOP_WITHIN {
                 kill_process(pid, Signal::KILL).ok();
                 return Err(PgBackRestError::failed(
