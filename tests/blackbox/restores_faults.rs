@@ -104,6 +104,30 @@ async fn a_primary_that_dies_on_the_way_is_followed_to_the_next_one() {
     eventually("the endpoint is the new primary's", PATIENCE, || async { shop.count("data", "big").await.map(drop) })
         .await;
     assert_eq!((shop.count("data", "big").await, shop.count("data", "lines").await), (Ok(12 << 10), Ok(500)));
+
+    // It dies while nobody can connect, and just after the exchange: what the next one has of that is opened, or gone on with.
+    for point in ["before:exchange", "after:exchange"] {
+        own.cluster.start(|_| {}).await.unwrap();
+        shop.again("stalled", Some(&format!("stall=4s@{point}"))).await;
+        let dump = shop.dump("data").await;
+        can(&shop.credential("data", "admin"), "truncate lines").await;
+        let restore = shop.request("data", json!({"from": {"snapshot": dump}})).await;
+        shop.approve(&restore).await;
+        shop.plane.serve.is_at_fault_point().await;
+        own.cluster.primary().kill().await;
+        own.cluster.promote_standby().await.unwrap();
+        let done = shop.over(&restore).await;
+        assert_eq!(done["phase"], "Succeeded", "{point}: {done}");
+        eventually("the endpoint is the new primary's", PATIENCE, || async {
+            match shop.count("data", "lines").await? {
+                500 => Ok(()),
+                lines => Err(format!("{point}: {lines} lines")),
+            }
+        })
+        .await;
+        assert_eq!(shop.credential("data", "admin").password, before.password, "{point}: no new password");
+        shop.api().is_ready(&shop.namespace, "data").await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -57,6 +57,7 @@ async fn it_is_replaced_in_place_and_what_was_there_is_in_a_dump() {
     can(&admin, "create schema more; create table more.t (n int); select lo_create(77)").await;
     let done = shop.restored("data", replace(&snapshot)).await;
     assert_eq!(done["phase"], "Succeeded", "{done}");
+    assert_eq!(done["report"]["logins"].as_array().unwrap().len(), 3, "{done}");
     assert!(done["before"].is_null() && done["message"].as_str().unwrap().contains("dump:"), "{done}");
     shop.is_as_in_the_snapshot("replaced").await;
     assert_eq!(shop.credential("data", "admin"), admin, "no new password");
