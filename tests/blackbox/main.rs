@@ -32,6 +32,7 @@ mod rest_around;
 mod rest_database;
 mod rest_slow;
 mod restores;
+mod restores_contested;
 mod restores_copied;
 mod restores_equal;
 mod restores_faults;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pgtenant_tests::{Own, Place, SiteOptions, SmallDisk, can, eventually, rows, skipped, soon};
+use pgtenant_tests::{Own, Place, SiteOptions, SmallDisk, can, eventually, rows, skipped, soon, superuser_sql};
 use serde_json::{Value, json};
 
 use crate::shop::{PATIENCE, Shop};
@@ -128,6 +128,31 @@ async fn a_primary_that_dies_on_the_way_is_followed_to_the_next_one() {
         assert_eq!(shop.credential("data", "admin").password, before.password, "{point}: no new password");
         shop.api().is_ready(&shop.namespace, "data").await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn filled_in_place_it_is_filled_again_where_the_primary_is_another_one_before_anybody_is_let_in() {
+    let mut own = Own::start(true, &[]).await;
+    let options = SiteOptions { backups: true, ..SiteOptions::on(own.place()).await };
+    let mut shop = Shop::open_with(options).await;
+    shop.stock("data").await;
+    shop.dump("data").await;
+    can(&shop.credential("data", "admin"), "truncate lines").await;
+    shop.again("stalled", Some("stall=4s@before:restore-to-CleaningUp")).await;
+    let restore = shop.request("data", json!({"from": {"latest": true}, "strategy": "replace"})).await;
+    shop.approve(&restore).await;
+    shop.plane.serve.is_at_fault_point().await;
+    own.cluster.primary().kill().await;
+    own.cluster.promote_standby().await.unwrap();
+    // As a standby that was behind: it has only some of it.
+    let standby = own.place().superuser;
+    superuser_sql(&standby, Some(&shop.database("data")), "truncate lines").await;
+    let done = shop.over(&restore).await;
+    assert_eq!(done["phase"], "Succeeded", "{done}");
+    eventually("the endpoint is the new primary's", PATIENCE, || async { shop.count("data", "lines").await.map(drop) })
+        .await;
+    assert_eq!(shop.count("data", "lines").await, Ok(500));
+    shop.api().is_ready(&shop.namespace, "data").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -90,7 +90,8 @@ impl Kept {
     async fn back_up(&self) {
         self.api().ready("vault", "db").await;
         let sql = "create table orders (id bigint generated always as identity primary key, item text);
-                   insert into orders (item) select 'item ' || n from generate_series(1, 300) n";
+                   insert into orders (item) select 'item ' || n from generate_series(1, 300) n;
+               create unlogged table cache as select 1 as n";
         can(&self.admin(), sql).await;
         pgbackrest(self.folder.path(), self.owner, &["--type=full", "backup"]);
     }
@@ -173,6 +174,8 @@ async fn one_database_comes_back_from_a_backup_and_from_a_time_after_it() {
     let done = kept.restored(json!({"from": {"snapshot": label}})).await;
     assert_eq!(done["phase"], "Succeeded", "{done}");
     assert_eq!(kept.orders().await, ["300"]);
+    let left_out = done["report"]["leftOut"].to_string();
+    assert!(left_out.contains("cache") && left_out.contains("unlogged"), "{left_out}");
     kept.nothing_is_left().await;
 
     // The archive is not there yet.

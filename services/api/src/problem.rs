@@ -84,7 +84,7 @@ problem_types! {
         "Read the restore again: its phase says what can still be done.";
     NOTHING_ASIDE = 409 "nothing-aside" "There is nothing to go back to"
         "Ask for a restore from a snapshot; `before` of a restore says what it can be undone to, and until when.";
-    TOO_MANY_RESTORES = 409 "too-many-restores" "The cluster has as many restores as it may have"
+    TOO_MANY_RESTORES = 409 "too-many-restores" "The namespace has as many restores as it may have"
         "Try again when one of them is over.";
     PRECONDITION_FAILED = 412 "precondition-failed" "It has changed since it was read"
         "Read it again and repeat the change with the new `ETag` in `If-Match`.";

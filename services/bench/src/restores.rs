@@ -192,7 +192,7 @@ async fn until(begun: Instant, now: impl AsyncFn() -> Result<String>, wanted: &s
         let phase = now().await?;
         match place(&phase) {
             Some(found) if Some(found) >= place(wanted) => return Ok(begun.elapsed().as_secs_f64()),
-            None if phase != "Queued" => {
+            None if phase != "Pending" => {
                 return Err(BenchError::Claim { claim: wanted.to_owned(), message: format!("it is {phase}") });
             }
             _ => tokio::time::sleep(Duration::from_millis(20)).await,

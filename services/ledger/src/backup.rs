@@ -104,7 +104,8 @@ pub async fn take_backup(
                and $4 > (select count(*) from backups where cluster = $1 and not finished and lease_until >= now())
              order by due_at limit 1 for update skip locked),
          begun as (update operations set state = 'Running' from due where id = due_id)
-         update backups set lease_holder = $2, lease_until = now() + $3 * interval '1 second', fence = fence + 1
+         update backups set lease_holder = $2, lease_until = now() + $3 * interval '1 second', fence = fence + 1,
+                attempts = attempts + (lease_holder is not null)::int
          from due where operation = due_id
          returning operation, kind, claim, namespace, name, snapshot, attempts, fence",
     )

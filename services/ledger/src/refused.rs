@@ -79,11 +79,11 @@ pub enum Refused {
     /// There is nothing to go back to.
     #[error("the restore {0} has put no database aside, or it was kept long enough: there is nothing to go back to")]
     NothingAside(Uuid),
-    /// The cluster has as many restores as it may have.
-    #[error("cluster {cluster:?} has {limit} restores that are not over, which is the limit; try again later")]
+    /// The namespace has as many restores as it may have.
+    #[error("namespace {namespace:?} has {limit} restores that are not over, which is the limit; try again later")]
     TooManyRestores {
-        /// The cluster.
-        cluster: String,
+        /// The tenant.
+        namespace: String,
         /// How many it may have.
         limit: i64,
     },

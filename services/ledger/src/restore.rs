@@ -12,8 +12,8 @@ use crate::restore_row::{RestoreRow, StoredRestore, restore_columns, restore_of_
 use crate::wish::locked;
 use crate::{Actor, Claim, NewEvent, RESTORES_CHANNEL, Refused, Wish, append_event, write_audit};
 
-/// Restores of a cluster that are not over: whoever asks a thousand times has asked for nothing more.
-const MOST_OPEN: i64 = 100;
+/// Restores of a namespace that are not over: whoever asks a thousand times has asked for nothing more.
+const MOST_OPEN: i64 = 50;
 
 /// Asks for a restore; whoever approves it lets it begin. Where nobody has to, it begins.
 ///
@@ -66,7 +66,7 @@ async fn insert(
 ) -> Result<StoredRestore> {
     let key = &claim.key;
     let approval = approval(db, &claim.spec.cluster).await?;
-    refuse_crowd(db, &claim.spec.cluster).await?;
+    refuse_crowd(db, key.namespace()).await?;
     let phase = if approval == Approval::Nobody { RestorePhase::Approved } else { RestorePhase::Requested };
     let row: Option<RestoreRow> = sqlx::query_as(concat!(
         "insert into restores (id, claim, namespace, name, cluster, spec, phase, requested_by, object)
@@ -110,13 +110,13 @@ async fn approval(db: &mut PgConnection, cluster: &str) -> Result<Approval> {
     Ok(found.spec.0.restores.approval(found.spec.0.environment))
 }
 
-async fn refuse_crowd(db: &mut PgConnection, cluster: &str) -> Result<()> {
-    let open: i64 = sqlx::query_scalar("select count(*) from restores where cluster = $1 and finished_at is null")
-        .bind(cluster)
+async fn refuse_crowd(db: &mut PgConnection, namespace: &str) -> Result<()> {
+    let open: i64 = sqlx::query_scalar("select count(*) from restores where namespace = $1 and finished_at is null")
+        .bind(namespace)
         .fetch_one(db)
         .await?;
     let limit = MOST_OPEN;
-    if open < limit { Ok(()) } else { Err(Refused::TooManyRestores { cluster: cluster.to_owned(), limit }) }
+    if open < limit { Ok(()) } else { Err(Refused::TooManyRestores { namespace: namespace.to_owned(), limit }) }
 }
 
 /// A yes or a no.
@@ -233,7 +233,8 @@ pub async fn undo_restore(db: &mut PgConnection, id: Uuid, platform: bool, actor
     if restore.undo_asked_by.is_some() || restore.view.undone_at.is_some() {
         return Ok(restore);
     }
-    if restore.view.phase != RestorePhase::Succeeded || restore.view.before.is_none() {
+    let kept = restore.view.before.as_ref().is_some_and(|before| before.until > chrono::Utc::now());
+    if restore.view.phase != RestorePhase::Succeeded || !kept {
         return Err(Refused::NothingAside(id));
     }
     may_approve(db, &restore, platform, actor).await?;

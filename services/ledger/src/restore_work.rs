@@ -35,7 +35,8 @@ macro_rules! may_begin {
 }
 
 /// Takes a restore of `cluster` that is due and that nobody holds, unless `at_once` of them are worked on. None is begun while so many
-/// are between their beginning and their clean-up, waiting or not: each may have a copy of the cluster, which costs money.
+/// are between their beginning and their clean-up, waiting or not: each may have a copy of the cluster, which costs money. Where
+/// whoever had it is gone, as one that was killed, that was a failed try.
 ///
 /// # Errors
 /// The ledger did not answer.
@@ -57,7 +58,8 @@ pub async fn take_restore(
         may_begin!("$4"),
         ")
              order by due_at limit 1 for update skip locked)
-         update restores set lease_holder = $2, lease_until = now() + $3 * interval '1 second', fence = fence + 1
+         update restores set lease_holder = $2, lease_until = now() + $3 * interval '1 second', fence = fence + 1,
+                attempts = attempts + (lease_holder is not null)::int
          from due where id = due_id returning fence, ",
         restore_columns!()
     ))
@@ -143,6 +145,8 @@ pub struct StepDone {
     pub message: String,
     /// What it ends as, where that is decided.
     pub outcome: Option<RestorePhase>,
+    /// It is open again what it ends as.
+    pub undecided: bool,
 }
 
 impl StepDone {
@@ -157,6 +161,7 @@ impl StepDone {
             before: None,
             message: message.into(),
             outcome: None,
+            undecided: false,
         }
     }
 }
@@ -170,7 +175,8 @@ pub async fn step_done(db: &mut PgConnection, work: &RestoreWork, done: &StepDon
         "update restores set phase = $3, phase_since = case when phase = $3 then phase_since else now() end,
                 steps = steps || $4, snapshot = coalesce($5, snapshot),
                 report = coalesce($6, report), before_name = coalesce($7, before_name),
-                before_until = coalesce($8, before_until), message = $9, outcome = coalesce($10, outcome), attempts = 0
+                before_until = coalesce($8, before_until), message = $9, attempts = 0,
+                outcome = case when $11 then null else coalesce($10, outcome) end
          where id = $1 and fence = $2 returning ",
         restore_columns!()
     ))
@@ -184,6 +190,7 @@ pub async fn step_done(db: &mut PgConnection, work: &RestoreWork, done: &StepDon
     .bind(done.before.as_ref().map(|before| before.until))
     .bind(&done.message)
     .bind(done.outcome.map(json_name))
+    .bind(done.undecided)
     .fetch_optional(&mut *db)
     .await?;
     let restore: StoredRestore = row.ok_or_else(|| fenced(work))?.try_into()?;
@@ -247,29 +254,37 @@ pub async fn end_restore(
     Ok(restore)
 }
 
-/// What became of the database that was put aside: it has taken its place again, and `aside` was put aside for it; or, without
-/// `aside`, it is gone.
+/// What became of the database that was put aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aside<'a> {
+    /// It has taken its place again, and this was put aside for it.
+    Undone(&'a PutAside),
+    /// It was not gone back to, and is kept for as long as was said.
+    Stays,
+    /// It is there no more.
+    Gone,
+}
+
+/// Writes down what became of the database that was put aside.
 ///
 /// # Errors
 /// [`LedgerError::Fenced`] when another replica has taken it: nothing is written.
-pub async fn aside_done(
-    db: &mut PgConnection,
-    work: &RestoreWork,
-    aside: Option<&PutAside>,
-    message: &str,
-) -> Result<()> {
+pub async fn aside_done(db: &mut PgConnection, work: &RestoreWork, aside: Aside<'_>, message: &str) -> Result<()> {
+    let other = if let Aside::Undone(other) = aside { Some(other) } else { None };
     let row: Option<RestoreRow> = sqlx::query_as(concat!(
-        "update restores set before_name = $3, before_until = $4, message = $5, undo_asked_by = null, attempts = 0,
+        "update restores set before_name = case when $6 then before_name else $3 end,
+                before_until = case when $6 then before_until else $4 end, message = $5, undo_asked_by = null, attempts = 0,
                 undone_at = case when $3::text is not null then now() else undone_at end,
-                due_at = coalesce($4, now()), lease_holder = null, lease_until = null
+                due_at = coalesce($4, case when $6 then before_until end, now()), lease_holder = null, lease_until = null
          where id = $1 and fence = $2 returning ",
         restore_columns!()
     ))
     .bind(work.restore.view.id)
     .bind(work.fence)
-    .bind(aside.map(|aside| &aside.database))
-    .bind(aside.map(|aside| aside.until))
+    .bind(other.map(|other| &other.database))
+    .bind(other.map(|other| other.until))
     .bind(message)
+    .bind(aside == Aside::Stays)
     .fetch_optional(&mut *db)
     .await?;
     let restore: StoredRestore = row.ok_or_else(|| fenced(work))?.try_into()?;

@@ -230,14 +230,13 @@ pub enum Rehearsal {
     No,
 }
 
-/// Drops all that the claim's roles own in its database, in one transaction, on a session of a login that is a member of all three;
-/// then the provisioner makes an empty schema `public`, since the one that was there was theirs. Nothing is dropped where that does
-/// not empty it, and where `fence` has ended by the time of the commit.
+/// Drops all that the claim's roles own in its database, in one transaction, on a session of a login that is a member of all three.
+/// Nothing is dropped where that does not empty it, and where `fence` has ended by the time of the commit. Schema `public` is theirs, and
+/// goes as well: [`make_public`].
 ///
 /// # Errors
 /// What the server says; 2BP01 where what somebody else owns depends on it.
 pub async fn empty(
-    server: &Server,
     login: &mut Session,
     key: &ClaimKey,
     rehearsal: Rehearsal,
@@ -252,7 +251,7 @@ pub async fn empty(
     let drop: Vec<String> = casts.into_iter().flatten().chain([owned]).collect();
     let dropped = login.batch(&drop.join("; "), deadline).await;
     dropped.map_err(|failure| failure.cause.into_error(&what))?;
-    if let Some(left) = login.texts(&what, OCCUPANT, &[]).await?.into_iter().flatten().next() {
+    if let Some(left) = occupant(login).await? {
         let reason = format!(
             "{left} is somebody else's and would stay: its owner, or a superuser, drops it or moves it to another database"
         );
@@ -265,13 +264,26 @@ pub async fn empty(
         Rehearsal::Yes => "ROLLBACK",
         Rehearsal::No => "COMMIT",
     };
-    login.batch(end, deadline).await.map_err(|failure| failure.cause.into_error(&what))?;
-    if rehearsal == Rehearsal::Yes {
-        return Ok(());
-    }
+    login.batch(end, deadline).await.map_err(|failure| failure.cause.into_error(&what))
+}
+
+/// Makes schema `public` as a new database has it, where [`empty`] has dropped it with its owner's other things.
+///
+/// # Errors
+/// What the server says.
+pub async fn make_public(server: &Server, key: &ClaimKey) -> Result<(), PostgresError> {
+    let database = key.database();
     let mut session = server.inside(&database).await?;
-    let made = session.batch(MAKE_PUBLIC, deadline).await;
+    let made = session.batch(MAKE_PUBLIC, session.timeouts().database).await;
     made.map_err(|failure| failure.cause.into_error(&format!("make schema public of database {database:?}")))
+}
+
+/// Something that is in the database of a session, and that no extension has brought.
+///
+/// # Errors
+/// What the server says.
+pub async fn occupant(session: &mut Session) -> Result<Option<String>, PostgresError> {
+    Ok(session.texts("see whether the database is empty", OCCUPANT, &[]).await?.into_iter().flatten().next())
 }
 
 fn plan(Exchange { comes, goes }: &Exchange, observed: &Observed) -> Plan {

@@ -64,7 +64,8 @@ pub use change::{
 pub use comment::{database_comment, parse_database_comment, parse_role_comment, role_comment};
 pub use error::{ErrorClass, PostgresError, ProofError};
 pub use exchange::{
-    Beside, BesideKind, Exchange, Rehearsal, beside, drop_beside, empty, end_claims_sessions, exchange, reopen,
+    Beside, BesideKind, Exchange, Rehearsal, beside, drop_beside, empty, end_claims_sessions, exchange, make_public,
+    occupant, reopen,
 };
 pub use job::{Job, end_job, jobs};
 pub use leftovers::{claims_on_cluster, drop_half_made, drop_roles_put_aside, half_made};
@@ -78,7 +79,7 @@ pub use plan::{Batch, Beyond, Desired, Logins, Place, Plan, Refusal, plan, plan_
 pub use preflight::preflight;
 pub use server::{Server, ServerOptions, Timeouts};
 pub use session::Session;
-pub use sessions::{databases_bytes, logged_in, server_started, server_version};
+pub use sessions::{databases_bytes, logged_in, server_started, server_version, strangers};
 pub use shut::shut_logins;
 pub use trial::{
     Sandbox, ServerBasics, Trial, extension_problems, server_basics, try_database, try_extensions, try_logins,

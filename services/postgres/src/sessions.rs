@@ -22,6 +22,24 @@ pub async fn logged_in(session: &mut Session, logins: &[String]) -> Result<Vec<S
     Ok(rows.into_iter().flatten().collect())
 }
 
+/// Of roles that are neither the database's owner nor act for it; a superuser does both, and is somebody else. Workers of the
+/// server itself have no user.
+const STRANGERS: &str = "SELECT DISTINCT usename::text FROM pg_stat_activity a JOIN pg_database d ON d.oid = a.datid \
+       JOIN pg_roles r ON r.oid = a.usesysid \
+     WHERE a.datname = $1 AND r.rolname <> $2 AND (r.rolsuper OR NOT pg_has_role(r.oid, d.datdba, 'MEMBER')) \
+     UNION ALL SELECT format('%s (prepared transaction %L)', owner, gid) FROM pg_prepared_xacts WHERE database = $1";
+
+/// Who is in a database, or has left a prepared transaction there, beside its owner and `login`.
+///
+/// # Errors
+/// What the server says.
+pub async fn strangers(session: &mut Session, database: &str, login: &str) -> Result<Vec<String>, PostgresError> {
+    let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
+        [(&database, Type::TEXT), (&login, Type::TEXT)];
+    let rows = session.texts("look for sessions of others", STRANGERS, &parameters).await?;
+    Ok(rows.into_iter().flatten().collect())
+}
+
 /// What the server is.
 ///
 /// # Errors

@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::load::{JOB_VALID, Loading, flow_of, job_options, roles};
 use super::schedule;
 use super::source::{CONTENTS, Contents, FORMAT, SCHEMA, Source, StoredPart};
-use super::trouble::{Kind, Trouble};
+use super::trouble::{Kind, Trouble, worn_out};
 use crate::Inner;
 use crate::cluster::Cluster;
 use crate::lease::Lease;
@@ -59,9 +59,10 @@ pub(super) async fn attend(engine: Arc<Inner>, cluster: Arc<Cluster>, work: Back
 impl Backup {
     async fn attend(&self) {
         let begun = Instant::now();
-        let done = match self.work.kind {
-            OperationKind::Verify => self.try_out().await,
-            _ => self.make().await,
+        let done = match (worn_out(self.work.attempts), self.work.kind) {
+            (Some(trouble), _) => Err(trouble),
+            (None, OperationKind::Verify) => self.try_out().await,
+            (None, _) => self.make().await,
         };
         let (end, message) = match done {
             Ok((id, message)) => (BackupEnd::Done(id), message),

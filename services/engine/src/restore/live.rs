@@ -46,7 +46,7 @@ impl Live<'_> {
             made => made?,
         };
         drop(session);
-        let options = ExportOptions { jobs, ..ExportOptions::default() };
+        let options = ExportOptions { jobs, recovered: true, ..ExportOptions::default() };
         let export = Arc::new(Export::begin(&job_options(server, &job), &key.database(), &options).await?);
         let archive = export.schema(&engine.tools).await?;
         let inventory = export.inventory(Scrutiny::default()).await?;

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::machine::{Next, Restoring, Steps, to_json};
 use super::source::{Source, StoredPart};
-use super::trouble::Trouble;
+use super::trouble::{Kind, Trouble};
 use super::verify::FREE;
 use crate::Inner;
 use crate::cluster::Cluster;
@@ -250,16 +250,17 @@ pub(super) async fn clean_up(one: &Restoring) -> Result<(), Trouble> {
     }
     one.let_go().await?;
     let succeeded = one.work.restore.outcome == Some(RestorePhase::Succeeded);
-    let copied = one.steps()?.copy;
+    let (copied, kept) = (one.steps()?.copy, &one.work.restore.view.before);
     for beside in one.mine(&mut session).await? {
-        // What was put aside for a new database is the empty one that it was made with.
-        if beside.kind == BesideKind::Copy || (beside.kind == BesideKind::Before && copied.is_some()) {
+        // What was put aside for a new database is the empty one that it was made with, if it is not kept.
+        let empty = beside.kind == BesideKind::Before && copied.is_some() && kept.is_none();
+        if beside.kind == BesideKind::Copy || empty {
             drop_beside(&server, &mut session, &beside, &FREE).await?;
         }
     }
     end_job(&server, &mut session, version, &Job::name(id)).await?;
     if copied.is_some() && !succeeded {
-        remove_copy(one).await?;
+        remove_copy(one, &server).await?;
     }
     Ok(())
 }
@@ -267,18 +268,27 @@ pub(super) async fn clean_up(one: &Restoring) -> Result<(), Trouble> {
 /// An exchange that was begun and not done has closed the database. One that is only half made, or is to go, stays as it is.
 async fn reopen_whole(one: &Restoring, server: &Server, session: &mut Session) -> Result<(), Trouble> {
     let target = one.target()?;
-    let found = one.claim(&target).await?.filter(|claim| claim.wish != Wish::Absent && claim.roles.is_some());
-    if found.is_some() {
-        reopen(server, session, &target).await?;
+    match one.present(&target).await {
+        Ok(claim) if claim.roles.is_some() => Ok(reopen(server, session, &target).await?),
+        Ok(_) | Err(Trouble { kind: Kind::Final, .. }) => Ok(()),
+        Err(trouble) => Err(trouble),
     }
-    Ok(())
 }
 
-/// The claim that was made for a restore that came to nothing goes again.
-async fn remove_copy(one: &Restoring) -> Result<(), Trouble> {
+/// The claim that was made for a restore that came to nothing goes again, unless somebody has put something into its database.
+async fn remove_copy(one: &Restoring, server: &Server) -> Result<(), Trouble> {
     let target = one.target()?;
-    let found = one.claim(&target).await?;
-    if found.is_none_or(|claim| claim.wish != Wish::Present) {
+    let claim = match one.present(&target).await {
+        Err(Trouble { kind: Kind::Final, .. }) => return Ok(()),
+        found => found?,
+    };
+    if claim.wish != Wish::Present {
+        return Ok(());
+    }
+    if claim.roles.is_some()
+        && let Some(found) = one.occupant(server, &target).await?
+    {
+        tracing::warn!(claim = %target, found, "the copy's claim stays: somebody has put something into its database");
         return Ok(());
     }
     let actor = pgtenant_ledger::Actor::new(format!("restore:{}", one.work.restore.view.id));

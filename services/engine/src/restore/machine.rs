@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tracing::Instrument as _;
 
 use super::cluster_copy::ClusterCopy;
-use super::trouble::{Kind, Trouble};
+use super::trouble::{Kind, Trouble, worn_out};
 use super::{choose, load};
 use crate::Inner;
 use crate::cluster::Cluster;
@@ -32,8 +32,8 @@ pub(super) struct Restoring {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct Steps {
-    /// The claim that gets the data, where that is a new one.
-    pub(super) copy: Option<String>,
+    /// The claim that gets the data, where that was made for it.
+    pub(super) copy: Option<uuid::Uuid>,
     /// The server that the copy was made on.
     pub(super) copied_on: String,
     /// With strategy replace: the dump of what was there.
@@ -42,6 +42,8 @@ pub(super) struct Steps {
     pub(super) emptying: bool,
     /// With strategy replace: nothing was there any more, and something is loaded.
     pub(super) emptied: bool,
+    /// With strategy replace: from here on it may be that somebody is in the database again.
+    pub(super) opening: bool,
     /// With strategy replace: each tier was let in again, and has logged in.
     pub(super) tried: bool,
     /// With strategy replace: why what was there is brought back.
@@ -155,17 +157,23 @@ impl Restoring {
             return self.after().await;
         }
         if restore.outcome.is_some() {
-            return self.clean_up().await;
+            return Box::pin(self.clean_up()).await;
         }
         if restore.cancel && self.phase().can_be_cancelled() {
             return self.decide(RestorePhase::Cancelled, "cancelled: all is as it was").await;
         }
+        if let Some(trouble) = worn_out(restore.attempts)
+            && !self.may_be_switched().await
+        {
+            return Err(trouble);
+        }
+        // Each on the heap: what they await is nested deeply, and would be on the stack at once.
         match self.phase() {
-            RestorePhase::Requested | RestorePhase::Approved => self.begin().await,
-            RestorePhase::Preparing => self.prepare().await,
-            RestorePhase::Copying => self.copy().await,
-            RestorePhase::Verifying => self.verify().await,
-            RestorePhase::Switching => self.switch().await,
+            RestorePhase::Requested | RestorePhase::Approved => Box::pin(self.begin()).await,
+            RestorePhase::Preparing => Box::pin(self.prepare()).await,
+            RestorePhase::Copying => Box::pin(self.copy()).await,
+            RestorePhase::Verifying => Box::pin(self.verify()).await,
+            RestorePhase::Switching => Box::pin(self.switch()).await,
             RestorePhase::CleaningUp
             | RestorePhase::Succeeded
             | RestorePhase::Failed
@@ -221,8 +229,20 @@ impl Restoring {
         self.done(StepDone { outcome: Some(outcome), ..done }).await
     }
 
+    /// How it ended, for people: while it is cleaned up, other things are told as well.
+    pub(super) fn ending(&self) -> Result<String, Trouble> {
+        let told = || self.work.restore.view.message.clone().unwrap_or_default();
+        Ok(self.steps()?.ending.unwrap_or_else(told))
+    }
+
     /// Removes what was needed only for this.
     async fn clean_up(&self) -> Result<Next, Trouble> {
+        if let Some(next) = self.fill_again_if_moved().await? {
+            return Ok(next);
+        }
+        if let Some(next) = self.switch_again_if_moved().await? {
+            return Ok(next);
+        }
         // Each for itself: what costs money does not wait for a cluster that is down.
         let beside = load::clean_up(self).await;
         let left = [self.remove_cluster_copy().await, self.remove_scratch_server().await];
@@ -232,10 +252,8 @@ impl Restoring {
         if let Some(next) = self.try_tiers().await? {
             return Ok(next);
         }
-        let (restore, steps) = (&self.work.restore, self.steps()?);
-        let outcome = restore.outcome.unwrap_or(RestorePhase::Failed);
-        let message = steps.ending.or_else(|| restore.view.message.clone()).unwrap_or_default();
-        let message = left.into_iter().flatten().fold(message, |message, left| format!("{message}; {left}"));
+        let outcome = self.work.restore.outcome.unwrap_or(RestorePhase::Failed);
+        let message = left.into_iter().flatten().fold(self.ending()?, |message, left| format!("{message}; {left}"));
         let ended = within_deadline(async {
             let mut tx = self.engine.ledger.begin().await?;
             let ended = end_restore(&mut tx, &self.work, outcome, &message).await?;

@@ -39,9 +39,9 @@ impl Restoring {
 
     /// The claim, which must be there to get the data. One that was released meanwhile keeps its data, and gets these too.
     pub(super) async fn present(&self, key: &ClaimKey) -> Result<Claim, Trouble> {
-        let (own, asked) = (self.key()?, self.work.restore.claim);
-        let found = self.claim(key).await?.filter(|claim| claim.wish != Wish::Absent);
-        let found = found.filter(|claim| *key != own || claim.id == asked);
+        let meant = if *key == self.key()? { Some(self.work.restore.claim) } else { self.steps()?.copy };
+        // Somebody may have removed it, and made another one of its name.
+        let found = self.claim(key).await?.filter(|claim| claim.wish != Wish::Absent && Some(claim.id) == meant);
         found.ok_or_else(|| Trouble::last(format!("the claim {key} is not there any more")))
     }
 
@@ -52,14 +52,16 @@ impl Restoring {
         let actor = pgtenant_ledger::Actor::new(format!("restore:{}", self.work.restore.view.id));
         let made = within_deadline(async {
             let mut tx = self.engine.ledger.begin().await?;
-            match create(&mut tx, target, &spec, (Source::Api, None), &actor).await {
+            let made = match create(&mut tx, target, &spec, (Source::Api, None), &actor).await {
                 // Not one that is taken back: what is in it would go.
-                Ok(written) if written.operation.as_ref().is_some_and(|one| one.kind == OperationKind::Create) => {}
+                Ok(written) if written.operation.as_ref().is_some_and(|one| one.kind == OperationKind::Create) => {
+                    written.claim.id
+                }
                 Ok(_) => return Ok(Err(format!("there is a database {target} already: choose another copyName"))),
                 Err(Refused::Ledger(error)) => return Err(error),
                 Err(refused) => return Ok(Err(refused.to_string())),
-            }
-            let steps = Steps { copy: Some(target.name().to_owned()), ..steps };
+            };
+            let steps = Steps { copy: Some(made), ..steps };
             let output = serde_json::to_value(&steps).unwrap_or_default();
             let done = StepDone::new(RestorePhase::Preparing, format!("the database {target} is made"));
             let restore = step_done(&mut tx, &self.work, &StepDone { output, ..done }).await?;

@@ -1,9 +1,14 @@
 //! In place: everybody is kept out, what is there is dumped, and the database is emptied and filled from the snapshot. Where that does not
 //! come to its end, the dump that was made first brings back what was there.
 
+use std::time::Duration;
+
 use pgtenant_ledger::{Claim, StepDone};
 use pgtenant_model::{ClaimKey, RestorePhase, RestoreStrategy, SnapshotId, Tier, Verification};
-use pgtenant_postgres::{Job, Rehearsal, Server, database_comment, empty, end_claims_sessions};
+use pgtenant_postgres::{
+    Job, Rehearsal, Server, database_comment, empty, end_claims_sessions, make_public, server_started, strangers,
+};
+use tokio::time::Instant;
 
 use super::dump;
 use super::load::{flow_of, job_options, roles};
@@ -11,6 +16,9 @@ use super::machine::{Next, Restoring, Steps, to_json};
 use super::source::Source;
 use super::trouble::{Kind, Trouble};
 use super::verify::{FREE, describe};
+
+/// Sessions that are ended are gone after this time, or something holds them.
+const ALONE_WITHIN: Duration = Duration::from_secs(5);
 
 impl Restoring {
     pub(super) fn replaces(&self) -> bool {
@@ -59,18 +67,20 @@ impl Restoring {
         }
         if !steps.emptied {
             let (claim, server) = (self.present(&key).await?, self.cluster.server().await?);
-            let emptied = self.empty(&server, &claim, Rehearsal::No).await;
-            return match emptied {
+            return match self.empty(&server, &claim, Rehearsal::No).await {
                 Ok(_) => {
                     self.engine.settings.faults.reach("after:emptied").await;
                     let message = format!("the database is empty, and is filled; what was there is {}", self.safety()?);
                     let output = to_json(&Steps { emptied: true, ..steps })?;
                     self.done(StepDone { output, ..StepDone::new(RestorePhase::Switching, message) }).await
                 }
-                // All or nothing is dropped, and where there is nothing to drop that can not be refused.
-                Err(Trouble { message, kind: Kind::Final }) => {
-                    self.decide(RestorePhase::Failed, &format!("{message}; the database is as it was")).await
-                }
+                // All or nothing is dropped; a former try may have dropped all and not come to write it down.
+                Err(Trouble { message, kind: Kind::Final }) => match self.occupant(&server, &key).await? {
+                    Some(_) => {
+                        self.decide(RestorePhase::Failed, &format!("{message}; the database is as it was")).await
+                    }
+                    None => Err(Trouble::again(message)),
+                },
                 Err(trouble) => Err(trouble),
             };
         }
@@ -115,8 +125,7 @@ impl Restoring {
         let (server, database, comment) = (self.cluster.server().await?, key.database(), database_comment(&key));
         let (logins, refused) = self.loading(&server, &claim, &database, &comment).log_in_as_tiers().await?;
         report.logins = logins;
-        let ending = steps.ending.clone().or_else(|| restore.view.message.clone()).unwrap_or_default();
-        let message = refused.iter().fold(ending, |all, one| format!("{all}; {}: {}", one.object, one.message));
+        let message = refused.iter().fold(self.ending()?, |all, one| format!("{all}; {}: {}", one.object, one.message));
         report.differences.extend(refused);
         let output = to_json(&Steps { tried: true, ..steps })?;
         let done = StepDone::new(RestorePhase::CleaningUp, message);
@@ -127,15 +136,44 @@ impl Restoring {
         self.steps()?.safety.ok_or_else(|| Trouble::last("it is not written down what was dumped first"))
     }
 
+    /// All is there, and nobody was let in so far.
+    async fn filled(
+        &self,
+        copied_on: String,
+        outcome: RestorePhase,
+        message: String,
+        report: Option<Verification>,
+    ) -> Result<Next, Trouble> {
+        let output = to_json(&Steps { copied_on, ..self.steps()? })?;
+        let done = StepDone::new(RestorePhase::CleaningUp, message);
+        self.done(StepDone { output, report, outcome: Some(outcome), ..done }).await
+    }
+
+    /// Before anybody is let in: where the primary is another one than was filled, a standby that was behind, it is filled again.
+    pub(super) async fn fill_again_if_moved(&self) -> Result<Option<Next>, Trouble> {
+        let steps = self.steps()?;
+        if !self.replaces() || !steps.emptied || steps.opening {
+            return Ok(None);
+        }
+        let moved = server_started(&mut self.cluster.server().await?.maintenance().await?).await? != steps.copied_on;
+        if moved && self.must_be_filled().await {
+            let message = "the server is another one than was filled, or was started anew: it is filled again";
+            let done = StepDone::new(RestorePhase::Switching, message);
+            return Ok(Some(self.done(StepDone { undecided: true, ..done }).await?));
+        }
+        let output = to_json(&Steps { opening: true, ..steps })?;
+        let done = StepDone::new(RestorePhase::CleaningUp, self.ending()?);
+        Ok(Some(self.done(StepDone { output, ..done }).await?))
+    }
+
     async fn fill_from_snapshot(&self, key: &ClaimKey, steps: Steps) -> Result<Next, Trouble> {
         match self.fill(key, self.snapshot()?).await {
-            Ok(report) if report.is_good() => {
+            Ok((report, copied_on)) if report.is_good() => {
                 let message =
                     format!("{key} is as it was in the snapshot; what was there before is {}", self.safety()?);
-                let done = StepDone::new(RestorePhase::CleaningUp, message);
-                self.done(StepDone { report: Some(report), outcome: Some(RestorePhase::Succeeded), ..done }).await
+                self.filled(copied_on, RestorePhase::Succeeded, message, Some(report)).await
             }
-            Ok(report) => self.go_back(steps, describe(&report), Some(report)).await,
+            Ok((report, _)) => self.go_back(steps, describe(&report), Some(report)).await,
             Err(trouble) if trouble.is_final(self.work.restore.attempts) => {
                 self.go_back(steps, trouble.message, None).await
             }
@@ -154,29 +192,32 @@ impl Restoring {
     async fn fill_from_safety(&self, key: &ClaimKey, why: &str) -> Result<Next, Trouble> {
         let safety = self.safety()?;
         match self.fill(key, &safety).await {
-            Ok(report) if report.is_good() => {
+            Ok((report, copied_on)) if report.is_good() => {
                 let message = format!("{why}; the database is as it was before, from {safety}");
-                let done = StepDone::new(RestorePhase::CleaningUp, message);
-                self.done(StepDone { outcome: Some(RestorePhase::Failed), ..done }).await
+                self.filled(copied_on, RestorePhase::Failed, message, None).await
             }
             // All of it is loaded. What differs would differ again: as where the tenant's own code writes while rows are loaded.
-            Ok(report) => {
+            Ok((report, copied_on)) => {
                 let message = format!("{why}; what was there before is loaded from {safety}: {}", describe(&report));
-                let done = StepDone::new(RestorePhase::CleaningUp, message);
-                self.done(StepDone { report: Some(report), outcome: Some(RestorePhase::Failed), ..done }).await
+                self.filled(copied_on, RestorePhase::Failed, message, Some(report)).await
             }
             Err(Trouble { message, kind: Kind::Final }) => Err(Trouble::again(message)),
             Err(trouble) => Err(trouble),
         }
     }
 
-    async fn fill(&self, key: &ClaimKey, snapshot: &SnapshotId) -> Result<Verification, Trouble> {
+    /// Says on which server.
+    async fn fill(&self, key: &ClaimKey, snapshot: &SnapshotId) -> Result<(Verification, String), Trouble> {
         let source = self.open(snapshot).await?;
         let (claim, server) = (self.present(key).await?, self.cluster.server().await?);
+        let copied_on = server_started(&mut server.maintenance().await?).await?;
         // What a former try has loaded goes first.
         let job = self.empty(&server, &claim, Rehearsal::No).await?;
         let (database, comment) = (key.database(), database_comment(key));
         let loading = self.loading(&server, &claim, &database, &comment);
+        // Schema `public` and what the roles may do in the database went with what they owned.
+        make_public(&server, key).await?;
+        loading.settle(Some(&job)).await?;
         let (same, flow) = (roles(key, key), flow_of(&self.cluster, &source.contents.parts));
         let left_out = tokio::select! {
             biased;
@@ -186,7 +227,7 @@ impl Restoring {
         self.note(&flow).await;
         self.engine.settings.faults.reach("after:filled").await;
         // Nobody is let in before it is written down that it is done: what somebody wrote would go with another try.
-        loading.examine(&job, &source, left_out, &same, Some(&job)).await
+        Ok((loading.examine(&job, &source, left_out, &same, Some(&job)).await?, copied_on))
     }
 
     /// Takes the tiers' right to connect, leaves it to a login of this restore, and ends the tiers' sessions.
@@ -196,17 +237,32 @@ impl Restoring {
         let job = loading.log_in(acts_as).await?;
         loading.settle(Some(&job)).await?;
         end_claims_sessions(server, &mut server.maintenance().await?, &claim.key, &FREE).await?;
+        self.alone(server, &database, &job).await?;
         Ok(job)
+    }
+
+    /// Waits until nobody else is in the database: what they write would be in no dump. Sessions that are ended take a moment.
+    async fn alone(&self, server: &Server, database: &str, job: &Job) -> Result<(), Trouble> {
+        let begun = Instant::now();
+        loop {
+            let others = strangers(&mut server.maintenance().await?, database, &job.login).await?;
+            if others.is_empty() {
+                return Ok(());
+            }
+            if begun.elapsed() > ALONE_WITHIN {
+                return Err(Trouble::again(format!(
+                    "somebody is connected whose session pgtenant may not end: {}; end it, and it is tried again",
+                    others.join(", ")
+                )));
+            }
+            tokio::time::sleep(ALONE_WITHIN / 50).await;
+        }
     }
 
     async fn empty(&self, server: &Server, claim: &Claim, rehearsal: Rehearsal) -> Result<Job, Trouble> {
         let job = self.close(server, claim, Some(Tier::Admin)).await?;
         let mut session = server.log_in(&claim.key.database(), &job.login, &job.password).await?;
-        empty(server, &mut session, &claim.key, rehearsal, &self.lease).await?;
-        drop(session);
-        // The schema `public` and what the roles may do in the database went with what they owned.
-        let (database, comment) = (claim.key.database(), database_comment(&claim.key));
-        self.loading(server, claim, &database, &comment).settle(Some(&job)).await?;
+        empty(&mut session, &claim.key, rehearsal, &self.lease).await?;
         Ok(job)
     }
 }

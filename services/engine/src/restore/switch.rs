@@ -1,12 +1,15 @@
 //! The copy takes the place of the database; later the way back, and the end of what was put aside.
 
 use chrono::Utc;
-use pgtenant_ledger::{StepDone, aside_done, end_restore, hold_claim, let_go, within_deadline};
+use pgtenant_ledger::{Aside, StepDone, aside_done, end_restore, hold_claim, let_go, within_deadline};
 use pgtenant_model::{ClaimKey, PutAside, RestorePhase, RestoreStrategy};
-use pgtenant_postgres::{Beside, BesideKind, Exchange, PostgresError, Session, Step, Unfenced, beside, exchange};
+use pgtenant_postgres::{
+    Beside, BesideKind, Exchange, PostgresError, Server, Session, Step, beside, drop_beside, exchange, occupant,
+    server_started,
+};
 
 use super::machine::{Next, Restoring};
-use super::trouble::Trouble;
+use super::trouble::{Kind, Trouble};
 
 impl Restoring {
     /// The names of what stands beside the claim's database.
@@ -43,15 +46,16 @@ impl Restoring {
         let comes = self.beside(BesideKind::Copy)?.database;
         let goes = self.beside(BesideKind::Before)?;
         let server = self.cluster.server().await?;
-        if !self.is_exchanged(&mut server.maintenance().await?, &goes).await?
-            && let Some(again) = self.copy_again_if_moved(&server).await?
-        {
+        let exchanged = self.is_exchanged(&mut server.maintenance().await?, &goes).await?;
+        if !exchanged && let Some(again) = self.copy_again_if_moved(&server).await? {
             return Ok(again);
         }
+        let copied = self.work.restore.view.spec.strategy == RestoreStrategy::Copy;
+        // The database that a claim is made with is empty, unless somebody was quick.
+        let empty = copied && !exchanged && self.occupant(&server, &goes.key).await?.is_none();
         self.exchange(&comes, &goes).await?;
         let rules = &self.cluster.spec.restores;
-        let copied = self.work.restore.view.spec.strategy == RestoreStrategy::Copy;
-        let (before, message) = if copied {
+        let (before, message) = if empty {
             (None, format!("{} is there", goes.key))
         } else {
             let until = Utc::now() + rules.keep_before.duration();
@@ -63,6 +67,31 @@ impl Restoring {
         };
         let done = StepDone::new(RestorePhase::CleaningUp, message);
         self.done(StepDone { before, outcome: Some(RestorePhase::Succeeded), ..done }).await
+    }
+
+    /// Before what was copied goes: where the primary is another one, a standby that was behind, it may be that nothing was exchanged.
+    pub(super) async fn switch_again_if_moved(&self) -> Result<Option<Next>, Trouble> {
+        let succeeded = self.work.restore.outcome == Some(RestorePhase::Succeeded);
+        if self.replaces()
+            || !succeeded
+            || matches!(self.present(&self.target()?).await, Err(Trouble { kind: Kind::Final, .. }))
+        {
+            return Ok(None);
+        }
+        let server = self.cluster.server().await?;
+        let mut session = server.maintenance().await?;
+        if server_started(&mut session).await? == self.steps()?.copied_on {
+            return Ok(None);
+        }
+        let mine = self.mine(&mut session).await?;
+        let is_there = |kind| mine.iter().any(|one| one.kind == kind);
+        let kept = self.work.restore.view.before.is_some();
+        if !is_there(BesideKind::Copy) && (!kept || is_there(BesideKind::Before)) {
+            return Ok(None);
+        }
+        let message = "the server is another one than the databases were exchanged on: it is done again";
+        let done = StepDone::new(RestorePhase::Switching, message);
+        Ok(Some(self.done(StepDone { undecided: true, ..done }).await?))
     }
 
     /// Puts `comes` into the place of the claim's database, unless that is done already. Nobody looks at the claim meanwhile.
@@ -80,6 +109,11 @@ impl Restoring {
         let wanted = Exchange { comes: comes.to_owned(), goes: goes.clone() };
         let done = exchange(&server, &mut session, &wanted, &self.lease, &on_step).await;
         done.map_err(|error| self.explain(error))
+    }
+
+    /// Something that is in a claim's database.
+    pub(super) async fn occupant(&self, server: &Server, key: &ClaimKey) -> Result<Option<String>, Trouble> {
+        Ok(occupant(&mut server.inside(&key.database()).await?).await?)
     }
 
     async fn is_exchanged(&self, session: &mut Session, goes: &Beside) -> Result<bool, Trouble> {
@@ -123,9 +157,25 @@ impl Restoring {
         if !mine.iter().any(|one| [BesideKind::Before, BesideKind::After].contains(&one.kind)) {
             self.let_go().await?;
             let message = format!("{comes} is not there any more: there is nothing to go back to");
-            return self.aside_done(None, &message).await;
+            return self.aside_done(Aside::Gone, &message).await;
         }
-        self.exchange(&comes, &goes).await?;
+        let exchanged = match self.exchange(&comes, &goes).await {
+            // A claim that is removed takes with it what was put aside.
+            Err(Trouble { kind: Kind::Final, message }) => Err(message),
+            Err(trouble) if trouble.kind == Kind::LeaseLost => return Err(trouble),
+            Err(trouble) if trouble.is_final(self.work.restore.attempts) => Err(trouble.message),
+            Err(trouble) => {
+                self.let_go().await?;
+                return Err(trouble);
+            }
+            Ok(()) => Ok(()),
+        };
+        if let Err(why) = exchanged
+            && !self.is_exchanged(&mut server.maintenance().await?, &goes).await?
+        {
+            self.let_go().await?;
+            return self.aside_done(Aside::Stays, &format!("it was not gone back: {why}")).await;
+        }
         self.let_go().await?;
         let keep = self.cluster.spec.restores.keep_before;
         let aside = PutAside { database: goes.database.clone(), until: Utc::now() + keep.duration() };
@@ -133,7 +183,7 @@ impl Restoring {
             "{} is as it was before the restore; what was there after it is kept as {} for {keep}",
             goes.key, goes.database
         );
-        self.aside_done(Some(&aside), &message).await
+        self.aside_done(Aside::Undone(&aside), &message).await
     }
 
     /// It was kept long enough.
@@ -146,14 +196,15 @@ impl Restoring {
         };
         let server = self.cluster.server().await?;
         let mut session = server.maintenance().await?;
-        for one in self.mine(&mut session).await? {
-            pgtenant_postgres::drop_beside(&server, &mut session, &one, &Unfenced).await?;
+        // That one alone: where another replica has gone back meanwhile, it is there no more, and what is there is to stay.
+        for one in self.mine(&mut session).await?.iter().filter(|one| one.database == aside.database) {
+            drop_beside(&server, &mut session, one, &self.lease).await?;
         }
         let message = format!("{}, which was put aside, was kept long enough and is gone", aside.database);
-        self.aside_done(None, &message).await
+        self.aside_done(Aside::Gone, &message).await
     }
 
-    async fn aside_done(&self, aside: Option<&PutAside>, message: &str) -> Result<Next, Trouble> {
+    async fn aside_done(&self, aside: Aside<'_>, message: &str) -> Result<Next, Trouble> {
         within_deadline(async {
             let mut tx = self.engine.ledger.begin().await?;
             aside_done(&mut tx, &self.work, aside, message).await?;

@@ -36,6 +36,13 @@ pub(super) enum Kind {
 /// Tries of a step that fail for what may pass.
 const MOST_TRIES: i32 = 12;
 
+/// Whoever worked on it was gone each time before it could say anything, as one that takes more memory than there is.
+pub(super) fn worn_out(attempts: i32) -> Option<Trouble> {
+    let message =
+        || format!("it was begun {attempts} times, and whoever worked on it was ended: see why the control plane was");
+    (attempts >= MOST_TRIES).then(|| Trouble::last(message()))
+}
+
 impl Trouble {
     pub(super) fn last(message: impl Into<String>) -> Self {
         Self { message: message.into(), kind: Kind::Final }

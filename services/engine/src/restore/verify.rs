@@ -5,8 +5,8 @@ use pgtenant_ledger::StepDone;
 use pgtenant_model::{Finding, LeftOut, RestorePhase, Tier, Verification};
 use pgtenant_postgres::transfer::RoleMap;
 use pgtenant_postgres::{
-    BesideKind, Desired, Job, ProofError, Unfenced, connect_inside, observe, observe_inside, plan, run_inside,
-    run_maintenance,
+    BesideKind, Desired, ErrorClass, Job, ProofError, Unfenced, connect_inside, observe, observe_inside, plan,
+    run_inside, run_maintenance,
 };
 
 use super::load::{Loading, roles};
@@ -24,7 +24,7 @@ impl Loading<'_> {
     /// database, no tier may connect to it.
     pub(super) async fn settle(&self, filled_by: Option<&Job>) -> Result<Vec<Finding>, Trouble> {
         let Self { server, claim, database, .. } = *self;
-        let desired = Desired {
+        let mut desired = Desired {
             database: database.to_owned(),
             comment: self.comment.to_owned(),
             filled_by: filled_by.map(|job| job.login.clone()),
@@ -46,7 +46,14 @@ impl Loading<'_> {
             run_maintenance(server, &mut session, &plan, &FREE, &|_| {}).await?;
             drop(session);
             let session = connect_inside(server, &plan).await?;
-            run_inside(server, session, &plan, &FREE, &|_| {}).await?;
+            match run_inside(server, session, &plan, &FREE, &|_| {}).await {
+                // As where it is not trusted. The claim says so, and what needs it is lacking where that is compared.
+                Err(error) if error.class() == ErrorClass::Refused && !desired.extensions.is_empty() => {
+                    tracing::warn!(database, %error, "the claim's extensions are left to the next look at it");
+                    desired.extensions.clear();
+                }
+                result => result?,
+            }
         }
         let message = "its privileges do not become as they should be".to_owned();
         Ok(vec![Finding { object: database.to_owned(), message }])

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use pgtenant_ledger::{
-    Actor, BackupEnd, Decision, Refused, StepDone, cancel_restore, decide_restore, due_backups, end_backup,
-    end_restore, forget, forget_removed, hold_claim, let_go, next_restore, note_dump, open_jobs, removed_before,
-    request_backup, request_restore, restore, retry_restore, set_backup_at, step_done, take_backup, take_restore,
-    undo_restore,
+    Actor, Aside, BackupEnd, Decision, Refused, StepDone, aside_done, cancel_restore, decide_restore, due_backups,
+    end_backup, end_restore, forget, forget_removed, hold_claim, let_go, next_restore, note_dump, open_jobs,
+    removed_before, request_backup, request_restore, restore, retry_restore, set_backup_at, step_done, take_backup,
+    take_restore, undo_restore,
 };
 use pgtenant_model::{PutAside, RestorePhase, RestoreSpec};
 use serde_json::json;
@@ -58,9 +58,50 @@ async fn a_restore_is_taken_once_and_goes_on_where_it_was() {
     assert!(cancel_restore(&mut db, id, &actor("alice")).await.is_err(), "too late");
     end_restore(&mut db, &third, RestorePhase::Succeeded, "done").await.unwrap();
     assert!(take_restore(&mut db, "default", Uuid::now_v7(), LEASE, 2).await.unwrap().is_none(), "kept for a week");
+    let late = "update restores set before_until = now() - interval '1 second'";
+    sqlx::query(late).execute(&mut *db).await.unwrap();
+    let refused = undo_restore(&mut db, id, false, &actor("alice")).await.unwrap_err();
+    assert!(matches!(refused, Refused::NothingAside(_)), "it may be dropped at this moment: {refused}");
+    sqlx::query("update restores set before_until = $1").bind(until).execute(&mut *db).await.unwrap();
     undo_restore(&mut db, id, false, &actor("alice")).await.unwrap();
     let undo = take_restore(&mut db, "default", Uuid::now_v7(), LEASE, 2).await.unwrap().unwrap();
     assert_eq!(undo.restore.undo_asked_by.as_deref(), Some("alice"));
+    aside_done(&mut db, &undo, Aside::Stays, "somebody is connected").await.unwrap();
+    let stays = restore(&mut db, id).await.unwrap().unwrap();
+    assert_eq!((stays.undo_asked_by, stays.view.undone_at), (None, None));
+    assert_eq!(stays.view.before.unwrap().database, "shop-data-before-1");
+}
+
+#[tokio::test]
+async fn a_replica_that_was_killed_is_a_failed_try() {
+    let world = World::new().await;
+    let key = world.create("data").await.claim.key;
+    let mut db = world.ledger.acquire().await.unwrap();
+    let id = request_restore(&mut db, &key, &spec(), &actor("alice")).await.unwrap().view.id;
+    decide_restore(&mut db, id, Decision::Approve, false, &actor("alice")).await.unwrap();
+    for attempts in 0..3 {
+        let taken = take_restore(&mut db, "default", Uuid::now_v7(), Duration::ZERO, 2).await.unwrap().unwrap();
+        assert_eq!(taken.restore.attempts, attempts);
+    }
+    request_backup(&mut db, &key, None, &actor("schedule")).await.unwrap();
+    for attempts in 0..3 {
+        let taken = take_backup(&mut db, "default", Uuid::now_v7(), Duration::ZERO, 2).await.unwrap().unwrap();
+        assert_eq!(taken.attempts, attempts);
+    }
+}
+
+#[tokio::test]
+async fn a_namespace_has_so_many_restores_at_once_and_others_are_none_the_worse() {
+    let world = World::new().await;
+    let key = world.create("data").await.claim.key;
+    let mut db = world.ledger.acquire().await.unwrap();
+    let many = "insert into restores (id, claim, namespace, name, cluster, spec, phase, requested_by)
+                select gen_random_uuid(), gen_random_uuid(), $1, n::text, 'default', '{}', 'Requested', 'bob' from generate_series(1, 50) n";
+    sqlx::query(many).bind(key.namespace()).execute(&mut *db).await.unwrap();
+    let refused = request_restore(&mut db, &key, &spec(), &actor("alice")).await.unwrap_err();
+    assert!(matches!(refused, Refused::TooManyRestores { .. }), "{refused}");
+    sqlx::query("update restores set namespace = 'other'").execute(&mut *db).await.unwrap();
+    request_restore(&mut db, &key, &spec(), &actor("alice")).await.unwrap();
 }
 
 #[tokio::test]

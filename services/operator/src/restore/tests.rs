@@ -117,7 +117,7 @@ fn what_others_can_put_right_is_waited_for_an_hour_and_nothing_else() {
         Refused::NotFound(key()),
         Refused::Deleting(key()),
         Refused::Retained(key()),
-        Refused::TooManyRestores { cluster: "default".into(), limit: 100 },
+        Refused::TooManyRestores { namespace: "shop".into(), limit: 50 },
     ];
     for one in waits {
         let early = refusal(&one, &newest(), at(3599));

@@ -173,8 +173,9 @@ struct FoundSequence {
     readable: bool,
 }
 
-/// Looks at everything that is to be copied, in the transaction of `keeper`. Of a standby unlogged tables have no rows.
-pub(super) async fn read(keeper: &Wire, standby: bool) -> Result<Catalog, TransferError> {
+/// Looks at everything that is to be copied, in the transaction of `keeper`. Of a server that is in recovery, or was,
+/// unlogged tables have no rows.
+pub(super) async fn read(keeper: &Wire, recovered: bool) -> Result<Catalog, TransferError> {
     let found: Vec<FoundTable> = keeper.documents("look for tables", TABLES, &[]).await?;
     let partitioned: Vec<Relation> = keeper.documents("look for partitioned tables", PARTITIONED, &[]).await?;
     let sequences: Vec<FoundSequence> = keeper.documents("look for sequences", SEQUENCES, &[]).await?;
@@ -196,11 +197,11 @@ pub(super) async fn read(keeper: &Wire, standby: bool) -> Result<Catalog, Transf
         "The owner runs ALTER TABLE … NO FORCE ROW LEVEL SECURITY for the time of the copy",
     )?;
     let mut left_out = subscriptions(keeper).await?;
-    let (here, lost): (Vec<_>, Vec<_>) = found.into_iter().partition(|table| !(standby && table.unlogged));
+    let (here, lost): (Vec<_>, Vec<_>) = found.into_iter().partition(|table| !(recovered && table.unlogged));
     left_out.extend(lost.iter().map(|table| LeftOut {
         object: format!("content of {}", name(table)),
-        reason: "it is unlogged, and this is a standby".into(),
-        remedy: "copy from the primary".into(),
+        reason: "it is unlogged: what is made from the log, as a standby or a backup, has none of it".into(),
+        remedy: "a dump of the primary has it".into(),
     }));
     let large_object_bytes = keeper.text("ask for the size of large objects", LARGE_OBJECT_BYTES).await?;
     Ok(Catalog {

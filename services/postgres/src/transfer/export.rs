@@ -32,11 +32,14 @@ pub struct ExportOptions {
     pub chunk: Option<u64>,
     /// How long it is waited for somebody who changes a table's definition.
     pub lock_timeout: Duration,
+    /// The server was made by recovery, or may have been: unlogged tables were emptied then, so that nothing is known of their rows
+    /// (PostgreSQL 14 to 18, "CREATE TABLE").
+    pub recovered: bool,
 }
 
 impl Default for ExportOptions {
     fn default() -> Self {
-        Self { jobs: 2, chunk: None, lock_timeout: Duration::from_secs(60) }
+        Self { jobs: 2, chunk: None, lock_timeout: Duration::from_secs(60), recovered: false }
     }
 }
 
@@ -79,7 +82,7 @@ impl Export {
         let version = keeper.text("ask for the version", "SHOW server_version_num").await?;
         let encoding = keeper.text("ask for the encoding", "SHOW server_encoding").await?;
         let standby = keeper.text("ask for the server's role", "SELECT pg_is_in_recovery()::text").await? == "true";
-        let mut catalog = catalog::read(&keeper, standby).await?;
+        let mut catalog = catalog::read(&keeper, standby || options.recovered).await?;
         let tables: Vec<Relation> = catalog.tables.iter().map(|table| table.rows.table.clone()).collect();
         for some in tables.chunks(LOCKS_AT_ONCE) {
             keeper.run("lock the tables against changes of their definitions", &sql::lock(some, true)).await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pgtenant_model::Tier;
 use pgtenant_postgres::{
     Beside, BesideKind, Desired, Exchange, Job, PostgresError, Rehearsal, Step, Unfenced, beside, empty,
-    end_claims_sessions, end_job, exchange, generate_password, jobs, server_version,
+    end_claims_sessions, end_job, exchange, generate_password, jobs, make_public, server_version,
 };
 use sqlx::ConnectOptions;
 use uuid::Uuid;
@@ -146,10 +146,14 @@ impl Tenant<'_> {
         closed.repair().await;
         end_claims_sessions(server, &mut session, key, &Unfenced).await.unwrap();
         let mut inside = server.log_in(&self.database(), &job.login, &job.password).await.unwrap();
-        let emptied = empty(server, &mut inside, key, rehearsal, &Unfenced).await;
+        let emptied = empty(&mut inside, key, rehearsal, &Unfenced).await;
         drop(inside);
         end_job(server, &mut session, version, &job.login).await.unwrap();
-        emptied
+        emptied?;
+        if rehearsal == Rehearsal::No {
+            make_public(server, key).await.unwrap();
+        }
+        Ok(())
     }
 }
 

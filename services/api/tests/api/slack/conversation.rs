@@ -81,7 +81,7 @@ async fn a_restore_is_asked_for_approved_followed_and_gone_back_from() {
     let work = door.takes("default").await;
     let aside = PutAside { database: "shop-orders-after".into(), until: Utc::now() + TimeDelta::days(7) };
     let mut tx = door.world.ledger.begin().await.unwrap();
-    aside_done(&mut tx, &work, Some(&aside), "it is as it was before").await.unwrap();
+    aside_done(&mut tx, &work, pgtenant_ledger::Aside::Undone(&aside), "it is as it was before").await.unwrap();
     tx.commit().await.unwrap();
     door.sees_part(SHOP, &format!("{key}:report"), |one| one.read().contains("It went back")).await;
     door.settles().await;
