@@ -34,6 +34,8 @@ pub(super) struct Restoring {
 pub(super) struct Steps {
     /// The claim that gets the data, where that was made for it.
     pub(super) copy: Option<uuid::Uuid>,
+    /// Nothing was in its database before.
+    pub(super) empty: bool,
     /// The server that the copy was made on.
     pub(super) copied_on: String,
     /// With strategy replace: the dump of what was there.

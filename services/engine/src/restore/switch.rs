@@ -5,10 +5,10 @@ use pgtenant_ledger::{Aside, StepDone, aside_done, end_restore, hold_claim, let_
 use pgtenant_model::{ClaimKey, PutAside, RestorePhase, RestoreStrategy};
 use pgtenant_postgres::{
     Beside, BesideKind, Exchange, PostgresError, Server, Session, Step, beside, drop_beside, exchange, occupant,
-    server_started,
+    reopen, server_started,
 };
 
-use super::machine::{Next, Restoring};
+use super::machine::{Next, Restoring, Steps, to_json};
 use super::trouble::{Kind, Trouble};
 
 impl Restoring {
@@ -51,11 +51,19 @@ impl Restoring {
             return Ok(again);
         }
         let copied = self.work.restore.view.spec.strategy == RestoreStrategy::Copy;
-        // The database that a claim is made with is empty, unless somebody was quick.
-        let empty = copied && !exchanged && self.occupant(&server, &goes.key).await?.is_none();
+        let steps = self.steps()?;
+        // The database that a claim is made with is empty, unless somebody was quick. It is written down before it can not be seen.
+        if copied && !exchanged {
+            let empty = self.is_empty(&server, &goes.key).await?;
+            if empty != steps.empty {
+                let output = to_json(&Steps { empty, ..steps })?;
+                let done = StepDone::new(RestorePhase::Switching, "the copy takes its place");
+                return self.done(StepDone { output, ..done }).await;
+            }
+        }
         self.exchange(&comes, &goes).await?;
         let rules = &self.cluster.spec.restores;
-        let (before, message) = if empty {
+        let (before, message) = if steps.empty {
             (None, format!("{} is there", goes.key))
         } else {
             let until = Utc::now() + rules.keep_before.duration();
@@ -114,6 +122,12 @@ impl Restoring {
     /// Something that is in a claim's database.
     pub(super) async fn occupant(&self, server: &Server, key: &ClaimKey) -> Result<Option<String>, Trouble> {
         Ok(occupant(&mut server.inside(&key.database()).await?).await?)
+    }
+
+    /// An exchange that was begun has closed it.
+    async fn is_empty(&self, server: &Server, key: &ClaimKey) -> Result<bool, Trouble> {
+        reopen(server, &mut server.maintenance().await?, key).await?;
+        Ok(self.occupant(server, key).await?.is_none())
     }
 
     async fn is_exchanged(&self, session: &mut Session, goes: &Beside) -> Result<bool, Trouble> {
