@@ -155,6 +155,11 @@ mod tests {
         assert_eq!(name["uniqueItems"], true);
         assert!(name["items"]["pattern"].as_str().is_some_and(|p| p.contains("information_schema")));
         assert_eq!(value["components"]["schemas"]["NewDatabase"]["additionalProperties"], false);
+        let restore = &value["components"]["schemas"]["Restore"]["allOf"];
+        assert!(
+            restore[0]["properties"]["from"].is_object() && restore[0].get("additionalProperties").is_none(),
+            "{restore}"
+        );
         assert_eq!(
             value["components"]["responses"]["TooManyRequests"]["headers"]["Retry-After"]["schema"]["minimum"],
             1

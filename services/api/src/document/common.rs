@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 /// Adds it to a document as it came from the handlers.
 pub(super) fn add(document: &mut Value) {
+    open_parts(document);
     add_headers(document);
     for_each_operation(document, |path, method, operation| {
         strip_null(operation);
@@ -18,6 +19,22 @@ pub(super) fn add(document: &mut Value) {
     if let Some(schema) = document.pointer_mut(stream) {
         schema["contentMediaType"] = json!("text/event-stream");
         schema["contentSchema"] = json!({"$ref": "#/components/schemas/Event"});
+    }
+}
+
+/// What is a part of something else has keys beside its own: where it is closed for itself, it stands there in full, and open.
+fn open_parts(document: &mut Value) {
+    let Some(schemas) = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut) else { return };
+    let closed: Map<String, Value> = schemas
+        .iter()
+        .filter(|(_, schema)| schema["additionalProperties"] == false)
+        .map(|(name, schema)| (format!("#/components/schemas/{name}"), schema.clone()))
+        .collect();
+    for part in schemas.values_mut().filter_map(|schema| schema.get_mut("allOf")?.as_array_mut()).flatten() {
+        let Some(whole) = part.get("$ref").and_then(Value::as_str).and_then(|name| closed.get(name)) else { continue };
+        let mut whole = whole.clone();
+        whole.as_object_mut().map(|keys| keys.remove("additionalProperties"));
+        *part = whole;
     }
 }
 
