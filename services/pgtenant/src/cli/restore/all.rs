@@ -40,7 +40,7 @@ pub(in crate::cli) struct AllArgs {
     #[arg(long, value_name = "NAME", default_value = "default")]
     cluster: String,
     /// The moment of the loss, or shortly before it: of each database the newest snapshot before it
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = super::instant)]
     time: DateTime<Utc>,
     /// Do not ask, and approve each
     #[arg(short, long)]

@@ -50,3 +50,9 @@ pub(super) async fn run(context: &Context, command: RestoreCommand) -> Result<Ou
         RestoreCommand::Undo(args) => act::undo(context, &args).await,
     }
 }
+
+/// A time after RFC 3339.
+fn instant(text: &str) -> std::result::Result<chrono::DateTime<chrono::Utc>, String> {
+    text.parse()
+        .map_err(|_| "write it as 2026-11-20T03:00:00Z, or with an offset: 2026-11-20T04:00:00+01:00".to_owned())
+}

@@ -35,7 +35,7 @@ pub(in crate::cli) struct RequestArgs {
     #[arg(long, value_name = "SNAPSHOT", conflicts_with_all = ["time", "latest"])]
     snapshot: Option<SnapshotId>,
     /// As it was then: the newest snapshot before it, or the instant itself where the source can do that
-    #[arg(long, value_name = "TIME", conflicts_with = "latest")]
+    #[arg(long, value_name = "TIME", conflicts_with = "latest", value_parser = super::instant)]
     time: Option<DateTime<Utc>>,
     /// The newest snapshot, which is the default
     #[arg(long)]

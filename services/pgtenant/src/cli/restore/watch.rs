@@ -85,6 +85,7 @@ pub(super) async fn watch(context: &Context, client: &Client, id: Uuid, until: U
     }
     match restore.phase {
         RestorePhase::Succeeded => Ok(Outcome::Done),
+        RestorePhase::Failed => Err(CliError::failed("the restore has failed")),
         phase => Err(CliError::failed(format!("the restore was {}", json_word(phase).to_lowercase()))),
     }
 }
