@@ -67,7 +67,7 @@ async fn a_swap_brings_all_back_keeps_what_was_there_and_can_be_undone() {
     let db = shop.api().is_ready(&shop.namespace, "data").await;
     assert_eq!(db["generation"], 1, "{db}");
     let before = done["before"]["database"].as_str().unwrap().to_owned();
-    assert_eq!(shop.beside().await, [before.as_str()], "nothing else is left");
+    shop.only_beside(&[before.as_str()]).await;
 
     let id = done["id"].as_str().unwrap();
     shop.api().ask(&format!("/v1/restores/{id}/cancel")).await.problem(409, "restore-over");
@@ -84,7 +84,7 @@ async fn a_swap_brings_all_back_keeps_what_was_there_and_can_be_undone() {
     // All of it goes with the claim.
     shop.api().delete(&shop.path("data")).await.expect(202);
     shop.api().is_gone(&shop.namespace, "data").await;
-    assert_eq!(shop.beside().await, [] as [&str; 0]);
+    shop.nothing_beside().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -99,7 +99,7 @@ async fn a_copy_is_a_database_of_its_own() {
     assert_eq!(shop.count("old", "lines").await, Ok(500));
     shop.count("data", "lines").await.expect_err("the database is as it was");
     shop.api().is_ready(&shop.namespace, "old").await;
-    assert_eq!(shop.beside().await, [] as [&str; 0]);
+    shop.nothing_beside().await;
     assert!(done["before"].is_null(), "{done}");
     let again = shop.restored("data", spec).await;
     assert_eq!(again["phase"], "Failed", "{again}");
@@ -253,7 +253,7 @@ async fn killed_at_any_point_it_goes_on_and_does_each_thing_once() {
         assert_eq!(shop.credential("data", "admin"), admin, "{point}");
         // Dropped, so that the next one begins with nothing beside.
         let before = done["before"]["database"].as_str().unwrap();
-        assert_eq!(shop.beside().await, [before], "{point}");
+        shop.only_beside(&[before]).await;
         shop.plane.site.ledger_rows("update restores set before_until = now(), due_at = now() returning ''").await;
         shop.nothing_beside().await;
     }

@@ -13,13 +13,13 @@ use sqlx::postgres::PgConnectOptions;
 use crate::aurora::{Amazon, MASTER_PASSWORD, MASTER_SECRET};
 use crate::shop::over;
 
-const SNAPSHOT: &str = "rds:shared-2026-11-20-02-14";
+pub(crate) const SNAPSHOT: &str = "rds:shared-2026-11-20-02-14";
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A claim on an Aurora cluster, a snapshot of which was taken before somebody made a mistake.
-struct Kept {
-    amazon: Amazon,
-    serve: Serve,
+pub(crate) struct Kept {
+    pub(crate) amazon: Amazon,
+    pub(crate) serve: Serve,
     /// A superuser of the server behind what is restored.
     clone: PgConnectOptions,
     clone_port: u16,
@@ -33,7 +33,12 @@ fn text(at: DateTime<Utc>) -> String {
 
 impl Kept {
     async fn new() -> Self {
-        let cluster = "restores = { rds = { securityGroupIds = [\"sg-c0ffee\"], maxAcu = 4 } }".to_owned();
+        Self::with("").await
+    }
+
+    /// With further lines of the cluster.
+    pub(crate) async fn with(further: &str) -> Self {
+        let cluster = format!("restores = {{ rds = {{ securityGroupIds = [\"sg-c0ffee\"], maxAcu = 4 }} }}\n{further}");
         let options = |options| SiteOptions { lease: "3s".to_owned(), cluster, backups: true, ..options };
         let mut amazon = Amazon::with(json!({}), options).await;
         amazon.rds.settle_by_itself();
@@ -62,7 +67,7 @@ impl Kept {
         kept
     }
 
-    fn api(&self) -> Api {
+    pub(crate) fn api(&self) -> Api {
         self.serve.api()
     }
 
@@ -109,7 +114,7 @@ impl Kept {
         calls.filter(|call| call.action == action).map(|call| call.parameters).collect()
     }
 
-    async fn only_the_cluster_is_there(&self) {
+    pub(crate) async fn only_the_cluster_is_there(&self) {
         soon("no copy is left", || async {
             self.amazon.rds.settle();
             let clusters = self.amazon.rds.clusters();
@@ -341,7 +346,7 @@ async fn a_copy_that_can_not_be_deleted_is_told_of_and_deleted_when_it_can_be() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_is_taken_where_rds_has_made_none() {
-    let cluster = "backups = { rds = { ensure = true }, keep = \"7d\" }".to_owned();
+    let cluster = "backups = { rds = { ensure = true, tryEvery = \"0s\" }, keep = \"7d\" }".to_owned();
     let amazon = Amazon::with(json!({}), |options| SiteOptions { cluster, ..options }).await;
     amazon.rds.settle_by_itself();
     // The cluster is some days old.

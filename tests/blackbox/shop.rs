@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{SecondsFormat, Utc};
-use pgtenant_tests::{Api, Credential, SiteOptions, can, connect, eventually, rows, soon, unique};
+use pgtenant_tests::{Api, Credential, SiteOptions, can, connect, eventually, rows, unique};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Row as _};
 
@@ -136,9 +136,14 @@ impl Shop {
 
 impl Shop {
     pub(crate) async fn nothing_beside(&self) {
-        soon("nothing is left beside", || async {
+        self.only_beside(&[]).await;
+    }
+
+    /// Waits until nothing else stands beside: a dump that has waited for a restore may just be tried.
+    pub(crate) async fn only_beside(&self, wanted: &[&str]) {
+        eventually(&format!("only {wanted:?} is left beside"), PATIENCE, || async {
             let left = self.beside().await;
-            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+            if left == wanted { Ok(()) } else { Err(format!("{left:?}")) }
         })
         .await;
     }

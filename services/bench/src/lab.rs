@@ -11,8 +11,8 @@ use pgtenant_lab::{Binaries, Cluster, ClusterOptions, free_port};
 use pgtenant_ledger::{Ledger, NewToken, TokenRole, create_token};
 use pgtenant_model::{
     Approval, AwsSecretsManagerStore, BackupSpec, ClusterSpec, DumpPlace, DumpSpec, Environment, FileStore,
-    FolderPlace, HostPort, KubernetesStore, Limits, Provisioner, RestoreRules, SslMode, StoreSpec, StreamingTopology,
-    TlsSpec, Topology,
+    FolderPlace, HostPort, KubernetesStore, Limits, Provisioner, RestoreRules, Span, SslMode, StoreSpec,
+    StreamingTopology, TlsSpec, Topology,
 };
 use pgtenant_postgres::{Bootstrap, GROUP, Server, ServerOptions, Timeouts, Verifier, bootstrap};
 use rand::distr::{Alphanumeric, SampleString};
@@ -231,7 +231,7 @@ impl Lab {
         let (identity, recipient) = pgtenant_snapshots::generate_identity();
         let file = write_secret(&self.root, "backup.key", identity.expose_secret())?;
         let to = DumpPlace::Folder(FolderPlace { directory: self.root.join("dumps") });
-        let dumps = DumpSpec { try_every: None, ..DumpSpec::new(to, vec![recipient], Some(file)) };
+        let dumps = DumpSpec { try_every: Span::from_secs(0), ..DumpSpec::new(to, vec![recipient], Some(file)) };
         Ok(BackupSpec { dumps: Some(dumps), ..BackupSpec::default() })
     }
 

@@ -29,7 +29,8 @@ const OPEN_PHASES: [RestorePhase; 7] = [
     RestorePhase::CleaningUp,
 ];
 
-const STRATEGIES: [RestoreStrategy; 3] = [RestoreStrategy::Swap, RestoreStrategy::Replace, RestoreStrategy::Copy];
+const STRATEGIES: [RestoreStrategy; 4] =
+    [RestoreStrategy::Swap, RestoreStrategy::Replace, RestoreStrategy::Copy, RestoreStrategy::Test];
 
 pub(crate) async fn run(ledger: &Ledger, roster: &Roster, stop: &CancellationToken) {
     let mut dumped = BTreeSet::new();

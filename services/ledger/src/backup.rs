@@ -86,6 +86,13 @@ pub async fn request_backup(
     Ok(operation)
 }
 
+/// Whether work on a cluster may go on: a try does not while somebody waits for a restore.
+macro_rules! may_go_on {
+    ($cluster:literal) => {
+        concat!("(kind <> 'verify' or not ", crate::restore_work::somebody_waits!($cluster), ")")
+    };
+}
+
 /// Takes a dump or a try of `cluster` that is due and that nobody holds, unless `at_once` of them are under way.
 ///
 /// # Errors
@@ -97,18 +104,21 @@ pub async fn take_backup(
     lease: Duration,
     at_once: u8,
 ) -> Result<Option<BackupWork>> {
-    let row = sqlx::query(
+    let row = sqlx::query(concat!(
         "with due as (
              select operation as due_id from backups
              where cluster = $1 and not finished and due_at <= now() and (lease_until is null or lease_until < now())
                and $4 > (select count(*) from backups where cluster = $1 and not finished and lease_until >= now())
+               and ",
+        may_go_on!("$1"),
+        "
              order by due_at limit 1 for update skip locked),
          begun as (update operations set state = 'Running' from due where id = due_id)
          update backups set lease_holder = $2, lease_until = now() + $3 * interval '1 second', fence = fence + 1,
                 attempts = attempts + (lease_holder is not null)::int
          from due where operation = due_id
-         returning operation, kind, claim, namespace, name, snapshot, attempts, fence",
-    )
+         returning operation, kind, claim, namespace, name, snapshot, attempts, fence"
+    ))
     .bind(cluster)
     .bind(holder)
     .bind(lease.as_secs_f64())
@@ -137,30 +147,44 @@ pub async fn take_backup(
 /// # Errors
 /// The ledger did not answer.
 pub async fn next_backup(db: &mut PgConnection, cluster: &str) -> Result<Option<Duration>> {
-    let due: Option<f64> = sqlx::query_scalar(
+    let due: Option<f64> = sqlx::query_scalar(concat!(
         "select extract(epoch from min(greatest(due_at, lease_until)) - now())::float8 from backups
-         where cluster = $1 and not finished",
-    )
+         where cluster = $1 and not finished and ",
+        may_go_on!("$1")
+    ))
     .bind(cluster)
     .fetch_one(db)
     .await?;
     Ok(due.map(|seconds| Duration::from_secs_f64(seconds.max(0.0))))
 }
 
-/// Holds the lease for longer, and tells people how far it is.
+/// Holds the lease for longer; says whether it is to wait until a restore is over that somebody waits for.
 ///
 /// # Errors
 /// [`LedgerError::Fenced`] when another replica has taken it.
-pub async fn renew_backup(db: &mut PgConnection, work: &BackupWork, lease: Duration) -> Result<()> {
-    let done = sqlx::query(
-        "update backups set lease_until = now() + $3 * interval '1 second' where operation = $1 and fence = $2",
-    )
+pub async fn renew_backup(db: &mut PgConnection, work: &BackupWork, lease: Duration) -> Result<bool> {
+    let room: Option<bool> = sqlx::query_scalar(concat!(
+        "update backups b set lease_until = now() + $3 * interval '1 second' where operation = $1 and fence = $2
+         returning not ",
+        may_go_on!("b.cluster")
+    ))
     .bind(work.operation)
     .bind(work.fence)
     .bind(lease.as_secs_f64())
-    .execute(db)
+    .fetch_optional(db)
     .await?;
-    fenced_unless(done.rows_affected(), work)
+    room.ok_or_else(|| fenced(work))
+}
+
+/// Gives it back as it was: it is begun anew when that may be.
+///
+/// # Errors
+/// [`LedgerError::Fenced`] when another replica has taken it.
+pub async fn put_back_backup(db: &mut PgConnection, work: &BackupWork) -> Result<()> {
+    let done = sqlx::query(
+        "update backups set lease_holder = null, lease_until = null, due_at = now() where operation = $1 and fence = $2",
+    );
+    fenced_unless(done.bind(work.operation).bind(work.fence).execute(db).await?.rows_affected(), work)
 }
 
 /// What came of a try: done, given up, or tried again after `next`.
@@ -226,5 +250,9 @@ fn failure<'a>(work: &'a BackupWork, message: &str) -> NewEvent<'a> {
 }
 
 fn fenced_unless(rows: u64, work: &BackupWork) -> Result<()> {
-    if rows == 1 { Ok(()) } else { Err(LedgerError::Fenced(format!("operation {}", work.operation))) }
+    if rows == 1 { Ok(()) } else { Err(fenced(work)) }
+}
+
+fn fenced(work: &BackupWork) -> LedgerError {
+    LedgerError::Fenced(format!("operation {}", work.operation))
 }

@@ -22,6 +22,7 @@ mod restore_work;
 mod rotation;
 mod slack;
 mod slack_outbox;
+mod test_restore;
 mod token;
 mod wish;
 mod work;
@@ -34,7 +35,9 @@ use sqlx::{AssertSqlSafe, Connection as _, Postgres, Transaction};
 pub use sqlx::PgConnection;
 
 pub use audit::{Actor, AuditEntry, audit_page, write_audit};
-pub use backup::{BackupEnd, BackupWork, end_backup, next_backup, renew_backup, request_backup, take_backup};
+pub use backup::{
+    BackupEnd, BackupWork, end_backup, next_backup, put_back_backup, renew_backup, request_backup, take_backup,
+};
 pub use backup_schedule::{
     BackupAge, DueBackup, backup_ages, due_backups, forget_removed, note_dump, removed_before, set_backup_at,
 };
@@ -59,8 +62,8 @@ pub use restore_row::{
     OpenRestores, RestoreFilter, StoredRestore, open_restores_by_phase, restore, restore_of_object, restores,
 };
 pub use restore_work::{
-    Aside, RestoreWork, StepDone, aside_done, end_restore, hold_claim, let_go, next_restore, note_progress, open_jobs,
-    renew_restore, restores_over, retry_restore, step_done, take_restore,
+    Aside, RestoreWanted, RestoreWork, StepDone, aside_done, end_restore, hold_claim, let_go, next_restore,
+    note_progress, open_jobs, renew_restore, restores_over, retry_restore, step_done, take_restore,
 };
 pub use rotation::{LoginWish, Rotating, ask_for_login, login_wish, rotate, rotate_cluster, rotating};
 pub use slack::{
@@ -72,6 +75,7 @@ pub use slack_outbox::{
     SLACK_CHANNEL, SlackEnd, SlackMessage, SlackPost, SlackQuiet, end_slack_message, next_slack_message,
     put_slack_message, slack_queue_length, take_slack_message, untold_slack_news,
 };
+pub use test_restore::{LastTest, ask_test, last_test, tested};
 pub use token::{NewToken, Token, TokenRole, create_token, find_token, revoke_token, token_named, tokens};
 pub use wish::{Written, adopt, create, purge, release, remove, update, withdraw};
 pub use work::{

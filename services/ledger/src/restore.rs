@@ -71,7 +71,7 @@ async fn insert(
     let row: Option<RestoreRow> = sqlx::query_as(concat!(
         "insert into restores (id, claim, namespace, name, cluster, spec, phase, requested_by, object)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-         on conflict (claim) where finished_at is null do nothing returning ",
+         on conflict (claim, scheduled) where finished_at is null do nothing returning ",
         restore_columns!()
     ))
     .bind(Uuid::now_v7())
@@ -111,10 +111,12 @@ async fn approval(db: &mut PgConnection, cluster: &str) -> Result<Approval> {
 }
 
 async fn refuse_crowd(db: &mut PgConnection, namespace: &str) -> Result<()> {
-    let open: i64 = sqlx::query_scalar("select count(*) from restores where namespace = $1 and finished_at is null")
-        .bind(namespace)
-        .fetch_one(db)
-        .await?;
+    let open: i64 = sqlx::query_scalar(
+        "select count(*) from restores where namespace = $1 and finished_at is null and not scheduled",
+    )
+    .bind(namespace)
+    .fetch_one(db)
+    .await?;
     let limit = MOST_OPEN;
     if open < limit { Ok(()) } else { Err(Refused::TooManyRestores { namespace: namespace.to_owned(), limit }) }
 }
@@ -240,11 +242,12 @@ pub async fn undo_restore(db: &mut PgConnection, id: Uuid, platform: bool, actor
     may_approve(db, &restore, platform, actor).await?;
     let key = restore.key()?;
     let claim = present(db, &key).await?;
-    let open: bool =
-        sqlx::query_scalar("select exists (select from restores where claim = $1 and finished_at is null)")
-            .bind(claim.id)
-            .fetch_one(&mut *db)
-            .await?;
+    let open: bool = sqlx::query_scalar(
+        "select exists (select from restores where claim = $1 and finished_at is null and not scheduled)",
+    )
+    .bind(claim.id)
+    .fetch_one(&mut *db)
+    .await?;
     if open {
         return Err(Refused::RestoreOpen(key));
     }
@@ -283,17 +286,33 @@ async fn record(
     let detail = json!({"restore": id, "spec": spec});
     write_audit(db, actor, action, (Some(namespace), Some(name)), &detail).await?;
     announce(db, *id).await?;
-    append_event(db, event(restore, kind, message)).await?;
-    Ok(())
+    Ok(tell(db, restore, kind, message).await?)
 }
 
-pub(crate) fn event(restore: &StoredRestore, kind: EventKind, message: String) -> NewEvent<'_> {
-    let Restore { id, namespace, name, phase, .. } = &restore.view;
+/// Makes an event of what became of a restore. Of a test by the schedule there is one only when it has failed, and it is of the backup.
+pub(crate) async fn tell(
+    db: &mut PgConnection,
+    restore: &StoredRestore,
+    kind: EventKind,
+    message: String,
+) -> crate::Result<()> {
+    let Restore { id, namespace, name, phase, snapshot, .. } = &restore.view;
+    let event = |kind, message, detail| NewEvent { kind, namespace: Some(namespace), name, message, detail };
+    if restore.scheduled {
+        if *phase != RestorePhase::Failed {
+            return Ok(());
+        }
+        let snapshot = snapshot.as_ref().or(restore.view.spec.from.snapshot.as_ref());
+        let what = snapshot.map_or_else(|| "a backup".to_owned(), ToString::to_string);
+        let message = format!("{namespace}/{name}: {what} could not be restored for a test: {message}");
+        let detail = json!({"restore": id, "kind": "test", "snapshot": snapshot});
+        return append_event(db, event(EventKind::BackupFailed, message, detail)).await;
+    }
     let mut detail = json!({"restore": id, "phase": phase});
     if let Some(object) = &restore.object {
         detail["object"] = json!(object);
     }
-    NewEvent { kind, namespace: Some(namespace), name, message, detail }
+    append_event(db, event(kind, message, detail)).await
 }
 
 /// Tells every replica that something is to be done for a restore, or has become of it.

@@ -31,6 +31,8 @@ pub struct StoredRestore {
     pub attempts: i32,
     /// The UID of the object of Kubernetes that has asked for it, where one has.
     pub object: Option<String>,
+    /// A test by the schedule: nobody waits for it.
+    pub scheduled: bool,
 }
 
 #[derive(sqlx::FromRow)]
@@ -59,6 +61,7 @@ pub(crate) struct RestoreRow {
     undone_at: Option<DateTime<Utc>>,
     attempts: i32,
     object: Option<String>,
+    scheduled: bool,
 }
 
 /// The columns of [`RestoreRow`], for `select` and `returning`.
@@ -66,7 +69,7 @@ macro_rules! restore_columns {
     () => {
         "id, claim, namespace, name, cluster, spec, snapshot, phase, outcome, message, progress, steps, report, \
          before_name, before_until, requested_by, decided_by, created_at, finished_at, cancel, undo_asked_by, \
-         undone_at, attempts, object"
+         undone_at, attempts, object, scheduled"
     };
 }
 pub(crate) use restore_columns;
@@ -105,6 +108,7 @@ impl TryFrom<RestoreRow> for StoredRestore {
             undo_asked_by: row.undo_asked_by,
             attempts: row.attempts,
             object: row.object,
+            scheduled: row.scheduled,
         })
     }
 }

@@ -9,9 +9,9 @@ use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
 use crate::event::json_name;
-use crate::restore::{announce, event};
+use crate::restore::{announce, tell};
 use crate::restore_row::{RestoreRow, restore_columns};
-use crate::{LedgerError, Result, StoredRestore, append_event};
+use crate::{LedgerError, Result, StoredRestore};
 
 /// A restore that this replica works on.
 #[derive(Debug, Clone)]
@@ -22,17 +22,33 @@ pub struct RestoreWork {
     pub fence: i64,
 }
 
-/// Whether a restore of cluster `$1` is begun already, or may be.
+/// Whether a restore of cluster `$1` is begun already, or may be. A test by the schedule goes on only while nobody waits for a restore.
 macro_rules! may_begin {
     ($at_once:literal) => {
         concat!(
-            "phase <> 'Approved' or cancel or ",
+            "cancel or outcome is not null or finished_at is not null
+             or not scheduled and (phase <> 'Approved' or ",
             $at_once,
-            " > (select count(*) from restores where cluster = $1
-                    and phase in ('Preparing', 'Copying', 'Verifying', 'Switching'))"
+            " > (select count(*) from restores where cluster = $1 and not scheduled
+                    and phase in ('Preparing', 'Copying', 'Verifying', 'Switching')))
+             or scheduled and not ",
+            crate::restore_work::somebody_waits!("$1")
         )
     };
 }
+
+/// Whether somebody waits for a restore of a cluster that is not over.
+macro_rules! somebody_waits {
+    ($cluster:literal) => {
+        concat!(
+            "exists (select from restores waiting where waiting.cluster = ",
+            $cluster,
+            " and not waiting.scheduled
+                     and waiting.phase in ('Approved', 'Preparing', 'Copying', 'Verifying', 'Switching'))"
+        )
+    };
+}
+pub(crate) use somebody_waits;
 
 /// Takes a restore of `cluster` that is due and that nobody holds, unless `at_once` of them are worked on. None is begun while so many
 /// are between their beginning and their clean-up, waiting or not: each may have a copy of the cluster, which costs money. Where
@@ -53,7 +69,7 @@ pub async fn take_restore(
              where cluster = $1 and due_at <= now() and (lease_until is null or lease_until < now())
                and (finished_at is null and phase <> 'Requested' or undo_asked_by is not null
                     or before_name is not null and before_until <= now())
-               and $4 > (select count(*) from restores where cluster = $1 and lease_until >= now())
+               and (scheduled or $4 > (select count(*) from restores where cluster = $1 and lease_until >= now() and not scheduled))
                and (",
         may_begin!("$4"),
         ")
@@ -96,21 +112,32 @@ pub async fn next_restore(db: &mut PgConnection, cluster: &str, at_once: u8) -> 
     Ok(due.map(|seconds| Duration::from_secs_f64(seconds.max(0.0))))
 }
 
-/// Holds the lease for longer; says whether somebody wants it to be cancelled.
+/// What is wanted of a restore that is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+pub struct RestoreWanted {
+    /// It is to end with all as it was.
+    pub cancel: bool,
+    /// It is to wait until a restore is over that somebody waits for.
+    pub room: bool,
+}
+
+/// Holds the lease for longer; says what is wanted of it.
 ///
 /// # Errors
 /// [`LedgerError::Fenced`] when another replica has taken it.
-pub async fn renew_restore(db: &mut PgConnection, work: &RestoreWork, lease: Duration) -> Result<bool> {
-    let cancel: Option<bool> = sqlx::query_scalar(
-        "update restores set lease_until = now() + $3 * interval '1 second' where id = $1 and fence = $2
-         returning cancel",
-    )
+pub async fn renew_restore(db: &mut PgConnection, work: &RestoreWork, lease: Duration) -> Result<RestoreWanted> {
+    let wanted: Option<RestoreWanted> = sqlx::query_as(concat!(
+        "update restores r set lease_until = now() + $3 * interval '1 second' where id = $1 and fence = $2
+         returning cancel, scheduled and ",
+        somebody_waits!("r.cluster"),
+        " as room"
+    ))
     .bind(work.restore.view.id)
     .bind(work.fence)
     .bind(lease.as_secs_f64())
     .fetch_optional(db)
     .await?;
-    cancel.ok_or_else(|| fenced(work))
+    wanted.ok_or_else(|| fenced(work))
 }
 
 /// How much is copied, for people.
@@ -195,7 +222,7 @@ pub async fn step_done(db: &mut PgConnection, work: &RestoreWork, done: &StepDon
     .await?;
     let restore: StoredRestore = row.ok_or_else(|| fenced(work))?.try_into()?;
     announce(db, restore.view.id).await?;
-    append_event(db, event(&restore, EventKind::RestoreProgressed, done.message.clone())).await?;
+    tell(db, &restore, EventKind::RestoreProgressed, done.message.clone()).await?;
     Ok(restore)
 }
 
@@ -250,7 +277,7 @@ pub async fn end_restore(
     .await?;
     let restore: StoredRestore = row.ok_or_else(|| fenced(work))?.try_into()?;
     announce(db, restore.view.id).await?;
-    append_event(db, event(&restore, EventKind::RestoreEnded, message.to_owned())).await?;
+    tell(db, &restore, EventKind::RestoreEnded, message.to_owned()).await?;
     Ok(restore)
 }
 
@@ -289,7 +316,7 @@ pub async fn aside_done(db: &mut PgConnection, work: &RestoreWork, aside: Aside<
     .await?;
     let restore: StoredRestore = row.ok_or_else(|| fenced(work))?.try_into()?;
     announce(db, restore.view.id).await?;
-    append_event(db, event(&restore, EventKind::RestoreEnded, message.to_owned())).await
+    tell(db, &restore, EventKind::RestoreEnded, message.to_owned()).await
 }
 
 /// Keeps everybody from working on a claim until it is [let go](let_go), for as long as that may take: whoever holds it may be killed, and

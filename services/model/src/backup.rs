@@ -1,6 +1,7 @@
 //! What is kept of a cluster's databases, as the platform team describes it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +60,10 @@ pub struct PgBackRestSpec {
     /// A superuser of the cluster.
     #[serde(default = "postgres_superuser")]
     pub superuser: String,
+    /// One database of the newest backup is restored for a test as often, another one each time. `0s`: only when somebody asks.
+    #[serde(default = "try_every")]
+    #[schema(value_type = String)]
+    pub try_every: Span,
 }
 
 fn pgbackrest_command() -> PathBuf {
@@ -74,12 +79,23 @@ fn postgres_superuser() -> String {
 }
 
 /// Snapshots of a whole Aurora cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RdsBackupSpec {
     /// One is asked for when the newest is older than a day; it goes when it was kept as long as dumps are.
     #[serde(default)]
     pub ensure: bool,
+    /// One database of the newest is restored for a test as often, another one each time; each test makes a copy of the cluster, which
+    /// costs money while it is there. `0s`: only when somebody asks.
+    #[serde(default = "try_every")]
+    #[schema(value_type = String)]
+    pub try_every: Span,
+}
+
+impl Default for RdsBackupSpec {
+    fn default() -> Self {
+        Self { ensure: false, try_every: try_every() }
+    }
 }
 
 /// Dumps of each database: compressed with zstd, encrypted with age.
@@ -95,17 +111,17 @@ pub struct DumpSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub identity_file: Option<PathBuf>,
-    /// A dump of each database is restored for a try as often, as `7d`; none: only when somebody asks.
-    #[serde(default = "try_every", skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
-    pub try_every: Option<Span>,
+    /// A dump of each database is restored for a try as often, as `7d`. `0s`: only when somebody asks.
+    #[serde(default = "try_every")]
+    #[schema(value_type = String)]
+    pub try_every: Span,
     /// A database that has no dump gets one at once, and does not wait for the schedule.
     #[serde(default)]
     pub first_at_once: bool,
 }
 
-fn try_every() -> Option<Span> {
-    Some(Span::from_secs(7 * 86_400))
+fn try_every() -> Span {
+    Span::from_secs(7 * 86_400)
 }
 
 impl DumpSpec {
@@ -168,6 +184,14 @@ pub struct WebDavPlace {
 }
 
 impl BackupSpec {
+    /// How often a backup of the whole cluster is restored for a test; none: only when somebody asks.
+    #[must_use]
+    pub fn try_cluster_every(&self) -> Option<Duration> {
+        let rds = self.rds.as_ref().map(|rds| rds.try_every);
+        let every = self.pgbackrest.as_ref().map(|pgbackrest| pgbackrest.try_every).or(rds)?;
+        Some(every.duration()).filter(|every| !every.is_zero())
+    }
+
     pub(crate) fn problems(&self) -> Vec<InvalidField> {
         let mut problems = Vec::new();
         let mut say = |field: &str, message: &str| problems.push(InvalidField::new(field, message));
@@ -180,6 +204,7 @@ impl BackupSpec {
             command: _,
             binaries: _,
             superuser: _,
+            try_every: _,
         }) = pgbackrest
         {
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);

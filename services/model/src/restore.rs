@@ -158,6 +158,8 @@ pub enum RestoreStrategy {
     Replace,
     /// It stays; the copy is another database with a claim of its own.
     Copy,
+    /// It stays; the copy is made beside it and verified, and dropped: whether the snapshot is good is known then.
+    Test,
 }
 
 /// A wish for a restore.

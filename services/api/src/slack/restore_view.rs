@@ -89,6 +89,7 @@ fn strategy(strategy: RestoreStrategy, copy: Option<&str>) -> String {
         RestoreStrategy::Swap => "swap: it is loaded beside the database, compared, and takes its place".to_owned(),
         RestoreStrategy::Replace => "*replace: the database is emptied and filled again in place*".to_owned(),
         RestoreStrategy::Copy => format!("copy: it becomes another database, {}", Esc(copy.unwrap_or("?"))),
+        RestoreStrategy::Test => "test: it is loaded beside the database, compared, and dropped".to_owned(),
     }
 }
 
@@ -198,6 +199,7 @@ fn plain_strategy(strategy: RestoreStrategy) -> &'static str {
         RestoreStrategy::Swap => "a copy takes its place, and what is there now is kept for a time",
         RestoreStrategy::Replace => "it is emptied and filled again in place",
         RestoreStrategy::Copy => "a copy is made, and it stays itself",
+        RestoreStrategy::Test => "a copy is made and compared, and dropped",
     }
 }
 
@@ -280,6 +282,7 @@ pub(super) mod tests {
             },
             claim: Uuid::nil(),
             object: None,
+            scheduled: false,
             outcome: None,
             steps: json!({}),
             cancel: false,

@@ -9,11 +9,13 @@ use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use metrics::{counter, histogram};
 use pgtenant_ledger::{
-    BackupEnd, BackupWork, Claim, Wish, claim, end_backup, note_dump, renew_backup, within_deadline,
+    BackupEnd, BackupWork, Claim, Wish, claim, end_backup, note_dump, put_back_backup, renew_backup, within_deadline,
 };
 use pgtenant_model::{InventoryTable, OperationKind, SnapshotId};
 use pgtenant_postgres::transfer::{Export, ExportOptions, Part, Scrutiny};
-use pgtenant_postgres::{Beside, BesideKind, Job, ServerOptions, end_job, generate_password, server_version};
+use pgtenant_postgres::{
+    Beside, BesideKind, Job, ServerOptions, drop_beside, end_job, generate_password, server_version,
+};
 use pgtenant_snapshots::{DumpFacts, DumpId, DumpWriter, Dumps, Manifest, TableEntry};
 use tracing::Instrument as _;
 use uuid::Uuid;
@@ -22,6 +24,7 @@ use super::load::{JOB_VALID, Loading, flow_of, job_options, roles};
 use super::schedule;
 use super::source::{CONTENTS, Contents, FORMAT, SCHEMA, Source, StoredPart};
 use super::trouble::{Kind, Trouble, worn_out};
+use super::verify::FREE;
 use crate::Inner;
 use crate::cluster::Cluster;
 use crate::lease::Lease;
@@ -41,15 +44,18 @@ pub(super) async fn attend(engine: Arc<Inner>, cluster: Arc<Cluster>, work: Back
     async {
         let renew = |length| {
             let (ledger, work) = (one.engine.ledger.clone(), one.work.clone());
-            async move { renew_backup(&mut *ledger.acquire().await?, &work, length).await.map(|()| None::<()>) }
+            async move { Ok(renew_backup(&mut *ledger.acquire().await?, &work, length).await?.then_some(())) }
         };
         tokio::select! {
             biased;
             () = one.attend() => {}
-            _ = lease.keep(renew) => {
-                counter!("pgtenant_fenced_total").increment(1);
-                tracing::warn!("another replica has taken it; this one stops");
-            }
+            stopped = lease.keep(renew) => match stopped {
+                Some(()) => one.make_room().await,
+                None => {
+                    counter!("pgtenant_fenced_total").increment(1);
+                    tracing::warn!("another replica has taken it; this one stops");
+                }
+            },
         }
     }
     .instrument(span)
@@ -92,6 +98,26 @@ impl Backup {
         });
         if let Err(error) = written.await {
             tracing::warn!(error = ?error, "not written down; the lease runs out and it is done again");
+        }
+    }
+
+    /// Drops what was copied for a try, and gives it back until nobody waits for a restore.
+    async fn make_room(&self) {
+        tracing::info!("the try waits: somebody waits for a restore");
+        let copy = Beside::new(BesideKind::Copy, &self.work.key, self.work.operation);
+        let dropped = async {
+            let server = self.cluster.server().await?;
+            let mut session = server.maintenance().await?;
+            drop_beside(&server, &mut session, &copy, &FREE).await?;
+            let version = server_version(&mut session).await?;
+            Ok::<_, Trouble>(end_job(&server, &mut session, version, &Job::name(self.work.operation)).await?)
+        };
+        if let Err(trouble) = dropped.await {
+            tracing::warn!("what was copied stays until the try goes on: {}", trouble.message);
+        }
+        let back = async { put_back_backup(&mut *self.engine.ledger.acquire().await?, &self.work).await };
+        if let Err(error) = within_deadline(back).await {
+            tracing::warn!(error = ?error, "not given back; the lease runs out");
         }
     }
 

@@ -1,7 +1,7 @@
 //! A restore from the moment it is taken: one phase after the other, each written down before the next begins.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use metrics::counter;
@@ -58,6 +58,14 @@ pub(super) struct Steps {
     pub(super) left_out: Vec<pgtenant_model::LeftOut>,
 }
 
+/// Why a step is not done to its end.
+enum Stop {
+    /// Somebody wants all to be as it was.
+    Cancelled,
+    /// Somebody waits for a restore, and for this test nobody does.
+    MakesRoom,
+}
+
 /// What comes after a step.
 pub(super) enum Next {
     /// The next one.
@@ -76,25 +84,28 @@ pub(super) async fn attend(engine: Arc<Inner>, cluster: Arc<Cluster>, work: Rest
         loop {
             let ended = tokio::select! {
                 biased;
-                next = one.next() => Some(next),
-                cancelled = one.keep() => {
-                    if cancelled.is_none() {
+                next = one.next() => next,
+                // What was under way is dropped with the future.
+                stopped = one.keep() => match stopped {
+                    Some(Stop::Cancelled) => {
+                        one.work.restore.cancel = true;
+                        continue;
+                    }
+                    Some(Stop::MakesRoom) => one.make_room().await,
+                    None => {
                         counter!("pgtenant_fenced_total").increment(1);
                         tracing::warn!("another replica has taken the restore; this one stops");
                         return;
                     }
-                    None
-                }
+                },
             };
             match ended {
-                Some(Ok(Next::Go(restore))) => one.work.restore = *restore,
-                Some(Ok(Next::Over)) => return,
-                Some(Err(error)) => {
+                Ok(Next::Go(restore)) => one.work.restore = *restore,
+                Ok(Next::Over) => return,
+                Err(error) => {
                     tracing::warn!(error = ?error, "not written down; the lease runs out and the step is done again");
                     return;
                 }
-                // What was under way is dropped with the future; the next step leaves all as it was.
-                None => one.work.restore.cancel = true,
             }
         }
     }
@@ -132,18 +143,43 @@ impl Restoring {
         Ok(within_deadline(read).await?)
     }
 
-    /// Holds the lease; returns when somebody wants the restore to be cancelled, and it can be, or (none) another replica has it.
-    async fn keep(&self) -> Option<()> {
+    /// Holds the lease; returns when the step is to end, and can, or (none) another replica has it.
+    async fn keep(&self) -> Option<Stop> {
         let restore = &self.work.restore;
-        let cancellable = self.phase().can_be_cancelled() && restore.outcome.is_none() && !restore.cancel;
+        let stoppable = self.phase().can_be_cancelled() && restore.outcome.is_none() && !restore.cancel;
         let renew = |length| {
             let (ledger, work) = (self.engine.ledger.clone(), self.work.clone());
             async move {
-                let cancel = renew_restore(&mut *ledger.acquire().await?, &work, length).await?;
-                Ok((cancel && cancellable).then_some(()))
+                let wanted = renew_restore(&mut *ledger.acquire().await?, &work, length).await?;
+                let stop = if wanted.cancel { Some(Stop::Cancelled) } else { wanted.room.then_some(Stop::MakesRoom) };
+                Ok(stop.filter(|_| stoppable))
             }
         };
         self.lease.keep(renew).await
+    }
+
+    /// Drops what was copied so far, and waits until nobody waits for a restore: then it is copied anew.
+    async fn make_room(&self) -> Result<Next, LedgerError> {
+        tracing::info!(phase = ?self.phase(), "the test waits: somebody waits for a restore");
+        if let Err(trouble) = load::clean_up(self).await {
+            tracing::warn!("what the test has copied stays until it goes on: {}", trouble.message);
+        }
+        let message = "it waits until the restores are over that somebody waits for";
+        let again = if self.phase() == RestorePhase::Verifying { RestorePhase::Copying } else { self.phase() };
+        within_deadline(async {
+            let mut tx = self.engine.ledger.begin().await?;
+            step_done(&mut tx, &self.work, &StepDone::new(again, message)).await?;
+            retry_restore(&mut tx, &self.work, message, Duration::ZERO, false).await?;
+            Ok(tx.commit().await?)
+        })
+        .await?;
+        Ok(Next::Over)
+    }
+
+    /// Whether the claim is not there any more.
+    async fn is_gone(&self) -> bool {
+        let Ok(key) = self.key() else { return false };
+        matches!(self.present(&key).await, Err(Trouble { kind: Kind::Final, .. }))
     }
 
     async fn next(&self) -> Result<Next, LedgerError> {
@@ -263,10 +299,20 @@ impl Restoring {
             Ok(ended)
         });
         let ended = ended.await?;
-        counter!("pgtenant_restores_total", "cluster" => self.cluster.name.clone(), "outcome" => format!("{outcome:?}"))
-            .increment(1);
+        self.count(outcome);
         tracing::info!(phase = ?ended.view.phase, "{message}");
         Ok(Next::Over)
+    }
+
+    /// A test by the schedule is one of the backups that are good or not.
+    fn count(&self, outcome: RestorePhase) {
+        let cluster = self.cluster.name.clone();
+        if !self.work.restore.scheduled {
+            counter!("pgtenant_restores_total", "cluster" => cluster, "outcome" => format!("{outcome:?}")).increment(1);
+        } else if outcome != RestorePhase::Cancelled {
+            let result = if outcome == RestorePhase::Succeeded { "succeeded" } else { "failed" };
+            counter!("pgtenant_backups_total", "cluster" => cluster, "kind" => "test", "result" => result).increment(1);
+        }
     }
 
     /// A try that came to nothing: another one later, or the end.
@@ -280,8 +326,11 @@ impl Restoring {
             tracing::warn!(phase = ?self.phase(), attempts, "{}", trouble.message);
         }
         if trouble.is_final(attempts) && !cleaning && !self.may_be_switched().await {
+            // A test by the schedule that nobody can make any more says nothing of the backup.
+            let pointless = self.work.restore.scheduled && self.is_gone().await;
+            let outcome = if pointless { RestorePhase::Cancelled } else { RestorePhase::Failed };
             let message = format!("{}; the database is as it was", trouble.message);
-            return match self.decide(RestorePhase::Failed, &message).await {
+            return match self.decide(outcome, &message).await {
                 Ok(next) => Ok(next),
                 // Tried again when the lease has run out.
                 Err(_) => Ok(Next::Over),

@@ -14,6 +14,7 @@ mod schedule;
 mod scratch_server;
 mod source;
 mod switch;
+mod test_restores;
 mod trouble;
 mod verify;
 
@@ -21,7 +22,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgtenant_ledger::{
-    BackupWork, LedgerError, RestoreWork, claim, next_backup, next_restore, take_backup, take_restore, within_deadline,
+    BackupWork, LedgerError, RestoreWork, claim, next_backup, next_restore, take_backup, take_restore, tested,
+    within_deadline,
 };
 use pgtenant_model::{ClaimKey, Snapshot};
 use tokio::task::JoinSet;
@@ -49,13 +51,25 @@ impl Inner {
         let cluster = self.roster.get(cluster).ok_or(SnapshotsError::Unknown)?;
         let read = within_deadline(async { claim(&mut *self.ledger.acquire().await?, key).await });
         let found = read.await.map_err(|error| SnapshotsError::Unreachable(error.to_string()))?;
-        choose::snapshots(&cluster, key, found.map(|claim| claim.created_at)).await
+        let all = choose::snapshots(&cluster, key, found.map(|claim| claim.created_at)).await?;
+        self.with_tests(&cluster, all).await
     }
 
     /// What is kept of a whole cluster, newest first.
     pub(crate) async fn cluster_snapshots(&self, cluster: &str) -> Result<Vec<Snapshot>, SnapshotsError> {
         let cluster = self.roster.get(cluster).ok_or(SnapshotsError::Unknown)?;
-        choose::of_cluster(&cluster, None).await
+        let all = choose::of_cluster(&cluster, None).await?;
+        self.with_tests(&cluster, all).await
+    }
+
+    /// With when each that is of the whole cluster was last restored for a test.
+    async fn with_tests(&self, cluster: &Cluster, mut all: Vec<Snapshot>) -> Result<Vec<Snapshot>, SnapshotsError> {
+        let read = within_deadline(async { tested(&mut *self.ledger.acquire().await?, &cluster.name).await });
+        let tested = read.await.map_err(|error| SnapshotsError::Unreachable(error.to_string()))?;
+        for (id, at) in tested {
+            all.iter_mut().filter(|one| one.id == id).for_each(|one| one.verified_at = Some(at));
+        }
+        Ok(all)
     }
 
     /// Takes restores and dumps of one cluster until `stop`. What is under way then is left: its lease runs out, and whoever takes

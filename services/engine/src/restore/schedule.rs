@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::trouble::Trouble;
 use super::verify::FREE;
-use super::{leftovers, rds_backups, scratch_server};
+use super::{leftovers, rds_backups, scratch_server, test_restores};
 use crate::Inner;
 use crate::cluster::Cluster;
 
@@ -57,6 +57,9 @@ pub(super) async fn run(engine: &Inner, cluster: &Cluster, stop: &CancellationTo
                 if let Err(trouble) = looked {
                     tracing::warn!(cluster = cluster.name, "what is kept of it was not looked at: {}", trouble.message);
                 }
+            }
+            if let Err(trouble) = test_restores::ask(engine, cluster).await {
+                tracing::warn!(cluster = cluster.name, "no test of a backup was asked for: {}", trouble.message);
             }
             measure(cluster);
             kept = Some(tokio::time::Instant::now());
@@ -140,12 +143,14 @@ pub(super) async fn try_in_turn(
     key: &ClaimKey,
     newest: &SnapshotId,
 ) -> Result<(), Trouble> {
-    let Some(every) = cluster.spec.backups.as_ref().and_then(|spec| spec.dumps.as_ref()?.try_every) else {
+    let Some(spec) = cluster.spec.backups.as_ref().and_then(|spec| spec.dumps.as_ref()) else { return Ok(()) };
+    let every = spec.try_every.duration();
+    if every.is_zero() {
         return Ok(());
-    };
+    }
     let listing = dumps.list(&cluster.name, key).await?;
     let last = listing.dumps.iter().filter_map(|dump| dump.verified.as_ref().map(|verified| verified.at)).max();
-    if last.is_some_and(|at| at + every.duration() > Utc::now()) {
+    if last.is_some_and(|at| at + every > Utc::now()) {
         return Ok(());
     }
     let asked = within_deadline(async {

@@ -81,6 +81,7 @@ impl Restoring {
     pub(super) async fn switch_again_if_moved(&self) -> Result<Option<Next>, Trouble> {
         let succeeded = self.work.restore.outcome == Some(RestorePhase::Succeeded);
         if self.replaces()
+            || self.tests()
             || !succeeded
             || matches!(self.present(&self.target()?).await, Err(Trouble { kind: Kind::Final, .. }))
         {

@@ -7,5 +7,6 @@ mod restore_objects;
 mod restores;
 mod rotation;
 mod slack;
+mod test_restores;
 mod work;
 mod world;

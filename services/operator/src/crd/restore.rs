@@ -111,4 +111,6 @@ pub enum RestoreStrategy {
     Replace,
     /// A new database.
     Copy,
+    /// Loaded beside the live one, verified, and dropped.
+    Test,
 }

@@ -96,6 +96,7 @@ fn validate(object: &PostgresqlRestore) -> Result<Wished, Vec<InvalidField>> {
         RestoreStrategy::Swap => Strategy::Swap,
         RestoreStrategy::Replace => Strategy::Replace,
         RestoreStrategy::Copy => Strategy::Copy,
+        RestoreStrategy::Test => Strategy::Test,
     };
     let spec = RestoreSpec { from: point(from)?, strategy, copy_name, reason };
     let problems = spec.problems(&key);

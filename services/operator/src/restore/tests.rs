@@ -61,6 +61,7 @@ fn restore(phase: RestorePhase) -> StoredRestore {
         undo_asked_by: None,
         attempts: 0,
         object: Some("uid".into()),
+        scheduled: false,
     }
 }
 

@@ -135,7 +135,9 @@ fn state_of(event: &Event) -> Option<String> {
 
 fn backup_topic(event: &Event) -> Option<Topic> {
     let of_backups = event.kind == EventKind::BackupFailed;
-    of_backups.then(|| if event.detail["kind"] == "verify" { Topic::Trial } else { Topic::Dump })
+    of_backups.then(|| {
+        if matches!(event.detail["kind"].as_str(), Some("verify" | "test")) { Topic::Trial } else { Topic::Dump }
+    })
 }
 
 /// One line for all logins that got new passwords.

@@ -115,7 +115,8 @@ impl<'a> Task<'a> {
     /// By the restores of the database since the loss.
     fn of(database: &Database, restores: &'a [Restore], since: DateTime<Utc>) -> Self {
         let brings_back = |one: &&Restore| {
-            one.spec.strategy != RestoreStrategy::Copy && one.undone_at.is_none() && one.created_at > since
+            let comes_back = [RestoreStrategy::Swap, RestoreStrategy::Replace].contains(&one.spec.strategy);
+            comes_back && one.undone_at.is_none() && one.created_at > since
         };
         let of_it = |one: &&Restore| (&one.namespace, &one.name) == (&database.namespace, &database.name);
         let mut all = restores.iter().filter(of_it).filter(brings_back);

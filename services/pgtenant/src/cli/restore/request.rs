@@ -26,7 +26,8 @@ Examples:
   pgtenant restore request idp-dev/my-db
   pgtenant restore request idp-dev/my-db --time 2026-11-20T03:00:00Z --reason 'a script deleted the orders'
   pgtenant restore request idp-dev/my-db --snapshot dump:20261120T021405Z-1a2b3c4d --yes
-  pgtenant restore request idp-dev/my-db --strategy copy --copy-name my-db-old"
+  pgtenant restore request idp-dev/my-db --strategy copy --copy-name my-db-old
+  pgtenant restore request idp-dev/my-db --strategy test     # is the snapshot good?"
 )]
 pub(in crate::cli) struct RequestArgs {
     #[command(flatten)]
@@ -66,6 +67,8 @@ enum Strategy {
     Replace,
     /// It becomes another database
     Copy,
+    /// It is compared with the snapshot and dropped: the live one is not touched
+    Test,
 }
 
 impl RequestArgs {
@@ -78,6 +81,7 @@ impl RequestArgs {
                 Strategy::Swap => RestoreStrategy::Swap,
                 Strategy::Replace => RestoreStrategy::Replace,
                 Strategy::Copy => RestoreStrategy::Copy,
+                Strategy::Test => RestoreStrategy::Test,
             },
             copy_name: copy_name.clone(),
             reason: reason.clone(),
@@ -162,6 +166,9 @@ fn describe(key: &ClaimKey, spec: &RestoreSpec, chosen: Option<&Snapshot>) -> St
             "{was} is loaded into the database that is there now, after that is dumped and emptied. Applications can not \
              connect until it is done. The dump brings back what is there now."
         ),
+        (RestoreStrategy::Test, _) => {
+            format!("{was} is loaded beside what is there now, compared, and dropped. Nobody notices.")
+        }
         _ => format!(
             "{was} takes the place of what is there now. Applications are cut off for a moment and connect again. What is \
              there now is put aside, and can be brought back."
