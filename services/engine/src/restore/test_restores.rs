@@ -74,7 +74,7 @@ mod tests {
         let hour = Duration::from_secs(3600);
         assert!(!due(done, None, hour, "2026-11-01T20:00:00Z"), "once a day at the most");
         assert!(due(done, None, hour, "2026-11-02T04:00:00Z"));
-        let failed = Some("2026-11-08T03:00:00Z");
+        let failed = Some("2026-11-08T04:00:00Z");
         assert!(!due(done, failed, week, "2026-11-08T23:00:00Z"));
         assert!(due(done, failed, week, "2026-11-09T04:00:00Z"), "the day after one that failed");
     }
