@@ -21,6 +21,7 @@ mod events;
 mod failover;
 mod kills;
 mod kubernetes;
+mod lab;
 mod leak;
 mod modes;
 mod names;

@@ -81,14 +81,17 @@ log_line_prefix = '%m [%p] %q%u@%d '
     Ok(text)
 }
 
-/// TLS and SCRAM, or nothing. `all` does not include replication.
-pub(crate) fn hba(superuser: &str) -> String {
-    let user = format!("\"{}\"", superuser.replace('"', "\"\""));
-    let line =
-        |database: &str, user: &str, address: &str| format!("hostssl {database} {user} {address} scram-sha-256\n");
-    ["127.0.0.1/32", "::1/128"]
-        .iter()
-        .fold(String::new(), |text, address| text + &line("all", "all", address) + &line("replication", &user, address))
+/// TLS and SCRAM, or nothing. `all` does not include replication, which these users may ask for.
+pub(crate) fn hba(replication: &[&str]) -> String {
+    let mut text = String::new();
+    for address in ["127.0.0.1/32", "::1/128"] {
+        let _ = writeln!(text, "hostssl all all {address} scram-sha-256");
+        for user in replication {
+            let user = user.replace('"', "\"\"");
+            let _ = writeln!(text, "hostssl replication \"{user}\" {address} scram-sha-256");
+        }
+    }
+    text
 }
 
 /// A libpq connection string; values may hold anything.
@@ -133,7 +136,7 @@ mod tests {
 
     #[test]
     fn nobody_comes_in_without_tls() {
-        let text = hba("postgres");
+        let text = hba(&["postgres"]);
         assert_eq!(text.lines().count(), 4);
         assert!(text.lines().all(|line| line.starts_with("hostssl ") && line.ends_with(" scram-sha-256")), "{text}");
     }

@@ -189,6 +189,68 @@ pub enum Error {
         /// Its answer, or why there was none.
         source: reqwest::Error,
     },
+    /// Programs of a kind of lab are not on this machine.
+    #[error(
+        "a lab of kind {kind} needs what is not installed: {what}\nhint: apt-get install --no-install-recommends {packages}"
+    )]
+    MissingPackages {
+        /// The kind.
+        kind: &'static str,
+        /// The programs.
+        what: String,
+        /// Debian's packages, with spaces between.
+        packages: String,
+    },
+    /// There is no lab in the folder.
+    #[error("there is no lab in {dir}\nhint: `pgtenant lab up --topology KIND` makes one; --dir names another folder")]
+    NoLab {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// The folder has something else.
+    #[error("{dir} is not empty, and not a lab's folder\nhint: choose another with --dir")]
+    NotALab {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// The folder's lab is of another kind.
+    #[error(
+        "the lab in {dir} is of kind {found}, not {wanted}\nhint: choose another folder with --dir, or remove that lab: `pgtenant lab down --remove --dir {dir}`"
+    )]
+    OtherKind {
+        /// The folder.
+        dir: PathBuf,
+        /// Its lab's kind.
+        found: &'static str,
+        /// The kind that was asked for.
+        wanted: &'static str,
+    },
+    /// The lab has no node of that name.
+    #[error("the lab has no node {name}\nhint: it has {known}")]
+    NoSuchNode {
+        /// As it was given.
+        name: String,
+        /// The nodes there are.
+        known: String,
+    },
+    /// The kind does not do that.
+    #[error("{what}\nhint: {instead}")]
+    Unsuited {
+        /// What can not be done.
+        what: String,
+        /// What to do instead.
+        instead: String,
+    },
+    /// Something did not come about in time.
+    #[error("{what} within {seconds} s; {log}")]
+    Late {
+        /// What did not.
+        what: String,
+        /// How long it was waited for.
+        seconds: u64,
+        /// Last lines of a log, or what was seen.
+        log: String,
+    },
     /// An operation needs a standby and there is none.
     #[error("the cluster in {dir} has no running standby")]
     NoStandby {

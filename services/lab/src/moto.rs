@@ -132,7 +132,7 @@ impl Moto {
 
         let MotoProgram { program, mut args } = program;
         args.extend(["-H".into(), "127.0.0.1".into(), "-p".into(), port.to_string()]);
-        let mut part = Part::new(NAME, program, args, Runner { account: None, dir });
+        let mut part = Part::new(NAME, program, args, Runner { account: None, dir, env: Vec::new() });
         part.start()?;
         let deadline = Instant::now() + START_DEADLINE;
         while TcpStream::connect(("127.0.0.1", port)).await.is_err() {

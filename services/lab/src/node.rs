@@ -1,7 +1,6 @@
 //! One PostgreSQL server in a folder, on a port.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use crate::config::{self, Settings};
 use crate::control;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::initdb;
 use crate::ports;
 use crate::postmaster::{self, POLL, Status};
 use crate::process::{AtTheEnd, Runner, last_lines};
@@ -77,7 +77,7 @@ impl Node {
         files::make_dir(&options.dir.join("log"), 0o700, account.as_ref())?;
         // Servers of an earlier run are known by this path.
         options.dir = fs::canonicalize(&options.dir).map_err(Error::io("find", &options.dir))?;
-        let runner = Runner { account, dir: options.dir.clone() };
+        let runner = Runner { account, dir: options.dir.clone(), env: Vec::new() };
         let data = options.dir.join("data");
         Ok(Self { options, authority, runner, data, child: None, primary_port: None })
     }
@@ -127,24 +127,8 @@ impl Node {
     /// Makes an empty primary. What was in the data folder is removed.
     pub async fn init(&mut self) -> Result<()> {
         let fresh = self.clear().await?;
-        let password = self.options.dir.join("password");
-        let owner = self.runner.account.as_ref();
-        files::write(&password, self.options.password.expose_secret().as_bytes(), 0o600, owner)?;
-        let mut args = vec![
-            format!("--pgdata={}", fresh.display()),
-            format!("--username={}", self.options.superuser),
-            format!("--pwfile={}", password.display()),
-        ];
-        let fixed = "--auth-host=scram-sha-256 --auth-local=scram-sha-256 --data-checksums --encoding=UTF8 --locale=C.UTF-8 \
-                     --no-instructions";
-        args.extend(fixed.split_whitespace().map(str::to_owned));
-        args.extend((!self.options.fsync).then(|| "--no-sync".to_owned()));
-        let made = self.runner.run(&self.options.binaries.program("initdb")?, args).await;
-        files::remove_file(&password)?;
-        made?;
-        let conf = fresh.join("postgresql.conf");
-        let mut file = OpenOptions::new().append(true).open(&conf).map_err(Error::io("open", &conf))?;
-        file.write_all(config::INCLUDE.as_bytes()).map_err(Error::io("write", &conf))?;
+        let NodeOptions { binaries, fsync, superuser, password, .. } = &self.options;
+        initdb::run(&self.runner, binaries, &fresh, superuser, password, *fsync).await?;
         self.primary_port = None;
         self.take(&fresh)
     }
@@ -289,7 +273,7 @@ impl Node {
             files::write(&dir.join(name), content.as_bytes(), mode, self.runner.account.as_ref())
         };
         write("server.conf", &config::server(&settings)?, 0o600)?;
-        write("pg_hba.conf", &config::hba(superuser), 0o600)?;
+        write("pg_hba.conf", &config::hba(&[superuser]), 0o600)?;
         write("pgpass", &config::pgpass(superuser, password.expose_secret()), 0o600)?;
         write("ca.crt", self.authority.certificate(), 0o644)?;
         write("server.key", issued.key.expose_secret(), 0o600)?;

@@ -22,6 +22,8 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(600);
 pub(crate) struct Runner {
     pub(crate) account: Option<Account>,
     pub(crate) dir: PathBuf,
+    /// Further variables, which win.
+    pub(crate) env: Vec<(&'static str, String)>,
 }
 
 /// What a program is told when this process has ended.
@@ -29,6 +31,8 @@ pub(crate) struct Runner {
 pub(crate) enum AtTheEnd {
     /// SIGINT: PostgreSQL ends its sessions and writes a checkpoint.
     Interrupt,
+    /// SIGTERM, for what has to end PostgreSQL itself.
+    Terminate,
     /// SIGKILL, for what loses nothing by it.
     Kill,
 }
@@ -37,6 +41,7 @@ impl AtTheEnd {
     fn name(self) -> &'static str {
         match self {
             Self::Interrupt => "INT",
+            Self::Terminate => "TERM",
             Self::Kill => "KILL",
         }
     }
@@ -50,7 +55,7 @@ impl Runner {
         args: impl IntoIterator<Item = A>,
     ) -> Result<String> {
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let mut command = tokio::process::Command::from(self.command(program, None)?);
+        let mut command = tokio::process::Command::from(self.command(program, None, false)?);
         command.args(args).stdin(Stdio::null()).kill_on_drop(true);
         let failed = |output: String| Error::Command { program: name.clone(), output };
         let output = match tokio::time::timeout(COMMAND_DEADLINE, command.output()).await {
@@ -76,7 +81,7 @@ impl Runner {
         output: std::fs::File,
         at_the_end: AtTheEnd,
     ) -> Result<Child> {
-        let mut command = self.command(program, Some(at_the_end))?;
+        let mut command = self.command(program, Some(at_the_end), false)?;
         let errors = output.try_clone().map_err(Error::io("open the log of", program))?;
         command.args(args).stdin(Stdio::null()).stdout(output).stderr(errors);
         // Ctrl-C in a terminal goes to the whole foreground group: the servers are to end after the control plane, not before.
@@ -84,21 +89,39 @@ impl Runner {
         spawn_on_lasting_thread(command).map_err(Error::io("start", program))
     }
 
-    fn command(&self, program: &Path, bound: Option<AtTheEnd>) -> Result<Command> {
-        let mut command = Command::new(setpriv()?);
+    /// Starts a program that outlives this process, in a session of its own.
+    pub(crate) fn spawn_detached<A: AsRef<OsStr>>(
+        &self,
+        program: &Path,
+        args: impl IntoIterator<Item = A>,
+        output: std::fs::File,
+    ) -> Result<Child> {
+        let mut command = self.command(program, None, true)?;
+        let errors = output.try_clone().map_err(Error::io("open the log of", program))?;
+        command.args(args).stdin(Stdio::null()).stdout(output).stderr(errors);
+        command.spawn().map_err(Error::io("start", program))
+    }
+
+    fn command(&self, program: &Path, bound: Option<AtTheEnd>, own_session: bool) -> Result<Command> {
+        let mut command = Command::new(util("setpriv")?);
         if let Some(Account { uid, gid, .. }) = &self.account {
             command.arg(format!("--reuid={uid}")).arg(format!("--regid={gid}")).arg("--init-groups");
         }
         if let Some(signal) = bound {
             command.args(["--pdeathsig", signal.name()]);
         }
-        command.arg("--").arg(program).current_dir(&self.dir).env_clear();
+        command.arg("--");
+        if own_session {
+            command.arg(util("setsid")?);
+        }
+        command.arg(program).current_dir(&self.dir).env_clear();
         command.env("LC_ALL", "C.UTF-8").env("HOME", &self.dir);
         for name in ["PATH", "LD_LIBRARY_PATH"] {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }
         }
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         Ok(command)
     }
 }
@@ -109,9 +132,9 @@ pub(crate) fn last_lines(text: &str, count: usize) -> String {
     lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
-fn setpriv() -> Result<&'static Path> {
-    let known = ["/usr/bin/setpriv", "/bin/setpriv"].map(Path::new);
-    let missing = || Error::MissingBinary { name: "setpriv", package: "util-linux".into() };
+fn util(name: &'static str) -> Result<PathBuf> {
+    let known = ["/usr/bin", "/bin"].map(|dir| Path::new(dir).join(name));
+    let missing = || Error::MissingBinary { name, package: "util-linux".into() };
     known.into_iter().find(|path| path.exists()).ok_or_else(missing)
 }
 

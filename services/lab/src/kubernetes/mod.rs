@@ -253,7 +253,7 @@ impl Kubernetes {
 
         let url = format!("https://127.0.0.1:{port}");
         let probe = http::Probe::new(&authority, &url, secrets.admin.clone())?;
-        let runner = Runner { account, dir: home.clone() };
+        let runner = Runner { account, dir: home.clone(), env: Vec::new() };
         let part = |name, program, args| Part::new(name, program, args, runner.clone());
         let KubernetesBinaries { etcd, kube_apiserver, kube_controller_manager, kubectl: _, helm: _ } = binaries;
         let etcd = part("etcd", etcd, flags::etcd(&home, fsync));

@@ -1,5 +1,6 @@
 //! Local servers, as `pgtenant dev` and other crates' tests use them.
 
+mod ha;
 mod helper;
 mod kubernetes;
 mod moto;

@@ -15,6 +15,7 @@ mod error;
 mod events;
 mod first_token;
 mod http;
+mod lab;
 mod migrate_values;
 mod name;
 mod operation;
@@ -95,6 +96,9 @@ enum Command {
     /// Tokens for REST and the command line
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Highly available clusters of every kind on this machine, to try and to break
+    #[command(subcommand)]
+    Lab(lab::LabCommand),
     /// What Amazon has to be told of pgtenant
     #[command(subcommand)]
     Aws(aws::AwsCommand),
@@ -140,6 +144,7 @@ async fn run_client(context: &Context, command: Command) -> Result<Outcome> {
         Command::Events(args) => events::run(context, &args).await,
         Command::Audit(args) => audit::run(context, &args).await,
         Command::Token(command) => token::run(context, command).await,
+        Command::Lab(command) => lab::run(context, command).await,
         Command::Aws(command) => aws::run(context, &command),
         Command::Config(command) => config::run(context, &command),
         Command::Completions(args) => completions::run(context, &args),

@@ -33,7 +33,7 @@ impl Folder {
     pub(super) fn open(dir: Option<PathBuf>) -> Result<Self> {
         let root = match dir {
             Some(dir) => dir,
-            None => data_folder()?,
+            None => data_folder("dev")?,
         };
         make_passable(&root).map_err(|e| format!("can not make {}: {e}", root.display()))?;
         let root = root.canonicalize()?;
@@ -159,16 +159,18 @@ pub(super) fn url(address: SocketAddr) -> String {
     }
 }
 
-/// The user's data folder; root's own can not be passed by the servers' user, so root has the system's.
-fn data_folder() -> Result<PathBuf> {
+/// Where `dev`, or `lab`, keeps everything if nobody says. Root's own folder can not be passed by the servers' user, so root has the
+/// system's.
+pub(crate) fn data_folder(of: &str) -> Result<PathBuf> {
     if rustix::process::geteuid().is_root() {
-        return Ok(PathBuf::from("/var/lib/pgtenant/dev"));
+        return Ok(Path::new("/var/lib/pgtenant").join(of));
     }
+    let name = if of == "dev" { "pgtenant".to_owned() } else { format!("pgtenant-{of}") };
     if let Some(data) = std::env::var_os("XDG_DATA_HOME").filter(|v| !v.is_empty()) {
-        return Ok(PathBuf::from(data).join("pgtenant"));
+        return Ok(PathBuf::from(data).join(name));
     }
     match std::env::var_os("HOME").filter(|v| !v.is_empty()) {
-        Some(home) => Ok(PathBuf::from(home).join(".local/share/pgtenant")),
+        Some(home) => Ok(PathBuf::from(home).join(".local/share").join(name)),
         None => Err("HOME is not set\nhint: choose a folder with --dir".into()),
     }
 }
@@ -204,7 +206,7 @@ fn check_marker(root: &Path) -> Result<()> {
 
 /// Makes the folder and what is missing above it. Where root makes it, the servers' user passes through, whatever root's
 /// umask is; what was there before is left as it is.
-fn make_passable(dir: &Path) -> std::io::Result<()> {
+pub(crate) fn make_passable(dir: &Path) -> std::io::Result<()> {
     if dir.is_dir() || dir.as_os_str().is_empty() {
         return Ok(());
     }

@@ -23,6 +23,7 @@ use crate::compose::ControlPlane;
 use crate::telemetry;
 
 use folder::Folder;
+pub(crate) use folder::{data_folder, make_passable};
 use servers::Servers;
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;

@@ -24,9 +24,9 @@ impl Paint {
     pub(crate) fn of_word(word: &str) -> Self {
         match word {
             "Ready" | "Succeeded" | "Passed" | "True" | "primary" | "create" | "adopt" => Self::Good,
-            "Pending" | "Provisioning" | "Running" | "Degraded" | "Warning" | "Unknown" | "change"
+            "Pending" | "Provisioning" | "Running" | "Degraded" | "Warning" | "Unknown" | "change" | "changing"
             | "DriftRepaired" => Self::Busy,
-            "Failed" | "False" | "unreachable" | "refuse" | "drop" | "Deleted" => Self::Bad,
+            "Failed" | "False" | "down" | "unreachable" | "refuse" | "drop" | "Deleted" => Self::Bad,
             "Retained" | "Deleting" | "none" | "retain" => Self::Dim,
             _ => Self::Plain,
         }

@@ -1,0 +1,101 @@
+//! The kinds of clusters, and what each needs on this machine.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::binaries::Binaries;
+use crate::error::{Error, Result};
+
+/// How a cluster is kept available.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LabKind {
+    /// A primary and standbys that stream from it; a person promotes.
+    Streaming,
+    /// Patroni on each node, and one etcd.
+    Patroni,
+}
+
+impl LabKind {
+    /// All there are.
+    pub const ALL: [Self; 2] = [Self::Streaming, Self::Patroni];
+
+    /// As it is typed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Streaming => "streaming",
+            Self::Patroni => "patroni",
+        }
+    }
+
+    /// How many nodes there are if nobody says.
+    pub fn usual_nodes(self) -> u16 {
+        match self {
+            Self::Streaming => 2,
+            Self::Patroni => 3,
+        }
+    }
+
+    /// Logins by which servers reach each other; all have one password.
+    pub(crate) fn logins(self) -> &'static [&'static str] {
+        match self {
+            Self::Streaming | Self::Patroni => &["replicator"],
+        }
+    }
+
+    /// Those of them that stream.
+    pub(crate) fn replication_users(self) -> &'static [&'static str] {
+        match self {
+            Self::Streaming | Self::Patroni => &["replicator"],
+        }
+    }
+
+    /// A file of each package that has to be there beside the server's own.
+    fn needs(self, binaries: &Binaries) -> Vec<(PathBuf, String)> {
+        let of = |path: &str, package: &str| (PathBuf::from(path), package.to_owned());
+        let client = (binaries.dir().join("pg_basebackup"), format!("postgresql-client-{}", binaries.major()));
+        match self {
+            Self::Streaming => vec![client],
+            Self::Patroni => vec![
+                client,
+                of("/usr/bin/patroni", "patroni"),
+                // Patroni's package does not ask for it, and needs it for TLS to etcd.
+                of("/usr/lib/python3/dist-packages/idna/__init__.py", "python3-idna"),
+                of("/usr/bin/etcd", "etcd-server"),
+            ],
+        }
+    }
+
+    /// Refuses where packages are missing, naming all of them at once.
+    pub fn require_packages(self, binaries: &Binaries) -> Result<()> {
+        let mut missing = self.needs(binaries);
+        missing.retain(|(file, _)| !file.exists());
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let what: Vec<String> = missing.iter().map(|(file, _)| file.display().to_string()).collect();
+        let mut packages: Vec<String> = missing.into_iter().map(|(_, package)| package).collect();
+        packages.dedup();
+        Err(Error::MissingPackages { kind: self.name(), what: what.join(", "), packages: packages.join(" ") })
+    }
+}
+
+impl fmt::Display for LabKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for LabKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
+            let known: Vec<&str> = Self::ALL.into_iter().map(Self::name).collect();
+            format!("there are {}", known.join(", "))
+        })
+    }
+}

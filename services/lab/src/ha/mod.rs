@@ -1,0 +1,376 @@
+//! Highly available clusters of every kind, for real, on this machine: what `pgtenant lab` runs, and what tests break.
+//!
+//! Each kind is in a file of its own, and does what its users do with the programs that they have. What all share is in
+//! [`site`] (the folder), [`server`] (a PostgreSQL) and [`processes`] (what runs).
+
+mod kind;
+mod patroni;
+mod processes;
+mod server;
+mod site;
+mod status;
+mod streaming;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use secrecy::SecretString;
+use sqlx::postgres::PgConnectOptions;
+use zeroize::Zeroizing;
+
+use crate::binaries::Binaries;
+use crate::converge::Progress;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::lock::FolderLock;
+use server::POSTGRES;
+use site::{SUPERUSER, Site, State};
+use status::Told;
+
+pub use kind::LabKind;
+pub use site::Lifetime;
+pub use status::{LabAdmin, LabEndpoints, LabNode, LabRole, LabService, LabStatus};
+
+/// For what is stopped at once.
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
+/// In this order: nothing restarts what was stopped, and nothing is without what it needs to stop.
+const STOP_ORDER: [&[&str]; 4] =
+    [&["haproxy", "pgpool", "health", "repmgrd"], &["patroni", "pg_autoctl"], &[POSTGRES], &["etcd"]];
+/// More are of no use on one machine.
+const MOST_NODES: u16 = 9;
+
+/// What a lab is made of.
+#[derive(Debug, Clone)]
+pub struct LabOptions {
+    /// All is kept under it. The caller makes the folders above it such that all may pass (0711), or else the data lies elsewhere:
+    /// see [`Lab::relocated`].
+    pub dir: PathBuf,
+    /// An existing lab keeps its own.
+    pub kind: LabKind,
+    /// How many nodes; none: as before, or what is usual for the kind.
+    pub nodes: Option<u16>,
+    /// The programs of PostgreSQL.
+    pub binaries: Binaries,
+    /// How long the servers go on.
+    pub lifetime: Lifetime,
+    /// `false`: faster, and a crash of the machine may lose the data. An existing lab keeps its own.
+    pub fsync: bool,
+    /// pgtenant's own program, which serves `health` on each node where the kind needs that.
+    pub health_program: Option<PathBuf>,
+}
+
+impl LabOptions {
+    /// As many nodes as are usual, detached, with fsync.
+    pub fn new(dir: impl Into<PathBuf>, kind: LabKind, binaries: Binaries) -> Self {
+        let (nodes, lifetime, fsync, health_program) = (None, Lifetime::Detached, true, None);
+        Self { dir: dir.into(), kind, nodes, binaries, lifetime, fsync, health_program }
+    }
+}
+
+/// A highly available cluster on this machine: TLS and SCRAM only, loopback only, not as root.
+///
+/// What it is made of is in its folder, and what runs is found by command lines: any process may open it and go on, whatever
+/// happened to the one before. Failures are noticed sooner than the kinds' own settings would have it: within 2 to 6 s.
+#[derive(Debug)]
+pub struct Lab {
+    site: Site,
+}
+
+impl Lab {
+    /// Makes the folder, or takes the lab that is there. Nothing is started yet. Packages that are missing are named.
+    pub fn create(options: LabOptions) -> Result<Self> {
+        let LabOptions { dir, kind, nodes, binaries, lifetime, fsync, health_program } = options;
+        kind.require_packages(&binaries)?;
+        require_ours(&dir)?;
+        files::make_dir(&dir, 0o711, None)?;
+        let dir = fs::canonicalize(&dir).map_err(Error::io("find", &dir))?;
+        let _lock = FolderLock::take(&dir)?;
+        let mut state = match State::read(&dir)? {
+            Some(state) if state.kind != kind => {
+                return Err(Error::OtherKind { dir, found: state.kind.name(), wanted: kind.name() });
+            }
+            Some(state) => state,
+            None => State::new(kind, fsync, None),
+        };
+        if let Some(nodes) = nodes.filter(|nodes| !state.nodes.is_empty() && usize::from(*nodes) != state.nodes.len()) {
+            return Err(Error::Unsuited {
+                what: format!("the lab in {} has {} nodes, not {nodes}", dir.display(), state.nodes.len()),
+                instead: format!("`pgtenant lab scale {nodes}` changes that"),
+            });
+        }
+        state.health_program = health_program.or(state.health_program);
+        if state.nodes.is_empty() {
+            state.nodes = (1..=nodes.unwrap_or_else(|| kind.usual_nodes()).clamp(1, MOST_NODES)).collect();
+        }
+        state.write(&dir)?;
+        Ok(Self { site: Site::open(&dir, state, binaries, lifetime)? })
+    }
+
+    /// The kind of the folder's lab; `None` where there is none.
+    pub fn kind_of(dir: &Path) -> Result<Option<LabKind>> {
+        Ok(State::read(dir)?.map(|state| state.kind))
+    }
+
+    /// The lab of a folder.
+    pub fn open(dir: &Path, binaries: Binaries, lifetime: Lifetime) -> Result<Self> {
+        let missing = || Error::NoLab { dir: dir.to_path_buf() };
+        let state = State::read(dir)?.ok_or_else(missing)?;
+        let dir = fs::canonicalize(dir).map_err(Error::io("find", dir))?;
+        Ok(Self { site: Site::open(&dir, state, binaries, lifetime)? })
+    }
+
+    /// Starts what does not run, and makes what is not there. Call it again at any time: it goes on where an interrupted one was,
+    /// and brings killed nodes back. `progress` gets short sentences for the user.
+    pub async fn up(&mut self, mut progress: impl FnMut(&str) + Send) -> Result<()> {
+        let _lock = self.site.lock()?;
+        if let Some(place) = self.site.relocated() {
+            let dir = self.site.dir.display();
+            progress(&format!("the servers' user can not reach {dir}: their data is in {}", place.display()));
+        }
+        self.up_locked(&mut progress).await
+    }
+
+    async fn up_locked(&mut self, progress: Progress<'_>) -> Result<()> {
+        let site = &mut self.site;
+        match site.state.kind {
+            LabKind::Streaming => streaming::up(site, progress).await,
+            LabKind::Patroni => patroni::up(site, progress).await,
+        }
+    }
+
+    /// SIGKILL to all processes of a node at once, as if its machine lost power. They are gone afterwards.
+    pub async fn kill(&mut self, node: &str) -> Result<()> {
+        let _lock = self.site.lock()?;
+        let name = self.node(node)?;
+        processes::kill(&self.site.home(&name)).await
+    }
+
+    /// Starts a node; it takes part again when this returns, rewound or copied anew where that was needed.
+    pub async fn start(&mut self, node: &str, mut progress: impl FnMut(&str) + Send) -> Result<()> {
+        let _lock = self.site.lock()?;
+        let name = self.node(node)?;
+        let site = &mut self.site;
+        match site.state.kind {
+            LabKind::Streaming => streaming::start(site, &name, &mut progress).await,
+            LabKind::Patroni => patroni::start(site, &name, &mut progress).await,
+        }
+    }
+
+    /// Makes a standby the primary, by hand: only for [`LabKind::Streaming`], where nothing else does.
+    pub async fn promote(&mut self, node: &str, mut progress: impl FnMut(&str) + Send) -> Result<()> {
+        let _lock = self.site.lock()?;
+        let name = self.node(node)?;
+        let site = &mut self.site;
+        match site.state.kind {
+            LabKind::Streaming => streaming::promote(site, &name, &mut progress).await,
+            kind => Err(Error::Unsuited {
+                what: format!("a lab of kind {kind} promotes by itself"),
+                instead: "kill the primary (`pgtenant lab kill NODE`), or ask the kind's own tool for a switchover"
+                    .to_owned(),
+            }),
+        }
+    }
+
+    /// Adds nodes, or takes standbys away with their data, the last ones first.
+    pub async fn scale(&mut self, nodes: u16, mut progress: impl FnMut(&str) + Send) -> Result<()> {
+        let _lock = self.site.lock()?;
+        if nodes == 0 || nodes > MOST_NODES {
+            return Err(Error::Unsuited {
+                what: format!("a lab can not have {nodes} nodes"),
+                instead: format!("it has 1 to {MOST_NODES}; `pgtenant lab down` stops all of them"),
+            });
+        }
+        while self.site.state.nodes.len() > usize::from(nodes) {
+            self.remove_one(&mut progress).await?;
+        }
+        while self.site.state.nodes.len() < usize::from(nodes) {
+            let unused = (1..).find(|number| !self.site.state.nodes.contains(number)).unwrap_or_default();
+            self.site.state.nodes.push(unused);
+        }
+        self.site.state.nodes.sort_unstable();
+        self.site.state.write(&self.site.dir)?;
+        self.up_locked(&mut progress).await
+    }
+
+    async fn remove_one(&mut self, progress: Progress<'_>) -> Result<()> {
+        let primary = self.site.primary().await.ok_or_else(|| Error::Unsuited {
+            what: "no node is taken away while there is no primary".to_owned(),
+            instead: "bring it back first: `pgtenant lab up`".to_owned(),
+        })?;
+        let names = self.site.nodes();
+        let Some(name) = names.iter().rev().find(|name| **name != primary) else { return Ok(()) };
+        progress(&format!("taking {name} away"));
+        stop(&self.site.home(name)).await?;
+        let site = &mut self.site;
+        match site.state.kind {
+            LabKind::Streaming => streaming::forget(site, name).await?,
+            LabKind::Patroni => {}
+        }
+        site.forget(name)
+    }
+
+    /// Stops everything; data and ports stay.
+    pub async fn down(&mut self, mut progress: impl FnMut(&str) + Send) -> Result<()> {
+        let _lock = self.site.lock()?;
+        self.down_locked(&mut progress).await
+    }
+
+    /// Stops everything, and removes the folder.
+    pub async fn remove(mut self, mut progress: impl FnMut(&str) + Send) -> Result<()> {
+        let _lock = self.site.lock()?;
+        self.down_locked(&mut progress).await?;
+        progress(&format!("removing {}", self.site.dir.display()));
+        self.site.remove()
+    }
+
+    async fn down_locked(&mut self, progress: Progress<'_>) -> Result<()> {
+        let running = self.running();
+        if !running.is_empty() {
+            progress(&format!("stopping {}", running.join(", ")));
+        }
+        stop(self.site.homes()).await
+    }
+
+    /// What is there and what runs. Servers are asked for a few seconds at most.
+    pub async fn status(&self) -> LabStatus {
+        let site = &self.site;
+        let told = match site.state.kind {
+            LabKind::Streaming => streaming::told(site).await,
+            LabKind::Patroni => patroni::told(site).await,
+        };
+        let node = |Told { name, role, words }: Told| {
+            let processes: Vec<_> = processes::programs(&site.home(&name)).into_iter().collect();
+            let (port, running) = (site.port(&name), processes.contains(&POSTGRES));
+            LabNode { name, port, processes, running, role, said: words }
+        };
+        LabStatus {
+            kind: site.state.kind,
+            dir: site.dir.clone(),
+            version: site.binaries.version().to_owned(),
+            nodes: told.into_iter().map(node).collect(),
+            services: self.services(),
+            endpoints: self.endpoints(),
+            admin: self.admin(),
+        }
+    }
+
+    /// The kind.
+    pub fn kind(&self) -> LabKind {
+        self.site.state.kind
+    }
+
+    /// The lab's folder, without symbolic links.
+    pub fn dir(&self) -> &Path {
+        &self.site.dir
+    }
+
+    /// `node-1` and so on, each with the port of its PostgreSQL on `localhost`.
+    pub fn nodes(&self) -> Vec<(String, u16)> {
+        self.site.nodes().into_iter().map(|name| (name.clone(), self.site.port(&name))).collect()
+    }
+
+    /// The first node that takes writes.
+    pub async fn primary(&self) -> Option<String> {
+        self.site.primary().await
+    }
+
+    /// Login of the superuser to database `postgres` on a port of the lab, `verify-full`.
+    pub fn login(&self, port: u16) -> PgConnectOptions {
+        self.site.login(port)
+    }
+
+    /// The superuser's password.
+    pub fn password(&self) -> &SecretString {
+        &self.site.password
+    }
+
+    /// The root certificate that clients need.
+    pub fn ca_file(&self) -> PathBuf {
+        self.site.authority.certificate_file()
+    }
+
+    /// Where clients go.
+    pub fn endpoints(&self) -> LabEndpoints {
+        let all: Vec<String> = self.nodes().iter().map(|(_, port)| format!("localhost:{port}")).collect();
+        match self.site.state.kind {
+            LabKind::Streaming | LabKind::Patroni => LabEndpoints { write: all.clone(), read: all },
+        }
+    }
+
+    /// Patroni's REST API of each node; empty for other kinds.
+    pub fn patroni_urls(&self) -> Vec<String> {
+        if self.site.state.kind == LabKind::Patroni { patroni::urls(&self.site) } else { Vec::new() }
+    }
+
+    /// What is left running of it: names of nodes and services.
+    pub fn running(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.site.homes()).into_iter().flatten().flatten();
+        let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.retain(|name| !processes::of(&self.site.home(name)).is_empty());
+        names.sort();
+        names
+    }
+
+    /// As [`crate::Cluster::relocated`].
+    pub fn relocated(&self) -> Option<&Path> {
+        self.site.relocated()
+    }
+
+    fn services(&self) -> Vec<LabService> {
+        let site = &self.site;
+        let service = |name: &str, program: &str, address: String| LabService {
+            name: name.to_owned(),
+            address,
+            running: site.runs(name, program),
+        };
+        match site.state.kind {
+            LabKind::Streaming => Vec::new(),
+            LabKind::Patroni => vec![service("etcd", "etcd", patroni::etcd_url(site))],
+        }
+    }
+
+    fn admin(&self) -> LabAdmin {
+        let (ca_file, password_file) = (self.ca_file(), self.site.dir.join("superuser.password"));
+        let hosts = self.endpoints().write.join(",");
+        let uri = format!(
+            "postgresql://{SUPERUSER}@{hosts}/postgres?sslmode=verify-full&sslrootcert={}&target_session_attrs=read-write",
+            ca_file.display()
+        );
+        let psql = format!("PGPASSWORD=$(cat '{}') psql '{uri}'", password_file.display());
+        LabAdmin { user: SUPERUSER.to_owned(), password_file, ca_file, uri, psql }
+    }
+
+    /// `node-1`, or `1`.
+    fn node(&self, given: &str) -> Result<String> {
+        let known = self.site.nodes();
+        let wanted = [given.to_owned(), format!("node-{given}")];
+        let found = known.iter().find(|name| wanted.contains(name)).cloned();
+        found.ok_or_else(|| Error::NoSuchNode { name: given.to_owned(), known: known.join(", ") })
+    }
+}
+
+async fn stop(dir: &Path) -> Result<()> {
+    for programs in STOP_ORDER {
+        processes::stop(dir, programs, STOP_PATIENCE).await?;
+    }
+    // What was being made.
+    processes::kill(dir).await
+}
+
+/// A folder that has something else in it must not be taken, since `remove` would delete it.
+fn require_ours(dir: &Path) -> Result<()> {
+    let foreign = |name: &std::ffi::OsStr| name != "lock";
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut others = entries.filter(|entry| foreign(&entry.file_name()));
+    if others.next().is_some() && State::read(dir)?.is_none() {
+        return Err(Error::NotALab { dir: dir.to_path_buf() });
+    }
+    Ok(())
+}
+
+/// What the server keeps of a password: the password itself is sent nowhere.
+fn verifier(password: &SecretString) -> Zeroizing<String> {
+    use secrecy::ExposeSecret as _;
+    Zeroizing::new(postgres_protocol::password::scram_sha_256(password.expose_secret().as_bytes()))
+}

@@ -1,0 +1,308 @@
+//! A lab's folder, and what every kind does in it.
+//!
+//! ```text
+//! lab.json             kind, nodes and ports, so that they stay
+//! lock                 held while something is changed
+//! *.password           0600
+//! ca.crt ca.key        the authority of the servers' certificates
+//! nodes/*/             one for each node, and for each service beside them; `nodes` may be a link, see `place.rs`
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::Duration;
+
+use rand::distr::{Alphanumeric, SampleString};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
+
+use crate::account::Account;
+use crate::binaries::Binaries;
+use crate::config;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::ha::kind::LabKind;
+use crate::ha::processes;
+use crate::lock::FolderLock;
+use crate::part::POLL;
+use crate::place;
+use crate::ports;
+use crate::process::{AtTheEnd, Runner, last_lines};
+use crate::tls::CertificateAuthority;
+
+/// Name of the superuser.
+pub(crate) const SUPERUSER: &str = "postgres";
+const LOG_LINES: usize = 15;
+
+/// How long what a lab starts goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifetime {
+    /// Until it is stopped: `pgtenant lab`.
+    Detached,
+    /// Until this process ends, in whatever way, or the [`crate::Lab`] is dropped: tests and `pgtenant dev`.
+    Bound,
+}
+
+/// What stays of a lab.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct State {
+    id: String,
+    pub(crate) kind: LabKind,
+    pub(crate) fsync: bool,
+    /// Numbers of the nodes.
+    pub(crate) nodes: Vec<u16>,
+    ports: BTreeMap<String, u16>,
+    /// The program that serves `health`.
+    pub(crate) health_program: Option<PathBuf>,
+}
+
+impl State {
+    pub(crate) fn new(kind: LabKind, fsync: bool, health_program: Option<PathBuf>) -> Self {
+        let id = Alphanumeric.sample_string(&mut rand::rng(), 8).to_ascii_lowercase();
+        Self { id, kind, fsync, nodes: Vec::new(), ports: BTreeMap::new(), health_program }
+    }
+
+    /// `None`: there is no lab.
+    pub(crate) fn read(dir: &Path) -> Result<Option<Self>> {
+        let path = dir.join("lab.json");
+        let Some(text) = files::read_if_there(&path)? else { return Ok(None) };
+        serde_json::from_str(&text).map(Some).map_err(|source| Error::Damaged { path, source })
+    }
+
+    pub(crate) fn write(&self, dir: &Path) -> Result<()> {
+        let path = dir.join("lab.json");
+        let text =
+            serde_json::to_string_pretty(self).map_err(|source| Error::Damaged { path: path.clone(), source })?;
+        files::write(&path, text.as_bytes(), 0o644, None)
+    }
+}
+
+/// A program that is to stay. It is started in the folder of its node, and told of that in its arguments.
+pub(crate) struct Daemon {
+    /// As [`processes`] knows it.
+    pub(crate) name: &'static str,
+    pub(crate) program: PathBuf,
+    pub(crate) args: Vec<String>,
+    pub(crate) at_the_end: AtTheEnd,
+}
+
+/// An open lab.
+#[derive(Debug)]
+pub(crate) struct Site {
+    /// Without symbolic links.
+    pub(crate) dir: PathBuf,
+    pub(crate) state: State,
+    pub(crate) binaries: Binaries,
+    pub(crate) lifetime: Lifetime,
+    pub(crate) authority: CertificateAuthority,
+    /// The superuser's.
+    pub(crate) password: SecretString,
+    /// That of the logins by which servers reach each other.
+    pub(crate) replication: SecretString,
+    place: place::Place,
+    account: Option<Account>,
+    /// Node, program, process.
+    children: Vec<(String, &'static str, Child)>,
+}
+
+impl Site {
+    /// Nothing is started here.
+    pub(crate) fn open(dir: &Path, state: State, binaries: Binaries, lifetime: Lifetime) -> Result<Self> {
+        let account = Account::for_servers()?;
+        let place = place::place(dir, &state.id, account.as_ref())?;
+        let authority = CertificateAuthority::open_or_create(dir)?;
+        let (password, replication) = (secret(dir, "superuser")?, secret(dir, "replication")?);
+        let dir = dir.to_path_buf();
+        let children = Vec::new();
+        Ok(Self { dir, state, binaries, lifetime, authority, password, replication, place, account, children })
+    }
+
+    /// For a change, while which no other process changes the lab; what others changed before is seen.
+    pub(crate) fn lock(&mut self) -> Result<FolderLock> {
+        let lock = FolderLock::take(&self.dir)?;
+        self.reap();
+        let gone = || Error::NoLab { dir: self.dir.clone() };
+        self.state = State::read(&self.dir)?.ok_or_else(gone)?;
+        Ok(lock)
+    }
+
+    /// Folder of all nodes and services.
+    pub(crate) fn homes(&self) -> &Path {
+        &self.place.nodes
+    }
+
+    /// As [`crate::Cluster::relocated`].
+    pub(crate) fn relocated(&self) -> Option<&Path> {
+        self.place.relocated.then_some(self.place.nodes.as_path())
+    }
+
+    /// Folder of a node or service.
+    pub(crate) fn home(&self, name: &str) -> PathBuf {
+        self.place.nodes.join(name)
+    }
+
+    /// `node-1` and so on.
+    pub(crate) fn nodes(&self) -> Vec<String> {
+        self.state.nodes.iter().map(|number| format!("node-{number}")).collect()
+    }
+
+    /// The port that was taken for it; 0 before [`Site::prepare`].
+    pub(crate) fn port(&self, of: &str) -> u16 {
+        self.state.ports.get(of).copied().unwrap_or_default()
+    }
+
+    /// Makes the folder, takes a port for each of `ports`, and writes what every program there needs: certificate, authority,
+    /// libpq's password file.
+    pub(crate) fn prepare(&mut self, name: &str, ports: &[&str]) -> Result<()> {
+        let home = self.home(name);
+        files::make_dir(&home, 0o700, self.account.as_ref())?;
+        files::make_dir(&home.join("log"), 0o700, self.account.as_ref())?;
+        for port in ports {
+            let taken: Vec<u16> = self.state.ports.values().copied().collect();
+            let fresh =
+                || std::iter::repeat_with(ports::free_port).find(|port| !taken.contains(port)).unwrap_or_default();
+            self.state.ports.entry((*port).to_owned()).or_insert_with(fresh);
+        }
+        self.state.write(&self.dir)?;
+        let issued = self.authority.issue_for_loopback()?;
+        self.write(name, "ca.crt", self.authority.certificate(), 0o644)?;
+        self.write(name, "server.key", issued.key.expose_secret(), 0o600)?;
+        self.write(name, "server.crt", &issued.certificate, 0o644)?;
+        let replication = self.replication.expose_secret();
+        let mut logins = config::pgpass(SUPERUSER, self.password.expose_secret());
+        for user in self.state.kind.logins() {
+            logins.push_str(&config::pgpass(user, replication));
+        }
+        self.write(name, "pgpass", &logins, 0o600)
+    }
+
+    /// Forgets a node, with its data.
+    pub(crate) fn forget(&mut self, name: &str) -> Result<()> {
+        self.state.nodes.retain(|number| format!("node-{number}") != name);
+        self.state.ports.retain(|port, _| port != name && !port.starts_with(&format!("{name}/")));
+        self.state.write(&self.dir)?;
+        files::remove_dir(&self.home(name))
+    }
+
+    /// A file in a node's folder, of the servers' user.
+    pub(crate) fn write(&self, name: &str, file: &str, content: &str, mode: u32) -> Result<()> {
+        files::write(&self.home(name).join(file), content.as_bytes(), mode, self.account.as_ref())
+    }
+
+    /// Whoever speaks libpq there verifies servers, and finds passwords, without being told.
+    pub(crate) fn runner(&self, name: &str) -> Runner {
+        let home = self.home(name);
+        let file = |file: &str| home.join(file).to_string_lossy().into_owned();
+        let path = std::env::var("PATH").unwrap_or_default();
+        let env = vec![
+            ("PATH", format!("{}:/usr/sbin:/usr/bin:{path}", self.binaries.dir().display())),
+            ("PGPASSFILE", file("pgpass")),
+            ("PGSSLMODE", "verify-full".to_owned()),
+            ("PGSSLROOTCERT", file("ca.crt")),
+            ("PGCONNECT_TIMEOUT", "5".to_owned()),
+        ];
+        Runner { account: self.account.clone(), dir: home, env }
+    }
+
+    /// Whether this program runs there, or is about to.
+    pub(crate) fn runs(&self, name: &str, program: &str) -> bool {
+        processes::of(&self.home(name)).iter().any(|process| process.is(program))
+    }
+
+    /// Starts a program unless it runs. Ports that it is to listen on have to be free.
+    pub(crate) fn start(&mut self, name: &str, daemon: &Daemon, ports: &[u16]) -> Result<()> {
+        self.reap();
+        if self.runs(name, daemon.name) {
+            return Ok(());
+        }
+        for port in ports {
+            ports::require_free(*port, &format!("{} of {name}", daemon.name))?;
+        }
+        let log = self.log_file(name, daemon.name);
+        files::write(&log, b"", 0o600, self.account.as_ref())?;
+        let output = OpenOptions::new().append(true).open(&log).map_err(Error::io("open", &log))?;
+        let runner = self.runner(name);
+        let child = match self.lifetime {
+            Lifetime::Bound => runner.spawn_bound(&daemon.program, &daemon.args, output, daemon.at_the_end)?,
+            Lifetime::Detached => runner.spawn_detached(&daemon.program, &daemon.args, output)?,
+        };
+        self.children.push((name.to_owned(), daemon.name, child));
+        Ok(())
+    }
+
+    /// Waits for a state, for as long as the program runs; `what` did not happen where it does not come about.
+    pub(crate) async fn wait_for(
+        &mut self,
+        (name, program): (&str, &'static str),
+        patience: Duration,
+        what: &str,
+        mut reached: impl AsyncFnMut(&Self) -> bool,
+    ) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if reached(self).await {
+                return Ok(());
+            }
+            self.reap();
+            let log = || self.log_end(name, program);
+            // What was started here is known better than by a look: the look sees nothing at the moment when a program begins.
+            let known = self.children.iter().any(|(of, started, _)| of == name && *started == program);
+            if !known && !self.runs(name, program) {
+                return Err(Error::Part { program, what: format!("of {name} has ended"), log: log() });
+            }
+            if Instant::now() > deadline {
+                let log = format!("the log of {program} ends with:\n{}", log());
+                return Err(Error::Late { what: what.to_owned(), seconds: patience.as_secs(), log });
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    /// Forgets children that have ended. Until then the kernel keeps their numbers, and PostgreSQL takes those for running servers.
+    pub(crate) fn reap(&mut self) {
+        self.children.retain_mut(|(_, _, child)| matches!(child.try_wait(), Ok(None)));
+    }
+
+    /// The last lines of what it said.
+    pub(crate) fn log_end(&self, name: &str, program: &str) -> String {
+        let files = [Some(self.log_file(name, program)), files::newest(&self.home(name).join("log"))];
+        let texts = files.into_iter().flatten().map(|file| fs::read(file).unwrap_or_default());
+        let ends = texts.map(|text| last_lines(&String::from_utf8_lossy(&text), LOG_LINES));
+        ends.filter(|text| !text.is_empty()).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Removes everything; nothing runs any more.
+    pub(crate) fn remove(&self) -> Result<()> {
+        files::remove_dir(&self.place.nodes)?;
+        files::remove_dir(&self.dir)
+    }
+
+    fn log_file(&self, name: &str, program: &str) -> PathBuf {
+        self.home(name).join(format!("{program}.log"))
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        if self.lifetime == Lifetime::Bound {
+            while processes::kill_once(&self.place.nodes).is_some() {
+                std::thread::sleep(POLL);
+                self.reap();
+            }
+        }
+    }
+}
+
+/// A password that is made once and kept.
+fn secret(dir: &Path, of: &str) -> Result<SecretString> {
+    let path = dir.join(format!("{of}.password"));
+    if let Some(known) = files::read_if_there(&path)?.filter(|text| !text.is_empty()) {
+        return Ok(known.into());
+    }
+    let password = Alphanumeric.sample_string(&mut rand::rng(), 32);
+    files::write(&path, password.as_bytes(), 0o600, None)?;
+    Ok(password.into())
+}
