@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 
 use pgtenant_aws::{Aws, StandIn};
 use pgtenant_model::AuroraTopology;
-use pgtenant_rds::{Copy, CopyName, CopyState, Origin, Rds, Removal, TAKEN_PREFIX, actions, permissions};
-use pgtenant_testkit::FakeRds;
+use pgtenant_rds::{
+    ClusterSnapshot, Copy, CopyName, CopyState, Origin, Rds, Removal, TAKEN_PREFIX, actions, permissions,
+};
+use pgtenant_testkit::{FakeRds, unique};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -139,4 +141,50 @@ async fn the_permissions_are_those_that_are_used() {
         }
     }
     assert!(permissions(&topology, false).iter().all(|one| one.name != "RdsSnapshot"));
+}
+
+/// moto answers as RDS does where it need not take time: what is made is there at once, and it does not tell a state on the way.
+#[tokio::test]
+async fn moto_takes_every_call_of_a_copy() {
+    let moto = pgtenant_testkit::moto().await;
+    let [url, region, access_key_id, secret_access_key] = [moto.url(), "eu-north-1", "any", "any"].map(str::to_owned);
+    let aws = Aws::stand_in(StandIn { url, region: region.clone(), access_key_id, secret_access_key });
+    let rds = Rds::new(&aws, &region);
+    let (cluster, snapshot) = (unique("shared"), format!("{TAKEN_PREFIX}{}", unique("nightly")));
+    let sdk = aws_sdk_rds::Client::new(&aws.config(Some(&region)).await);
+    let made =
+        sdk.create_db_cluster().db_cluster_identifier(&cluster).engine("aurora-postgresql").engine_version("16.6");
+    made.master_username("master").master_user_password("of-the-cluster").send().await.unwrap();
+    let shared = rds.cluster(&cluster).await.unwrap().unwrap();
+    rds.take_snapshot(&cluster, &snapshot).await.unwrap();
+    rds.take_snapshot(&cluster, &snapshot).await.unwrap();
+    let listed = rds.snapshots(&cluster).await.unwrap();
+    let [automatic, taken] = [true, false].map(|automatic| {
+        listed
+            .iter()
+            .find(|one| one.automatic == automatic && one.is_available())
+            .unwrap_or_else(|| panic!("{listed:?}"))
+    });
+    assert!(taken.is_taken_by_pgtenant() && !automatic.is_taken_by_pgtenant(), "{listed:?}");
+    let of = |one: &ClusterSnapshot| Origin::Snapshot(one.identifier.clone(), one.engine_version.clone());
+    for origin in [of(automatic), of(taken), Origin::Time(taken.at.unwrap())] {
+        let id = Uuid::now_v7();
+        let name = CopyName::of(id);
+        let wanted = copy(&shared, id, origin);
+        assert_eq!(rds.copy_state(&name, id).await.unwrap(), CopyState::Missing);
+        rds.make_copy(&wanted).await.unwrap();
+        assert_eq!(rds.copy_state(&name, id).await.unwrap(), CopyState::WithoutInstance);
+        rds.make_copy_instance(&wanted).await.unwrap();
+        let CopyState::Ready(ready) = rds.copy_state(&name, id).await.unwrap() else { panic!("not ready") };
+        assert_eq!((ready.master_username.as_deref(), ready.restore()), (Some("master"), Some(id)));
+        rds.set_copy_password(&name, &"of-the-copy".to_owned().into()).await.unwrap();
+        assert_eq!(rds.copies(&cluster).await.unwrap().len(), 1);
+        assert_eq!(rds.remove_copy(&name, id).await.unwrap(), Removal::Done);
+        assert_eq!(rds.copy_state(&name, id).await.unwrap(), CopyState::Missing);
+        assert!(rds.copies(&cluster).await.unwrap().is_empty());
+    }
+    for one in &listed {
+        rds.delete_snapshot(one).await.unwrap();
+    }
+    assert_eq!(rds.snapshots(&cluster).await.unwrap(), [automatic.clone()], "what RDS makes is its own");
 }
