@@ -17,24 +17,27 @@ pub enum LabKind {
     Streaming,
     /// Patroni on each node, and one etcd.
     Patroni,
+    /// A monitor, and a keeper on each node.
+    PgAutoFailover,
 }
 
 impl LabKind {
     /// All there are.
-    pub const ALL: [Self; 2] = [Self::Streaming, Self::Patroni];
+    pub const ALL: [Self; 3] = [Self::Streaming, Self::Patroni, Self::PgAutoFailover];
 
     /// As it is typed.
     pub fn name(self) -> &'static str {
         match self {
             Self::Streaming => "streaming",
             Self::Patroni => "patroni",
+            Self::PgAutoFailover => "pg-auto-failover",
         }
     }
 
     /// How many nodes there are if nobody says.
     pub fn usual_nodes(self) -> u16 {
         match self {
-            Self::Streaming => 2,
+            Self::Streaming | Self::PgAutoFailover => 2,
             Self::Patroni => 3,
         }
     }
@@ -43,6 +46,7 @@ impl LabKind {
     pub(crate) fn logins(self) -> &'static [&'static str] {
         match self {
             Self::Streaming | Self::Patroni => &["replicator"],
+            Self::PgAutoFailover => &["autoctl_node", "pgautofailover_monitor", "pgautofailover_replicator"],
         }
     }
 
@@ -50,6 +54,7 @@ impl LabKind {
     pub(crate) fn replication_users(self) -> &'static [&'static str] {
         match self {
             Self::Streaming | Self::Patroni => &["replicator"],
+            Self::PgAutoFailover => &["pgautofailover_replicator"],
         }
     }
 
@@ -66,6 +71,11 @@ impl LabKind {
                 of("/usr/lib/python3/dist-packages/idna/__init__.py", "python3-idna"),
                 of("/usr/bin/etcd", "etcd-server"),
             ],
+            Self::PgAutoFailover => {
+                let library = library(binaries, "pgautofailover.so");
+                let package = format!("postgresql-{}-auto-failover", binaries.major());
+                vec![client, of("/usr/bin/pg_autoctl", "pg-auto-failover-cli"), (library, package)]
+            }
         }
     }
 
@@ -81,6 +91,11 @@ impl LabKind {
         packages.dedup();
         Err(Error::MissingPackages { kind: self.name(), what: what.join(", "), packages: packages.join(" ") })
     }
+}
+
+/// Debian's servers have their modules beside the folder of their programs.
+fn library(binaries: &Binaries, name: &str) -> PathBuf {
+    binaries.dir().with_file_name("lib").join(name)
 }
 
 impl fmt::Display for LabKind {

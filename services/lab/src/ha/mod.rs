@@ -3,6 +3,7 @@
 //! Each kind is in a file of its own, and does what its users do with the programs that they have. What all share is in
 //! [`site`] (the folder), [`server`] (a PostgreSQL) and [`processes`] (what runs).
 
+mod auto_failover;
 mod kind;
 mod patroni;
 mod processes;
@@ -136,6 +137,7 @@ impl Lab {
         match site.state.kind {
             LabKind::Streaming => streaming::up(site, progress).await,
             LabKind::Patroni => patroni::up(site, progress).await,
+            LabKind::PgAutoFailover => auto_failover::up(site, progress).await,
         }
     }
 
@@ -154,6 +156,7 @@ impl Lab {
         match site.state.kind {
             LabKind::Streaming => streaming::start(site, &name, &mut progress).await,
             LabKind::Patroni => patroni::start(site, &name, &mut progress).await,
+            LabKind::PgAutoFailover => auto_failover::start(site, &name, &mut progress).await,
         }
     }
 
@@ -206,6 +209,7 @@ impl Lab {
         match site.state.kind {
             LabKind::Streaming => streaming::forget(site, name).await?,
             LabKind::Patroni => {}
+            LabKind::PgAutoFailover => auto_failover::forget(site, name).await?,
         }
         site.forget(name)
     }
@@ -238,6 +242,7 @@ impl Lab {
         let told = match site.state.kind {
             LabKind::Streaming => streaming::told(site).await,
             LabKind::Patroni => patroni::told(site).await,
+            LabKind::PgAutoFailover => auto_failover::told(site).await,
         };
         let node = |Told { name, role, words }: Told| {
             let processes: Vec<_> = processes::programs(&site.home(&name)).into_iter().collect();
@@ -294,13 +299,25 @@ impl Lab {
     pub fn endpoints(&self) -> LabEndpoints {
         let all: Vec<String> = self.nodes().iter().map(|(_, port)| format!("localhost:{port}")).collect();
         match self.site.state.kind {
-            LabKind::Streaming | LabKind::Patroni => LabEndpoints { write: all.clone(), read: all },
+            LabKind::Streaming | LabKind::Patroni | LabKind::PgAutoFailover => {
+                LabEndpoints { write: all.clone(), read: all }
+            }
         }
     }
 
     /// Patroni's REST API of each node; empty for other kinds.
     pub fn patroni_urls(&self) -> Vec<String> {
         if self.site.state.kind == LabKind::Patroni { patroni::urls(&self.site) } else { Vec::new() }
+    }
+
+    /// The monitor of pg_auto_failover, without its password, which is [`Lab::service_password`]; none for other kinds.
+    pub fn monitor_uri(&self) -> Option<String> {
+        (self.site.state.kind == LabKind::PgAutoFailover).then(|| auto_failover::monitor_uri(&self.site))
+    }
+
+    /// The password of the logins by which servers and tools reach each other.
+    pub fn service_password(&self) -> &SecretString {
+        &self.site.replication
     }
 
     /// What is left running of it: names of nodes and services.
@@ -327,6 +344,10 @@ impl Lab {
         match site.state.kind {
             LabKind::Streaming => Vec::new(),
             LabKind::Patroni => vec![service("etcd", "etcd", patroni::etcd_url(site))],
+            LabKind::PgAutoFailover => {
+                let monitor = auto_failover::MONITOR;
+                vec![service(monitor, "pg_autoctl", format!("localhost:{}", site.port(monitor)))]
+            }
         }
     }
 

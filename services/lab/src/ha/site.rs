@@ -203,6 +203,10 @@ impl Site {
             ("PGSSLMODE", "verify-full".to_owned()),
             ("PGSSLROOTCERT", file("ca.crt")),
             ("PGCONNECT_TIMEOUT", "5".to_owned()),
+            // pg_autoctl reaches its own server by these, and keeps what it knows of its processes there.
+            ("PGHOST", "localhost".to_owned()),
+            ("PGUSER", SUPERUSER.to_owned()),
+            ("XDG_RUNTIME_DIR", home.to_string_lossy().into_owned()),
         ];
         Runner { account: self.account.clone(), dir: home, env }
     }

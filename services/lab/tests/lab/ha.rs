@@ -153,6 +153,12 @@ async fn patroni() {
 }
 
 #[tokio::test]
+async fn pg_auto_failover() {
+    let dir = folder();
+    lives_through_it(options(dir.path(), LabKind::PgAutoFailover), false).await;
+}
+
+#[tokio::test]
 #[ignore = "not a test: the process that the next one kills"]
 async fn helper_that_runs_until_it_is_killed() {
     let dir = helper::dir();
