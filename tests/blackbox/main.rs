@@ -19,6 +19,7 @@ mod documents_complete;
 mod drift;
 mod events;
 mod failover;
+mod health;
 mod kills;
 mod kubernetes;
 mod lab;

@@ -4,12 +4,14 @@
 //! connection.
 
 mod aurora;
+mod health;
 mod observation;
 mod probe;
 mod streaming;
 mod topology;
 
 pub use aurora::Aurora;
+pub use health::{Health, HealthProbe, HealthRole};
 pub use observation::Observation;
 pub use probe::ProbeOptions;
 pub use streaming::StreamingProbe;

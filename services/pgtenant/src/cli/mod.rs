@@ -14,6 +14,7 @@ mod db;
 mod error;
 mod events;
 mod first_token;
+mod health;
 mod http;
 mod lab;
 mod migrate_values;
@@ -99,6 +100,8 @@ enum Command {
     /// Highly available clusters of every kind on this machine, to try and to break
     #[command(subcommand)]
     Lab(lab::LabCommand),
+    /// Tell a load balancer whether a server is the primary or a standby
+    Health(Box<health::HealthArgs>),
     /// What Amazon has to be told of pgtenant
     #[command(subcommand)]
     Aws(aws::AwsCommand),
@@ -144,6 +147,7 @@ async fn run_client(context: &Context, command: Command) -> Result<Outcome> {
         Command::Events(args) => events::run(context, &args).await,
         Command::Audit(args) => audit::run(context, &args).await,
         Command::Token(command) => token::run(context, command).await,
+        Command::Health(args) => health::run(&args).await,
         Command::Lab(command) => lab::run(context, command).await,
         Command::Aws(command) => aws::run(context, &command),
         Command::Config(command) => config::run(context, &command),
