@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use pgtenant_tests::{Api, Cli, Own, Relay, Site, SiteOptions, files_below, rows, soon, superuser_sql, unique};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::shared::Plane;
 
@@ -172,6 +172,34 @@ async fn a_server_that_hangs_is_a_line_and_no_hanging_request() {
         if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_described_a_moment_ago_is_taken_up_first() {
+    let plane = Plane::start(SiteOptions::shared().await).await;
+    let (site, api) = (&plane.site, plane.api());
+    // Nobody announces it, so that it would be seen by chance within half a minute.
+    let describe = async |name: &str, spec: &str| {
+        let from = "from clusters where name = 'default' returning name";
+        site.ledger_rows(&format!("insert into clusters (name, spec) select '{name}', {spec} {from}")).await;
+    };
+    describe("tried", "spec").await;
+    let tried = api.ask("/v1/clusters/tried/preflight").await.expect(200);
+    assert!(tried.text.contains("a database was made and entered"), "{}", tried.text);
+    describe("listed", "spec").await;
+    assert!(api.list("/v1/clusters/listed/snapshots").await.is_empty());
+    describe("planned", "spec").await;
+    let claim = json!({"namespace": unique("plan"), "name": "db", "cluster": "planned"});
+    let plan = api.post("/v1/plan", json!({"claims": [claim]})).await.expect(200).json;
+    assert_eq!(plan["claims"][0]["action"], "create", "{plan}");
+    // A store that there is none of here: known after a look, and waited for no longer.
+    describe("faulty", r#"jsonb_set(spec, '{stores}', '[{"kubernetes": {}}]')"#).await;
+    let began = Instant::now();
+    let refused = api.ask("/v1/clusters/faulty/preflight").await.problem(503, "cluster-unreachable");
+    assert!(refused.contains("its description can not be used here"), "{refused}");
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    let problem = api.get("/v1/clusters/faulty").await.expect(200).json["problem"].to_string();
+    assert!(problem.contains("stores"), "{problem}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -57,6 +57,8 @@ pub enum SnapshotsError {
 pub enum TrialError {
     /// Nobody works on it here, since its description can not be used.
     Unknown,
+    /// It was described a moment ago, and nobody works on it yet.
+    Late,
     /// Somebody else tries it.
     Busy,
 }

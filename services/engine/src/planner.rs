@@ -2,6 +2,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use pgtenant_ledger::{
@@ -15,8 +16,9 @@ use pgtenant_postgres::{Desired, Logins, Plan, Server, observe, observe_inside, 
 use tokio::sync::Semaphore;
 
 use crate::Inner;
+use crate::cluster::Cluster;
 use crate::failure::Cause;
-use crate::roster::Roster;
+use crate::roster::{Late, PATIENCE, Roster};
 
 /// Claims that are looked at side by side, for all requests together: half of a cluster's connections is left to those who
 /// do the work.
@@ -74,9 +76,11 @@ impl Planner<'_> {
             Err(error) => return Ok(refused(planned, &spec, vec![InvalidField::new("name", error.to_string())])),
         };
         let found = claim(&mut *self.ledger.acquire().await?, &key).await?;
-        let problems = self.problems(&key, &spec, found.as_ref()).await?;
-        let cluster = self.roster.get(&spec.cluster).filter(|_| problems.is_empty());
-        let Some(cluster) = cluster else { return Ok(refused(planned, &spec, problems)) };
+        let cluster = self.cluster(&spec.cluster).await?;
+        let problems = self.problems(&key, &spec, cluster.as_deref(), found.as_ref()).await?;
+        let Some(cluster) = cluster.filter(|_| problems.is_empty()) else {
+            return Ok(refused(planned, &spec, problems));
+        };
 
         let logins = found.as_ref().map(logins).unwrap_or_default();
         let desired = Desired { adopt: self.adopt, logins, ..Desired::new(key.clone(), &spec) };
@@ -100,6 +104,11 @@ impl Planner<'_> {
         Ok(report(&key, &spec.cluster, action, plan.report()))
     }
 
+    async fn cluster(&self, name: &str) -> Result<Option<Arc<Cluster>>, PlanError> {
+        let late = |late: Late| PlanError::Cluster { cluster: name.to_owned(), message: late.to_string() };
+        self.roster.find(name, PATIENCE).await.map_err(late)
+    }
+
     async fn changes(&self, server: &Server, desired: &Desired) -> Result<(bool, Plan), Cause> {
         let mut session = server.maintenance().await?;
         let mut observed = observe(server, &mut session, &desired.key, &desired.database, &desired.extensions).await?;
@@ -118,10 +127,11 @@ impl Planner<'_> {
         &self,
         key: &ClaimKey,
         spec: &ClaimSpec,
+        cluster: Option<&Cluster>,
         found: Option<&Claim>,
     ) -> Result<Vec<InvalidField>, PlanError> {
         let mut problems = spec.problems();
-        let Some(cluster) = self.roster.get(&spec.cluster) else {
+        let Some(cluster) = cluster else {
             problems.push(ClusterSpec::unknown(&spec.cluster, key.namespace()));
             return Ok(problems);
         };
@@ -201,10 +211,8 @@ impl Planner<'_> {
             return Ok(report(&claim.key, &name, PlanAction::Retain, Vec::new()));
         }
         let fault = |message: String| PlanError::Cluster { cluster: name.clone(), message };
-        let cluster = self
-            .roster
-            .get(&name)
-            .ok_or_else(|| fault("this replica does not work on it; see its status".to_owned()))?;
+        let cluster = self.cluster(&name).await?;
+        let cluster = cluster.ok_or_else(|| fault("this replica does not work on it; see its status".to_owned()))?;
         let looked = async {
             let _turn = self.planning.acquire().await;
             let server = cluster.server().await?;

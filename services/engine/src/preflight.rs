@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use crate::Engine;
 use crate::cluster::Cluster;
 use crate::failure::{Cause, Failure};
+use crate::roster::Late;
 
 /// A clock that is further off shows wrong times, and makes leases and TLS fail when it gets worse.
 const CLOCK_MAY_DIFFER: TimeDelta = TimeDelta::seconds(2);
@@ -27,6 +28,9 @@ pub enum TrialError {
     /// This replica does not work on a cluster of that name.
     #[error("this replica does not work on it; see its problem")]
     Unknown,
+    /// It was described a moment ago, and was not taken up in time.
+    #[error("this replica is still taking it up")]
+    Late,
     /// Another trial of it is under way here, and has not ended in time.
     #[error("another preflight of it is under way")]
     Busy,
@@ -51,10 +55,12 @@ impl Engine {
     /// It was not tried.
     pub async fn preflight(&self, cluster: &str, limit: Duration) -> Result<Vec<PreflightCheck>, TrialError> {
         let began = Instant::now();
-        let cluster = self.inner.roster.get(cluster).ok_or(TrialError::Unknown)?;
-        let turn = Arc::clone(&cluster.trial).lock_owned();
         // A trial that begins late would have no time left.
-        let turn = timeout(limit / 2, turn).await.map_err(|_| TrialError::Busy)?;
+        let wait = || (limit / 2).saturating_sub(began.elapsed());
+        let cluster = self.inner.roster.find(cluster, wait()).await.map_err(|Late| TrialError::Late)?;
+        let cluster = cluster.ok_or(TrialError::Unknown)?;
+        let turn = Arc::clone(&cluster.trial).lock_owned();
+        let turn = timeout(wait(), turn).await.map_err(|_| TrialError::Busy)?;
         let (server, stores, dumps) = (Lines::default(), Lines::default(), Lines::default());
         let tools = self.inner.tools.clone();
         // A task of its own goes on to its end, and removes what it has made, also when nobody waits any more.

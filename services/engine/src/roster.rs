@@ -1,14 +1,15 @@
 //! The clusters that this replica works on: those of the ledger, as they are described there now.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pgtenant_ledger::{Ledger, LedgerError, clusters, within_deadline};
 use pgtenant_model::{ClusterSpec, ClusterStatus, InvalidField};
 use pgtenant_secrets::Access;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
@@ -16,14 +17,30 @@ use crate::cluster::Cluster;
 /// A description that was announced while nobody listened is read after this time.
 const LOOK: Duration = Duration::from_secs(30);
 const LEDGER_RETRY: Duration = Duration::from_millis(500);
+/// A request waits so long for a cluster that was described a moment ago: a laden machine takes a second to read the ledger.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Clusters by name.
 #[derive(Debug, Default)]
 pub(crate) struct Roster {
-    clusters: RwLock<BTreeMap<String, Arc<Cluster>>>,
-    /// Another description was announced.
+    known: watch::Sender<Known>,
+    /// Another description was announced, or is asked for.
     changed: Notify,
 }
+
+/// What the looks at the ledger have found.
+#[derive(Debug, Default)]
+struct Known {
+    /// Those whose description can be used here, by name.
+    clusters: BTreeMap<String, Arc<Cluster>>,
+    /// The last look that was begun, and the last that came to its end: they are numbered from 1.
+    begun: u64,
+    ended: u64,
+}
+
+/// A cluster was not taken up in time.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this replica is still taking it up; try again in a few seconds")]
+pub(crate) struct Late;
 
 /// A cluster under work.
 struct Worked {
@@ -34,11 +51,24 @@ struct Worked {
 
 impl Roster {
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Cluster>> {
-        self.clusters.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        self.known.borrow().clusters.get(name).cloned()
+    }
+
+    /// The cluster, also where it was described a moment ago. None: there is none that can be used here.
+    pub(crate) async fn find(&self, name: &str, limit: Duration) -> Result<Option<Arc<Cluster>>, Late> {
+        let mut known = self.known.subscribe();
+        // The look that is under way may have read the ledger before the description was there.
+        let asked = known.borrow().begun;
+        let settled = |known: &Known| known.clusters.contains_key(name) || known.ended > asked;
+        if !settled(&known.borrow()) {
+            self.look();
+        }
+        let known = timeout(limit, known.wait_for(settled)).await.map_err(|_| Late)?.map_err(|_| Late)?;
+        Ok(known.clusters.get(name).cloned())
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Cluster>> {
-        self.clusters.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.known.borrow().clusters.values().cloned().collect()
     }
 
     /// Work was announced.
@@ -69,6 +99,7 @@ impl Roster {
     {
         let mut worked = BTreeMap::<String, Worked>::new();
         while !stop.is_cancelled() {
+            self.known.send_modify(|known| known.begun += 1);
             let read = async { clusters(&mut *ledger.acquire().await?).await };
             let wait = match within_deadline(read).await {
                 Ok(found) => {
@@ -80,7 +111,8 @@ impl Roster {
                         match Cluster::new(name.clone(), spec.clone(), access.clone()) {
                             Ok(cluster) => {
                                 let cluster = Arc::new(cluster);
-                                self.write().insert(name.clone(), Arc::clone(&cluster));
+                                self.known
+                                    .send_modify(|known| _ = known.clusters.insert(name.clone(), Arc::clone(&cluster)));
                                 let stop = stop.child_token();
                                 let task = tokio::spawn(work(cluster, stop.clone()));
                                 worked.insert(name, Worked { spec, stop, task });
@@ -88,6 +120,7 @@ impl Roster {
                             Err(fault) => report(ledger, &name, &fault).await,
                         }
                     }
+                    self.known.send_modify(|known| known.ended = known.begun);
                     LOOK
                 }
                 Err(error) => {
@@ -116,11 +149,7 @@ impl Roster {
                 tracing::error!(error = ?error, "the work on a cluster panicked");
             }
         }
-        gone.iter().for_each(|name| _ = self.write().remove(name));
-    }
-
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<String, Arc<Cluster>>> {
-        self.clusters.write().unwrap_or_else(PoisonError::into_inner)
+        self.known.send_modify(|known| known.clusters.retain(|name, _| !gone.contains(name)));
     }
 }
 
@@ -134,5 +163,32 @@ async fn report(ledger: &Ledger, name: &str, fault: &InvalidField) {
     .await;
     if let Err(error) = written {
         tracing::warn!(cluster = name, error = ?error, "status not written");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures::poll;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_name_is_settled_by_a_look_that_began_after_it_was_asked_for() {
+        let roster = Roster::default();
+        let begin = || roster.known.send_modify(|known| known.begun += 1);
+        let end = || roster.known.send_modify(|known| known.ended = known.begun);
+        begin();
+        let mut found = pin!(roster.find("new", Duration::MAX));
+        assert!(poll!(&mut found).is_pending(), "nobody has read the ledger yet");
+        end();
+        assert!(poll!(&mut found).is_pending(), "it may have been described since the ledger was read");
+        let mut looked = pin!(roster.changed.notified());
+        assert!(poll!(&mut looked).is_ready(), "a look is asked for");
+        begin();
+        end();
+        assert!(matches!(found.await, Ok(None)));
+        assert!(matches!(roster.find("new", Duration::ZERO).await, Err(Late)));
     }
 }

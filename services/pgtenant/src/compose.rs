@@ -152,6 +152,7 @@ impl Planner for EnginePlanner {
         Box::pin(async move {
             engine.preflight(&cluster, limit).await.map_err(|error| match error {
                 pgtenant_engine::TrialError::Unknown => pgtenant_api::TrialError::Unknown,
+                pgtenant_engine::TrialError::Late => pgtenant_api::TrialError::Late,
                 pgtenant_engine::TrialError::Busy => pgtenant_api::TrialError::Busy,
             })
         })

@@ -253,6 +253,9 @@ pub(crate) async fn try_out(
             &CLUSTER_UNREACHABLE,
             "its description can not be used here: `GET /v1/clusters/{cluster}` has the problem",
         ),
+        TrialError::Late => {
+            Problem::new(&CLUSTER_UNREACHABLE, "the control plane is still taking it up").retry_after(TRIAL_PAUSE)
+        }
         TrialError::Busy => Problem::new(&OVERLOADED, format!("another preflight of cluster {name:?} is under way"))
             .retry_after(TRIAL_PAUSE),
     })?;

@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Inner;
 use crate::cluster::Cluster;
+use crate::roster::PATIENCE;
 
 pub use choose::SnapshotsError;
 pub(crate) use leftovers::Leftovers;
@@ -48,7 +49,7 @@ enum Job {
 impl Inner {
     /// What a claim's database can be restored from, newest first.
     pub(crate) async fn snapshots(&self, cluster: &str, key: &ClaimKey) -> Result<Vec<Snapshot>, SnapshotsError> {
-        let cluster = self.roster.get(cluster).ok_or(SnapshotsError::Unknown)?;
+        let cluster = self.described(cluster).await?;
         let read = within_deadline(async { claim(&mut *self.ledger.acquire().await?, key).await });
         let found = read.await.map_err(|error| SnapshotsError::Unreachable(error.to_string()))?;
         let all = choose::snapshots(&cluster, key, found.map(|claim| claim.created_at)).await?;
@@ -57,9 +58,14 @@ impl Inner {
 
     /// What is kept of a whole cluster, newest first.
     pub(crate) async fn cluster_snapshots(&self, cluster: &str) -> Result<Vec<Snapshot>, SnapshotsError> {
-        let cluster = self.roster.get(cluster).ok_or(SnapshotsError::Unknown)?;
+        let cluster = self.described(cluster).await?;
         let all = choose::of_cluster(&cluster, None).await?;
         self.with_tests(&cluster, all).await
+    }
+
+    async fn described(&self, cluster: &str) -> Result<Arc<Cluster>, SnapshotsError> {
+        let found = self.roster.find(cluster, PATIENCE).await;
+        found.map_err(|late| SnapshotsError::Unreachable(late.to_string()))?.ok_or(SnapshotsError::Unknown)
     }
 
     /// With when each that is of the whole cluster was last restored for a test.
