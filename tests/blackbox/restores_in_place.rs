@@ -178,15 +178,21 @@ async fn a_snapshot_that_breaks_when_all_is_emptied_brings_back_what_was_there()
 async fn what_can_not_be_emptied_is_left_as_it_is() {
     let (shop, snapshot) = Shop::with_a_mistake(SiteOptions::shared().await).await;
     let database = format!("{}-data", shop.namespace);
-    for (made, gone) in [
-        ("create view of_somebody_else as select * from orders", "drop view of_somebody_else"),
-        ("create schema dba create table of_somebody_else (n int)", "drop schema dba cascade"),
+    for (made, gone, why) in [
+        (
+            "create view of_somebody_else as select * from orders",
+            "drop view of_somebody_else",
+            "drops what depends on it",
+        ),
+        ("create schema dba create table of_somebody_else (n int)", "drop schema dba cascade", "can not be read whole"),
     ] {
         superuser_sql(&shop.plane.site.superuser, Some(&database), made).await;
         let done = shop.restored("data", replace(&snapshot)).await;
         assert_eq!(done["phase"], "Failed", "{done}");
         let message = done["message"].as_str().unwrap();
-        assert!(message.contains("of_somebody_else") && message.contains("as it was"), "{message}");
+        for part in ["of_somebody_else", why, "as it was"] {
+            assert!(message.contains(part), "no {part:?} in {message}");
+        }
         shop.is_as_before("nothing was removed").await;
         superuser_sql(&shop.plane.site.superuser, Some(&database), gone).await;
     }

@@ -14,9 +14,10 @@ use crate::observe::observe;
 use crate::observed::Observed;
 use crate::plan::{Batch, Place, Plan, step};
 use crate::server::Server;
-use crate::session::Session;
-use crate::sql;
+use crate::session::{Cause, Session};
+use crate::sql::{self, DEPENDED_ON};
 use crate::transfer::OCCUPANT;
+use crate::verifier::redact;
 
 /// A database that stands beside a claim's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -235,7 +236,7 @@ pub enum Rehearsal {
 /// goes as well: [`make_public`].
 ///
 /// # Errors
-/// What the server says; 2BP01 where what somebody else owns depends on it.
+/// What the server says; what is in the way, where something depends on what is to be dropped.
 pub async fn empty(
     login: &mut Session,
     key: &ClaimKey,
@@ -250,7 +251,7 @@ pub async fn empty(
     let owned = sql::drop_owned(&Tier::ALL.map(|tier| key.role(tier)));
     let drop: Vec<String> = casts.into_iter().flatten().chain([owned]).collect();
     let dropped = login.batch(&drop.join("; "), deadline).await;
-    dropped.map_err(|failure| failure.cause.into_error(&what))?;
+    dropped.map_err(|failure| needed(&what, failure.cause))?;
     if let Some(left) = occupant(login).await? {
         let reason = format!(
             "{left} is somebody else's and would stay: its owner, or a superuser, drops it or moves it to another database"
@@ -265,6 +266,20 @@ pub async fn empty(
         Rehearsal::No => "COMMIT",
     };
     login.batch(end, deadline).await.map_err(|failure| failure.cause.into_error(&what))
+}
+
+/// Where what somebody else owns, or a cast of others' types, needs something that is to be dropped: that, and what to do.
+fn needed(what: &str, cause: Cause) -> PostgresError {
+    match &cause {
+        Cause::Error(error) if cause.sqlstate() == Some(DEPENDED_ON) => {
+            // The server's hint, CASCADE, is for whoever types the statement.
+            let said = error.as_db_error().map(|answer| [Some(answer.message()), answer.detail()]);
+            let said: Vec<_> = said.into_iter().flatten().flatten().map(redact).collect();
+            let reason = format!("{}: its owner, or a superuser, drops what depends on it first", said.join("; "));
+            PostgresError::Occupied { what: what.to_owned(), reason }
+        }
+        _ => cause.into_error(what),
+    }
 }
 
 /// Makes schema `public` as a new database has it, where [`empty`] has dropped it with its owner's other things.

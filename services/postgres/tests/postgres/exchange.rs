@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pgtenant_model::Tier;
 use pgtenant_postgres::{
-    Beside, BesideKind, Desired, Exchange, Job, PostgresError, Rehearsal, Step, Unfenced, beside, empty,
+    Beside, BesideKind, Desired, ErrorClass, Exchange, Job, PostgresError, Rehearsal, Step, Unfenced, beside, empty,
     end_claims_sessions, end_job, exchange, generate_password, jobs, make_public, server_version,
 };
 use sqlx::ConnectOptions;
@@ -188,5 +188,38 @@ async fn it_is_emptied_with_nobody_in_it_and_is_as_new_on_every_version() {
         assert_eq!(left, 0, "PostgreSQL {major}");
         tenant.sql(Tier::Admin, made).await.unwrap();
         assert_eq!(tenant.content().await, "before", "PostgreSQL {major}");
+    }
+}
+
+#[tokio::test]
+async fn what_keeps_it_from_being_emptied_is_named_with_what_to_do_on_every_version() {
+    for major in 14..=18 {
+        let world = World::of_major(major).await;
+        let tenant = world.tenant();
+        tenant.create().await;
+        tenant.sql(Tier::Admin, "create table content as select 'before' as said").await.unwrap();
+        let refused = async |named: &str| {
+            let error = tenant.empty(Rehearsal::Yes).await.unwrap_err();
+            assert_eq!(error.class(), ErrorClass::Refused, "PostgreSQL {major}: {error}");
+            let told = error.to_string();
+            for part in [named, "its owner, or a superuser, drops what depends on it first"] {
+                assert!(told.contains(part), "PostgreSQL {major}: no {part:?} in {told}");
+            }
+            assert!(error.advice().is_none() && !told.contains("CASCADE"), "PostgreSQL {major}: {error}");
+            tenant.repair().await;
+            assert_eq!(tenant.content().await, "before", "PostgreSQL {major}");
+        };
+        let (made, gone) =
+            ("create schema others; create view others.v as select * from content", "drop schema others cascade");
+        world.sql(&tenant.database(), made).await;
+        refused("view others.v depends on table public.content").await;
+        world.sql(&tenant.database(), gone).await;
+
+        let function = "create function f(point) returns macaddr language sql as 'select null::macaddr'";
+        tenant.sql(Tier::Admin, function).await.unwrap();
+        world.sql(&tenant.database(), "create cast (point as macaddr) with function f(point)").await;
+        refused("cast from point to macaddr depends on function public.f(point)").await;
+        world.sql(&tenant.database(), "drop cast (point as macaddr)").await;
+        tenant.empty(Rehearsal::Yes).await.unwrap();
     }
 }
