@@ -31,7 +31,8 @@ mod token;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Arg, CommandFactory as _, Parser, Subcommand};
 
 use context::{Context, GlobalArgs};
 use error::{CliError, Outcome, Result};
@@ -114,11 +115,25 @@ enum Command {
 
 /// Reads the arguments, does what they say, and gives the exit status.
 pub(crate) fn run() -> ExitCode {
-    let Cli { global, command } = Cli::parse();
+    let Cli { global, command } = parse();
     match dispatch(global, command) {
         Ok(outcome) => outcome.code(),
         Err(error) => error.report(),
     }
+}
+
+/// The line of usage beside an error names what was typed and what is missing. Clap would have what a variable holds among it, as if it
+/// had to be typed.
+fn parse() -> Cli {
+    fn without_variables(command: clap::Command) -> clap::Command {
+        let is_set = |arg: &Arg| arg.get_env().is_some_and(|name| std::env::var_os(name).is_some());
+        command.mut_args(|arg| if is_set(&arg) { arg.hide(true) } else { arg }).mut_subcommands(without_variables)
+    }
+    Cli::try_parse().unwrap_or_else(|error| {
+        let again = || without_variables(Cli::command()).try_get_matches().err();
+        let named = matches!(error.kind(), ErrorKind::MissingRequiredArgument | ErrorKind::ArgumentConflict);
+        named.then(again).flatten().unwrap_or(error).exit()
+    })
 }
 
 fn dispatch(global: GlobalArgs, command: Command) -> Result<Outcome> {
@@ -186,7 +201,6 @@ fn read<T: serde::de::DeserializeOwned>(items: Vec<http::Document>) -> Result<Ve
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_arguments_are_consistent() {

@@ -19,6 +19,24 @@ fn nobody_listens() {
 }
 
 #[test]
+fn what_a_variable_holds_is_not_asked_for() {
+    for (typed, usage) in [
+        (&["restore", "request"][..], "restore request <NS/NAME>"),
+        (&["db", "get", "--output", "json"], "db get --output <FORMAT> <NS/NAME>"),
+        (&["db", "connect", "--url", "http://localhost"], "db connect <NS/NAME>"),
+        (&["cluster", "bootstrap"], "cluster bootstrap "),
+    ] {
+        let variables =
+            [("PGTENANT_URL", "http://localhost"), ("PGTENANT_SECRETS_DIR", "/tmp"), ("AWS_REGION", "eu-1")];
+        let ended = end(bare(typed).envs(variables)).expect(2);
+        let line = ended.stderr.lines().find(|line| line.starts_with("Usage: ")).unwrap();
+        assert!(line.starts_with(&format!("Usage: pgtenant {usage}")) && !line.contains("--url"), "{}", ended.stderr);
+    }
+    let help = end(bare(&["db", "get", "--help"]).env("PGTENANT_URL", "http://localhost")).expect(0).stdout;
+    assert!(help.contains("--url") && help.contains("PGTENANT_URL=http://localhost"), "{help}");
+}
+
+#[test]
 fn tokens_that_are_missing_or_wrong() {
     let ended = end(&mut bare(&["db", "list"])).expect(1);
     assert!(ended.stderr.starts_with("error: there is no token\nhint: set PGTENANT_TOKEN"), "{}", ended.stderr);
