@@ -145,15 +145,15 @@ async fn a_server_that_hangs_is_a_line_and_no_hanging_request() {
     let own = Own::start(false, &[]).await;
     let relay = Relay::start(&own.place().hosts[0]).await;
     let place = own.place().with_hosts(&[format!("localhost:{}", relay.address().port())]);
-    let further = "[api]\nrequest_timeout = \"2500ms\"\n".to_owned();
+    let further = "[api]\nrequest_timeout = \"6s\"\n".to_owned();
     let plane = Plane::start(SiteOptions { further, ..SiteOptions::on(place).await }).await;
     let api = plane.api();
     Tried::now(&api).await.all_passed(&["primary", "roles", "database"]);
     relay.cut(true);
     let began = Instant::now();
     let tried = Tried::now(&api).await;
-    assert!(began.elapsed() < Duration::from_millis(2500), "{:?}", began.elapsed());
-    let late: Vec<_> = tried.1.iter().filter(|[.., message]| message.starts_with("no answer within 2 s")).collect();
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    let late: Vec<_> = tried.1.iter().filter(|[.., message]| message.starts_with("no answer within 5 s")).collect();
     assert!(late.len() == 1 && late[0][1] == "Failed", "{tried:#?}");
     // What has nothing to do with it was tried all the same.
     tried.all_passed(&["login", "store file"]);

@@ -79,12 +79,13 @@ impl World {
 
     /// The last turn, and the wish for it, were long ago: every replica has read the secret since.
     async fn long_ago(&self, change: impl FnOnce(&mut Value)) {
+        // The wish first: one that is younger than the turn would be done again.
+        let sql = "update clusters set login_asked_at = login_asked_at - interval '2 hours' returning name";
+        self.site.ledger_rows(sql).await;
         self.with_secret(|secret| {
             secret["turnedAt"] = json!(Utc::now() - chrono::TimeDelta::hours(1));
             change(secret);
         });
-        let sql = "update clusters set login_asked_at = login_asked_at - interval '2 hours' returning name";
-        self.site.ledger_rows(sql).await;
     }
 
     /// Both replicas have read the secret after so many turns.

@@ -65,6 +65,7 @@ async fn a_database_that_nobody_claims_any_more_is_told_of_and_kept() {
     let comment = format!("comment on database \"{database}\" is 'pgtenant: {namespace}/db'");
     superuser_sql(&site.superuser, None, &comment).await;
     let serve = site.serve("serve").await;
+    serve.is_ready().await;
     let api = serve.api();
     let told = format!("database \"{database}\" says that it is of claim {namespace}/db");
     soon("the preflight tells of it", || async {

@@ -1,5 +1,7 @@
 //! Shared clusters.
 
+use std::time::Instant;
+
 use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
@@ -241,12 +243,13 @@ pub(crate) async fn try_out(
     _: Query<NoQuery>,
     _: PostOptional<NoFields>,
 ) -> Result<Json<TrialView>> {
+    // Before the request's own time is over.
+    let end = Instant::now() + state.settings().request_timeout.mul_f64(0.9);
     caller.platform()?;
     let mut db = state.ledger().acquire().await?;
     let Cluster { name, .. } = store::cluster(&mut db, &caller.scope(), &path.cluster).await?;
     drop(db);
-    // Before the request's own time is over.
-    let limit = state.settings().request_timeout.mul_f64(0.9);
+    let limit = end.saturating_duration_since(Instant::now());
     let tried = state.parts.planner.preflight(name.clone(), limit).await;
     let checks = tried.map_err(|error| match error {
         TrialError::Unknown => Problem::new(
