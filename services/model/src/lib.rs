@@ -13,20 +13,19 @@ mod inventory;
 mod marks;
 mod name;
 mod plan;
+mod provisioner;
 mod restore;
 mod restore_rules;
 mod span;
 mod status;
 mod store;
+mod tls;
 mod window;
 
 pub use aurora::{Acu, AuroraCreate, AuroraTopology};
 pub use backup::{BackupSpec, DumpPlace, DumpSpec, FolderPlace, PgBackRestSpec, RdsBackupSpec, S3Place, WebDavPlace};
 pub use claim::{ClaimPatch, ClaimSpec, InvalidField, Mode, Source, is_slack_channel};
-pub use cluster::{
-    AwsSecretRef, ClusterSpec, Endpoint, Environment, Limits, Provisioner, SecretRef, SslMode, StreamingTopology,
-    TlsSpec, Topology,
-};
+pub use cluster::{ClusterSpec, Endpoint, Environment, Limits, StreamingTopology, Topology};
 pub use credential::{CA_KEY, CREDENTIAL_KEYS, Credential, CredentialTarget};
 pub use event::{Event, EventKind, Operation, OperationKind, OperationState};
 pub use host_port::HostPort;
@@ -34,6 +33,7 @@ pub use inventory::{Finding, Inventory, InventorySequence, InventoryTable, Large
 pub use marks::{CLAIM_LABEL, MANAGED_BY, RELOADER, STORE_MANAGER, TIER_LABEL};
 pub use name::{ClaimKey, InvalidName, MAX_DATABASE_BYTES, MAX_IDENTIFIER_BYTES, NameRule, Side, Tier, check_label};
 pub use plan::{ChangeReport, ClaimPlan, PlanAction, PlanReport, PlanRequest, PlannedClaim};
+pub use provisioner::{AwsSecretRef, Provisioner, SecretRef};
 pub use restore::{
     InvalidSnapshotId, PutAside, Restore, RestorePhase, RestorePoint, RestoreProgress, RestoreSpec, RestoreStrategy,
     Snapshot, SnapshotId, SnapshotKind,
@@ -45,4 +45,5 @@ pub use status::{
     PreflightCheck, ProvisionerStatus, RoleStatus, Roles, StoreLocation, StoreState, set_condition,
 };
 pub use store::{AwsSecretsManagerStore, ExternalSecretStore, FileStore, KubernetesStore, SECRET_TAGS, StoreSpec};
+pub use tls::{SslMode, TlsSpec};
 pub use window::BackupWindow;
