@@ -8,8 +8,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// A number and one of `s`, `m`, `h` and `d`: `30d`. Whole seconds, at most 100,000 days.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "Cow<'_, str>", into = "String")]
+#[schemars(inline, extend("pattern" = PATTERN))]
 pub struct Span(Duration);
 
 const UNITS: [(char, u64); 4] = [('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)];
@@ -65,20 +66,6 @@ impl TryFrom<Cow<'_, str>> for Span {
 impl From<Span> for String {
     fn from(span: Span) -> Self {
         span.to_string()
-    }
-}
-
-impl schemars::JsonSchema for Span {
-    fn schema_name() -> Cow<'static, str> {
-        "Span".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({"type": "string", "pattern": PATTERN})
     }
 }
 

@@ -20,8 +20,9 @@ const DAYS: usize = 5;
 
 /// A window of the local clock, each day: `02:00-04:00 Europe/Copenhagen`; without a zone in UTC. One that ends before it begins
 /// ends the day after.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(try_from = "Cow<'_, str>", into = "String")]
+#[schemars(inline, extend("pattern" = PATTERN))]
 pub struct BackupWindow {
     begin: Time,
     end: Time,
@@ -145,20 +146,6 @@ impl TryFrom<Cow<'_, str>> for BackupWindow {
 impl From<BackupWindow> for String {
     fn from(window: BackupWindow) -> Self {
         window.to_string()
-    }
-}
-
-impl schemars::JsonSchema for BackupWindow {
-    fn schema_name() -> Cow<'static, str> {
-        "BackupWindow".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({"type": "string", "pattern": PATTERN})
     }
 }
 
