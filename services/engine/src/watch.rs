@@ -21,6 +21,7 @@ use crate::EngineSettings;
 use crate::aurora::Told;
 use crate::cluster::Cluster;
 use crate::failure::{Cause, Failure};
+use crate::provisioner::Kept;
 use crate::proxy::Proxy;
 
 /// After a change of the primary every credential is looked at within this time, since it may name the endpoint.
@@ -217,10 +218,14 @@ impl Watch<'_> {
         match self.cluster.keep_own_login(asked, now).await {
             Ok(kept) => {
                 memory.login_problem = None;
-                let turned = kept.as_ref().is_some_and(|kept| kept.turned);
-                memory.provisioner = kept.map(|kept| kept.status).or(memory.provisioner.take());
+                // Another replica is at it: until the next look the status that is written here is the one of before.
+                memory.login_kept = memory.login_kept.filter(|_| kept.is_some());
+                let Some(Kept { status, turned }) = kept else { return };
+                let before = memory.provisioner.replace(status);
                 if turned {
                     self.tell_of_turn(memory).await;
+                } else if before != memory.provisioner {
+                    self.use_own_login().await;
                 }
             }
             Err(cause) => {
