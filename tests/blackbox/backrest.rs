@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use chrono::{TimeDelta, Utc};
 use pgtenant_tests::{
     Api, Credential, Folder, Own, Serve, Site, SiteOptions, can, eventually, rows, soon, superuser_sql,
 };
@@ -80,7 +81,8 @@ impl Kept {
         fs::write(folder.join("pgbackrest.conf"), settings).unwrap();
         pgbackrest(folder.path(), owner, &["stanza-create"]);
         let cluster = format!(
-            "backups.pgbackrest = {{ stanza = \"main\", configFile = {:?}, scratch = {:?}, tryEvery = {every:?} }}",
+            "restores.storageBytes = 1099511627776\nbackups.schedule = {:?}\nbackups.pgbackrest = {{ stanza = \"main\", configFile = {:?}, scratch = {:?}, tryEvery = {every:?} }}",
+            open_window(),
             path("pgbackrest.conf"),
             path("scratch"),
         );
@@ -143,6 +145,12 @@ impl Kept {
         })
         .await;
     }
+}
+
+/// A window of the schedule that is open now, and whose moment for the cluster `default` has been.
+pub(crate) fn open_window() -> String {
+    let at = |minutes| (Utc::now() + TimeDelta::minutes(minutes)).format("%H:%M").to_string();
+    format!("{}-{}", at(-600), at(30))
 }
 
 pub(crate) fn processes_of(folder: &Path) -> Vec<String> {

@@ -31,6 +31,8 @@ pub struct BackupWork {
     pub attempts: i32,
     /// The fencing token.
     pub fence: i64,
+    /// It was begun, and is to wait until a restore is over that somebody waits for.
+    pub room: bool,
 }
 
 /// Asks for a dump of a database, or for a try of `snapshot`. One that waits already is that one; so is a try that is under way. A dump
@@ -86,14 +88,15 @@ pub async fn request_backup(
     Ok(operation)
 }
 
-/// Whether work on a cluster may go on: a try does not while somebody waits for a restore.
-macro_rules! may_go_on {
+/// Whether a try has to wait: somebody waits for a restore.
+macro_rules! has_to_wait {
     ($cluster:literal) => {
-        concat!("(kind <> 'verify' or not ", crate::restore_work::somebody_waits!($cluster), ")")
+        concat!("(kind = 'verify' and ", crate::restore_work::somebody_waits!($cluster), ")")
     };
 }
 
-/// Takes a dump or a try of `cluster` that is due and that nobody holds, unless `at_once` of them are under way.
+/// Takes a dump or a try of `cluster` that is due and that nobody holds, unless `at_once` of them are under way. A try that has to wait is
+/// taken only to be [put back](put_back_backup).
 ///
 /// # Errors
 /// The ledger did not answer.
@@ -109,15 +112,17 @@ pub async fn take_backup(
              select operation as due_id from backups
              where cluster = $1 and not finished and due_at <= now() and (lease_until is null or lease_until < now())
                and $4 > (select count(*) from backups where cluster = $1 and not finished and lease_until >= now())
-               and ",
-        may_go_on!("$1"),
-        "
+               and (begun or not ",
+        has_to_wait!("$1"),
+        ")
              order by due_at limit 1 for update skip locked),
          begun as (update operations set state = 'Running' from due where id = due_id)
          update backups set lease_holder = $2, lease_until = now() + $3 * interval '1 second', fence = fence + 1,
-                attempts = attempts + (lease_holder is not null)::int
+                begun = true, attempts = attempts + (lease_holder is not null)::int
          from due where operation = due_id
-         returning operation, kind, claim, namespace, name, snapshot, attempts, fence"
+         returning operation, kind, claim, namespace, name, snapshot, attempts, fence, ",
+        has_to_wait!("$1"),
+        " as room"
     ))
     .bind(cluster)
     .bind(holder)
@@ -139,20 +144,24 @@ pub async fn take_backup(
         snapshot: snapshot.transpose()?,
         attempts: row.try_get("attempts")?,
         fence: row.try_get("fence")?,
+        room: row.try_get("room")?,
     }))
 }
 
-/// When a dump or a try of `cluster` is next due.
+/// When a dump or a try of `cluster` is next due; none while `at_once` of them are under way: the end of one is told of.
 ///
 /// # Errors
 /// The ledger did not answer.
-pub async fn next_backup(db: &mut PgConnection, cluster: &str) -> Result<Option<Duration>> {
+pub async fn next_backup(db: &mut PgConnection, cluster: &str, at_once: u8) -> Result<Option<Duration>> {
     let due: Option<f64> = sqlx::query_scalar(concat!(
         "select extract(epoch from min(greatest(due_at, lease_until)) - now())::float8 from backups
-         where cluster = $1 and not finished and ",
-        may_go_on!("$1")
+         where cluster = $1 and not finished and (begun or not ",
+        has_to_wait!("$1"),
+        ") and (lease_until >= now()
+                or $2 > (select count(*) from backups where cluster = $1 and not finished and lease_until >= now()))"
     ))
     .bind(cluster)
+    .bind(i64::from(at_once))
     .fetch_one(db)
     .await?;
     Ok(due.map(|seconds| Duration::from_secs_f64(seconds.max(0.0))))
@@ -165,8 +174,8 @@ pub async fn next_backup(db: &mut PgConnection, cluster: &str) -> Result<Option<
 pub async fn renew_backup(db: &mut PgConnection, work: &BackupWork, lease: Duration) -> Result<bool> {
     let room: Option<bool> = sqlx::query_scalar(concat!(
         "update backups b set lease_until = now() + $3 * interval '1 second' where operation = $1 and fence = $2
-         returning not ",
-        may_go_on!("b.cluster")
+         returning ",
+        has_to_wait!("b.cluster")
     ))
     .bind(work.operation)
     .bind(work.fence)
@@ -176,13 +185,14 @@ pub async fn renew_backup(db: &mut PgConnection, work: &BackupWork, lease: Durat
     room.ok_or_else(|| fenced(work))
 }
 
-/// Gives it back as it was: it is begun anew when that may be.
+/// Gives a try back of which nothing is left: it is begun anew when it may be.
 ///
 /// # Errors
 /// [`LedgerError::Fenced`] when another replica has taken it.
 pub async fn put_back_backup(db: &mut PgConnection, work: &BackupWork) -> Result<()> {
     let done = sqlx::query(
-        "update backups set lease_holder = null, lease_until = null, due_at = now() where operation = $1 and fence = $2",
+        "update backups set begun = false, lease_holder = null, lease_until = null, due_at = now()
+         where operation = $1 and fence = $2",
     );
     fenced_unless(done.bind(work.operation).bind(work.fence).execute(db).await?.rows_affected(), work)
 }

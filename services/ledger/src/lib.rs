@@ -62,8 +62,8 @@ pub use restore_row::{
     OpenRestores, RestoreFilter, StoredRestore, open_restores_by_phase, restore, restore_of_object, restores,
 };
 pub use restore_work::{
-    Aside, RestoreWanted, RestoreWork, StepDone, aside_done, end_restore, hold_claim, let_go, next_restore,
-    note_progress, open_jobs, renew_restore, restores_over, retry_restore, step_done, take_restore,
+    Aside, RestoreWork, StepDone, aside_done, end_restore, hold_claim, let_go, makes_room, next_restore, note_progress,
+    open_jobs, renew_restore, restores_over, retry_restore, step_done, take_restore,
 };
 pub use rotation::{LoginWish, Rotating, ask_for_login, login_wish, rotate, rotate_cluster, rotating};
 pub use slack::{

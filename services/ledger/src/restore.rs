@@ -1,6 +1,8 @@
 //! Restores: who asks for one, who says yes, and who wants it to end or its way back.
 
-use pgtenant_model::{Approval, ClaimKey, EventKind, InvalidField, Restore, RestorePhase, RestoreSpec};
+use pgtenant_model::{
+    Approval, ClaimKey, EventKind, InvalidField, Restore, RestorePhase, RestoreSpec, RestoreStrategy,
+};
 use serde_json::json;
 use sqlx::PgConnection;
 use sqlx::types::Json;
@@ -9,6 +11,7 @@ use uuid::Uuid;
 use crate::event::json_name;
 use crate::refused::Result;
 use crate::restore_row::{RestoreRow, StoredRestore, restore_columns, restore_of_object};
+use crate::restore_work::make_room;
 use crate::wish::locked;
 use crate::{Actor, Claim, NewEvent, RESTORES_CHANNEL, Refused, Wish, append_event, write_audit};
 
@@ -71,7 +74,7 @@ async fn insert(
     let row: Option<RestoreRow> = sqlx::query_as(concat!(
         "insert into restores (id, claim, namespace, name, cluster, spec, phase, requested_by, object)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-         on conflict (claim, scheduled) where finished_at is null do nothing returning ",
+         on conflict (claim, (spec ->> 'strategy' = 'test')) where finished_at is null do nothing returning ",
         restore_columns!()
     ))
     .bind(Uuid::now_v7())
@@ -87,6 +90,7 @@ async fn insert(
     .await?;
     let Some(row) = row else { return Err(Refused::RestoreOpen(key.clone())) };
     let restore = StoredRestore::try_from(row)?;
+    begins(db, &restore).await?;
     let what = format!("a restore of {key} was asked for by {}", actor.name);
     record(db, &restore, EventKind::RestoreRequested, "restore.request", what, actor).await?;
     Ok(restore)
@@ -172,6 +176,7 @@ pub async fn decide_restore(
     .fetch_one(&mut *db)
     .await?;
     let restore = StoredRestore::try_from(row)?;
+    begins(db, &restore).await?;
     let (kind, action, word) = match decision {
         Decision::Approve => (EventKind::RestoreApproved, "restore.approve", "approved"),
         Decision::Reject => (EventKind::RestoreEnded, "restore.reject", "rejected"),
@@ -179,6 +184,15 @@ pub async fn decide_restore(
     let what = format!("the restore of {} was {word} by {}", restore.key()?, actor.name);
     record(db, &restore, kind, action, what, actor).await?;
     Ok(restore)
+}
+
+/// What nobody waits for ends where somebody waits from now on.
+async fn begins(db: &mut PgConnection, restore: &StoredRestore) -> Result<()> {
+    let Restore { phase, spec, cluster, .. } = &restore.view;
+    if *phase == RestorePhase::Approved && spec.strategy != RestoreStrategy::Test {
+        make_room(db, cluster).await?;
+    }
+    Ok(())
 }
 
 /// Whether somebody may let a restore have its way with the database, there and back.
@@ -243,7 +257,7 @@ pub async fn undo_restore(db: &mut PgConnection, id: Uuid, platform: bool, actor
     let key = restore.key()?;
     let claim = present(db, &key).await?;
     let open: bool = sqlx::query_scalar(
-        "select exists (select from restores where claim = $1 and finished_at is null and not scheduled)",
+        "select exists (select from restores where claim = $1 and finished_at is null and spec ->> 'strategy' <> 'test')",
     )
     .bind(claim.id)
     .fetch_one(&mut *db)
@@ -289,30 +303,30 @@ async fn record(
     Ok(tell(db, restore, kind, message).await?)
 }
 
-/// Makes an event of what became of a restore. Of a test by the schedule there is one only when it has failed, and it is of the backup.
+/// Makes an event of what became of a restore. Of a test by the schedule there is one only when it has failed, and it is of the cluster.
 pub(crate) async fn tell(
     db: &mut PgConnection,
     restore: &StoredRestore,
     kind: EventKind,
     message: String,
 ) -> crate::Result<()> {
-    let Restore { id, namespace, name, phase, snapshot, .. } = &restore.view;
-    let event = |kind, message, detail| NewEvent { kind, namespace: Some(namespace), name, message, detail };
+    let Restore { id, namespace, name, cluster, phase, snapshot, spec, .. } = &restore.view;
     if restore.scheduled {
         if *phase != RestorePhase::Failed {
             return Ok(());
         }
-        let snapshot = snapshot.as_ref().or(restore.view.spec.from.snapshot.as_ref());
+        let snapshot = snapshot.as_ref().or(spec.from.snapshot.as_ref());
         let what = snapshot.map_or_else(|| "a backup".to_owned(), ToString::to_string);
-        let message = format!("{namespace}/{name}: {what} could not be restored for a test: {message}");
+        let message = format!("{cluster}: {namespace}/{name} could not be restored from {what} for a test: {message}");
         let detail = json!({"restore": id, "kind": "test", "snapshot": snapshot});
-        return append_event(db, event(EventKind::BackupFailed, message, detail)).await;
+        let event = NewEvent { kind: EventKind::BackupFailed, namespace: None, name: cluster, message, detail };
+        return append_event(db, event).await;
     }
     let mut detail = json!({"restore": id, "phase": phase});
     if let Some(object) = &restore.object {
         detail["object"] = json!(object);
     }
-    append_event(db, event(kind, message, detail)).await
+    append_event(db, NewEvent { kind, namespace: Some(namespace), name, message, detail }).await
 }
 
 /// Tells every replica that something is to be done for a restore, or has become of it.

@@ -22,28 +22,27 @@ pub struct RestoreWork {
     pub fence: i64,
 }
 
-/// Whether a restore of cluster `$1` is begun already, or may be. A test by the schedule goes on only while nobody waits for a restore.
+/// Whether a restore of cluster `$1` is begun already, or may be. What nobody waits for is not begun while somebody waits.
 macro_rules! may_begin {
     ($at_once:literal) => {
         concat!(
-            "cancel or outcome is not null or finished_at is not null
-             or not scheduled and (phase <> 'Approved' or ",
+            "phase <> 'Approved' or cancel or not scheduled and ",
             $at_once,
             " > (select count(*) from restores where cluster = $1 and not scheduled
-                    and phase in ('Preparing', 'Copying', 'Verifying', 'Switching')))
+                    and phase in ('Preparing', 'Copying', 'Verifying', 'Switching'))
              or scheduled and not ",
             crate::restore_work::somebody_waits!("$1")
         )
     };
 }
 
-/// Whether somebody waits for a restore of a cluster that is not over.
+/// Whether somebody waits for a restore of a cluster, and not for ever: one that is stuck keeps nothing else from being done.
 macro_rules! somebody_waits {
     ($cluster:literal) => {
         concat!(
             "exists (select from restores waiting where waiting.cluster = ",
             $cluster,
-            " and not waiting.scheduled
+            " and waiting.spec ->> 'strategy' <> 'test' and waiting.phase_since > now() - interval '6 hours'
                      and waiting.phase in ('Approved', 'Preparing', 'Copying', 'Verifying', 'Switching'))"
         )
     };
@@ -112,32 +111,43 @@ pub async fn next_restore(db: &mut PgConnection, cluster: &str, at_once: u8) -> 
     Ok(due.map(|seconds| Duration::from_secs_f64(seconds.max(0.0))))
 }
 
-/// What is wanted of a restore that is under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
-pub struct RestoreWanted {
-    /// It is to end with all as it was.
-    pub cancel: bool,
-    /// It is to wait until a restore is over that somebody waits for.
-    pub room: bool,
-}
-
-/// Holds the lease for longer; says what is wanted of it.
+/// Holds the lease for longer; says whether somebody wants it to be cancelled.
 ///
 /// # Errors
 /// [`LedgerError::Fenced`] when another replica has taken it.
-pub async fn renew_restore(db: &mut PgConnection, work: &RestoreWork, lease: Duration) -> Result<RestoreWanted> {
-    let wanted: Option<RestoreWanted> = sqlx::query_as(concat!(
-        "update restores r set lease_until = now() + $3 * interval '1 second' where id = $1 and fence = $2
-         returning cancel, scheduled and ",
-        somebody_waits!("r.cluster"),
-        " as room"
-    ))
+pub async fn renew_restore(db: &mut PgConnection, work: &RestoreWork, lease: Duration) -> Result<bool> {
+    let cancel: Option<bool> = sqlx::query_scalar(
+        "update restores set lease_until = now() + $3 * interval '1 second' where id = $1 and fence = $2
+         returning cancel",
+    )
     .bind(work.restore.view.id)
     .bind(work.fence)
     .bind(lease.as_secs_f64())
     .fetch_optional(db)
     .await?;
-    wanted.ok_or_else(|| fenced(work))
+    cancel.ok_or_else(|| fenced(work))
+}
+
+/// Has the tests end that the schedule has asked for: somebody waits for a restore of the cluster.
+pub(crate) async fn make_room(db: &mut PgConnection, cluster: &str) -> Result<()> {
+    let ended = "update restores set cancel = true, due_at = now()
+                 where cluster = $1 and scheduled and finished_at is null and outcome is null";
+    sqlx::query(ended).bind(cluster).execute(db).await?;
+    Ok(())
+}
+
+/// Whether something that nobody waits for still has a copy on the cluster, or a server or a cluster of its own: it goes soon.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn makes_room(db: &mut PgConnection, cluster: &str) -> Result<bool> {
+    Ok(sqlx::query_scalar(
+        "select exists (select from restores where cluster = $1 and scheduled and finished_at is null)
+             or exists (select from backups where cluster = $1 and kind = 'verify' and begun and not finished)",
+    )
+    .bind(cluster)
+    .fetch_one(db)
+    .await?)
 }
 
 /// How much is copied, for people.

@@ -10,26 +10,33 @@ use crate::event::json_name;
 use crate::restore::announce;
 use crate::{Actor, LedgerError, Result, write_audit};
 
-/// When a cluster's backups were last tested by the schedule.
+/// What became of a cluster's tests by the schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, sqlx::FromRow)]
 pub struct LastTest {
-    /// When the last test was asked for that was good, or ended otherwise than by failing, or is under way.
-    pub done: Option<DateTime<Utc>>,
-    /// When the last one was asked for that failed.
-    pub failed: Option<DateTime<Utc>>,
+    /// One is under way, or somebody waits for a restore: now is no time for another one.
+    pub busy: bool,
+    /// When the first one was asked for.
+    pub first: Option<DateTime<Utc>>,
+    /// When the last one was asked for that was good.
+    pub good: Option<DateTime<Utc>>,
+    /// When the last one was asked for.
+    pub last: Option<DateTime<Utc>>,
 }
 
-/// When a cluster's backups were last tested by the schedule. The cluster is locked until the end of the transaction: whoever wants to
-/// ask for a test meanwhile waits here.
+/// What became of a cluster's tests by the schedule. The cluster is locked until the end of the transaction: whoever wants to ask for a
+/// test meanwhile waits here.
 ///
 /// # Errors
 /// The ledger did not answer.
 pub async fn last_test(db: &mut PgConnection, cluster: &str) -> Result<LastTest> {
     sqlx::query("select from clusters where name = $1 for update").bind(cluster).execute(&mut *db).await?;
-    Ok(sqlx::query_as(
-        "select max(created_at) filter (where phase <> 'Failed') as done, max(created_at) filter (where phase = 'Failed') as failed
-         from restores where cluster = $1 and scheduled and spec ->> 'strategy' = 'test'",
-    )
+    Ok(sqlx::query_as(concat!(
+        "select coalesce(bool_or(finished_at is null), false) or ",
+        crate::restore_work::somebody_waits!("$1"),
+        " as busy, min(created_at) as first, max(created_at) filter (where phase = 'Succeeded') as good,
+                max(created_at) as last
+         from restores where cluster = $1 and scheduled"
+    ))
     .bind(cluster)
     .fetch_one(db)
     .await?)
@@ -60,9 +67,9 @@ pub async fn ask_test(
          where c.cluster = $2 and c.wish = 'present' and c.roles is not null and c.state in ('Ready', 'Degraded')
            and c.created_at <= $6
          order by (select max(r.created_at) from restores r
-                   where r.cluster = $2 and r.claim = c.id and r.spec ->> 'strategy' = 'test') nulls first, c.id
+                   where r.cluster = $2 and r.claim = c.id and r.scheduled) nulls first, c.id
          limit 1
-         on conflict (claim, scheduled) where finished_at is null do nothing returning namespace, name",
+         on conflict (claim, (spec ->> 'strategy' = 'test')) where finished_at is null do nothing returning namespace, name",
     )
     .bind(id)
     .bind(cluster)
@@ -80,16 +87,24 @@ pub async fn ask_test(
     Ok(Some(key.map_err(|error| LedgerError::Unknown { what: "claim", value: error.value })?))
 }
 
-/// What is kept of a whole cluster and was restored and found whole, and when that was last done, on whoever's wish.
+/// What is kept of a whole cluster and was restored and found whole, of one claim or of any, and when that was last done, on whoever's
+/// wish.
 ///
 /// # Errors
 /// The ledger did not answer.
-pub async fn tested(db: &mut PgConnection, cluster: &str) -> Result<Vec<(SnapshotId, DateTime<Utc>)>> {
+pub async fn tested(
+    db: &mut PgConnection,
+    cluster: &str,
+    claim: Option<&ClaimKey>,
+) -> Result<Vec<(SnapshotId, DateTime<Utc>)>> {
     let rows: Vec<(String, DateTime<Utc>)> = sqlx::query_as(
         "select snapshot, max(finished_at) from restores
-         where cluster = $1 and spec ->> 'strategy' = 'test' and phase = 'Succeeded' and snapshot is not null group by 1",
+         where cluster = $1 and spec ->> 'strategy' = 'test' and phase = 'Succeeded' and snapshot is not null
+           and ($2::text is null or (namespace, name) = ($2, $3)) group by 1",
     )
     .bind(cluster)
+    .bind(claim.map(ClaimKey::namespace))
+    .bind(claim.map(ClaimKey::name))
     .fetch_all(db)
     .await?;
     let known = rows.into_iter().filter_map(|(id, at)| Some((id.parse::<SnapshotId>().ok()?, at)));

@@ -40,6 +40,18 @@ impl BackupWindow {
         start.unwrap_or_else(|| after + chrono::TimeDelta::days(1))
     }
 
+    /// The start of the window that an instant is in, if that was before it.
+    #[must_use]
+    pub fn begun(&self, now: DateTime<Utc>, seed: &str) -> Option<DateTime<Utc>> {
+        let start = self.starts(now, seed).take_while(|start| *start <= now).last()?;
+        let today = Timestamp::from_second(start.timestamp()).ok()?.to_zoned(self.zone.clone()).date();
+        let (_, end) = [today, today.yesterday().ok()?]
+            .into_iter()
+            .filter_map(|day| self.on(day))
+            .find(|(begin, end)| (begin.as_second()..end.as_second()).contains(&start.timestamp()))?;
+        (now.timestamp() < end.as_second()).then_some(start)
+    }
+
     /// Starts from the local day before an instant on, in their order.
     fn starts(&self, from: DateTime<Utc>, seed: &str) -> impl Iterator<Item = DateTime<Utc>> {
         let part = spread(seed);

@@ -115,7 +115,8 @@ async fn show_now(state: &ApiState, slack: &Slack, id: Uuid) -> Result<(), Ledge
 /// Wants a restore to be seen as it is now, wherever it is to be seen.
 async fn show_restore(tx: &mut LedgerTransaction, slack: &Slack, id: Uuid) -> Result<(), LedgerError> {
     show_restore_alone(tx, id).await?;
-    let Some(stored) = restore(tx, id).await? else { return Ok(()) };
+    // A test by the schedule is no restore that people wait for.
+    let Some(stored) = restore(tx, id).await?.filter(|stored| !stored.scheduled) else { return Ok(()) };
     let settings = &slack.settings;
     let mut channels: BTreeSet<String> = settings.platform_channel.iter().cloned().collect();
     channels.extend(settings.told_of(&stored.view.namespace).map(str::to_owned));

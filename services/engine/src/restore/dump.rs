@@ -11,7 +11,7 @@ use metrics::{counter, histogram};
 use pgtenant_ledger::{
     BackupEnd, BackupWork, Claim, Wish, claim, end_backup, note_dump, put_back_backup, renew_backup, within_deadline,
 };
-use pgtenant_model::{InventoryTable, OperationKind, SnapshotId};
+use pgtenant_model::{ClaimKey, InventoryTable, OperationKind, SnapshotId};
 use pgtenant_postgres::transfer::{Export, ExportOptions, Part, Scrutiny};
 use pgtenant_postgres::{
     Beside, BesideKind, Job, ServerOptions, drop_beside, end_job, generate_password, server_version,
@@ -21,10 +21,10 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::load::{JOB_VALID, Loading, flow_of, job_options, roles};
+use super::prepare::check_room;
 use super::schedule;
 use super::source::{CONTENTS, Contents, FORMAT, SCHEMA, Source, StoredPart};
 use super::trouble::{Kind, Trouble, worn_out};
-use super::verify::FREE;
 use crate::Inner;
 use crate::cluster::Cluster;
 use crate::lease::Lease;
@@ -46,16 +46,17 @@ pub(super) async fn attend(engine: Arc<Inner>, cluster: Arc<Cluster>, work: Back
             let (ledger, work) = (one.engine.ledger.clone(), one.work.clone());
             async move { Ok(renew_backup(&mut *ledger.acquire().await?, &work, length).await?.then_some(())) }
         };
-        tokio::select! {
+        let stopped = tokio::select! {
             biased;
-            () = one.attend() => {}
-            stopped = lease.keep(renew) => match stopped {
-                Some(()) => one.make_room().await,
-                None => {
-                    counter!("pgtenant_fenced_total").increment(1);
-                    tracing::warn!("another replica has taken it; this one stops");
-                }
-            },
+            () = one.attend(), if !one.work.room => return,
+            stopped = lease.keep(renew) => stopped,
+        };
+        match stopped {
+            Some(()) => one.make_room(&lease).await,
+            None => {
+                counter!("pgtenant_fenced_total").increment(1);
+                tracing::warn!("another replica has taken it; this one stops");
+            }
         }
     }
     .instrument(span)
@@ -102,13 +103,13 @@ impl Backup {
     }
 
     /// Drops what was copied for a try, and gives it back until nobody waits for a restore.
-    async fn make_room(&self) {
+    async fn make_room(&self, lease: &Lease) {
         tracing::info!("the try waits: somebody waits for a restore");
         let copy = Beside::new(BesideKind::Copy, &self.work.key, self.work.operation);
         let dropped = async {
             let server = self.cluster.server().await?;
             let mut session = server.maintenance().await?;
-            drop_beside(&server, &mut session, &copy, &FREE).await?;
+            drop_beside(&server, &mut session, &copy, lease).await?;
             let version = server_version(&mut session).await?;
             Ok::<_, Trouble>(end_job(&server, &mut session, version, &Job::name(self.work.operation)).await?)
         };
@@ -156,7 +157,6 @@ impl Backup {
     /// Restores a dump beside the database, compares, and drops it again.
     async fn try_out(&self) -> Result<(SnapshotId, String), Trouble> {
         let snapshot = self.work.snapshot.clone().ok_or_else(|| Trouble::last("no snapshot is named"))?;
-        let dumps = dumps(&self.cluster)?;
         let claim = self.claim().await?;
         let server = self.cluster.server().await?;
         let copy = Beside::new(BesideKind::Copy, &claim.key, self.work.operation);
@@ -166,6 +166,7 @@ impl Backup {
         let loading = Loading { engine, cluster, server: &server, claim: &claim, database, comment: &comment, id };
         let tried = async {
             let job = loading.begin(&copy).await?;
+            check_room(cluster, &server, source.bytes()).await?;
             let same = roles(&claim.key, &claim.key);
             let flow = flow_of(cluster, &source.contents.parts);
             let left_out = loading.load(&job, &source, same.clone(), &flow).await?;
@@ -178,15 +179,27 @@ impl Backup {
             let message = format!("{snapshot} is not whole: {}: {}", first.object, first.message);
             return Err(Trouble::last(message));
         }
-        let id: DumpId = snapshot.name().parse().map_err(|_| Trouble::last("is not the name of a dump"))?;
-        dumps.mark_verified(&self.cluster.name, &claim.key, id, Utc::now(), "pgtenant").await?;
-        note(&self.engine, self.work.claim, id.at(), true).await;
+        verified(&self.engine, &self.cluster, self.work.claim, &claim.key, &snapshot).await?;
         let message = format!(
             "{snapshot} was restored and is whole: {} objects, {} tables, {} rows",
             report.objects, report.tables, report.rows
         );
         Ok((snapshot, message))
     }
+}
+
+/// Writes down that a dump was restored and is whole.
+pub(super) async fn verified(
+    engine: &Inner,
+    cluster: &Cluster,
+    claim: Uuid,
+    key: &ClaimKey,
+    snapshot: &SnapshotId,
+) -> Result<(), Trouble> {
+    let id: DumpId = snapshot.name().parse().map_err(|_| Trouble::last("is not the name of a dump"))?;
+    dumps(cluster)?.mark_verified(&cluster.name, key, id, Utc::now(), "pgtenant").await?;
+    note(engine, claim, id.at(), true).await;
+    Ok(())
 }
 
 /// Where dumps of the cluster's databases are kept.

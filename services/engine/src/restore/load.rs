@@ -20,6 +20,7 @@ use pgtenant_postgres::{
 use uuid::Uuid;
 
 use super::machine::{Next, Restoring, Steps, to_json};
+use super::prepare::check_room;
 use super::source::{Source, StoredPart};
 use super::trouble::{Kind, Trouble};
 use super::verify::FREE;
@@ -173,6 +174,7 @@ impl Restoring {
         let comment = copy.comment();
         let loading = self.loading(&server, &claim, &copy.database, &comment);
         let job = loading.begin(&copy).await?;
+        check_room(&self.cluster, &server, source.bytes()).await?;
         let flow = flow_of(&self.cluster, &source.contents.parts);
         let load = loading.load(&job, &source, roles(&self.key()?, &copy.key), &flow);
         let left_out = tokio::select! {

@@ -1,13 +1,13 @@
 //! A restore from the moment it is taken: one phase after the other, each written down before the next begins.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use chrono::Utc;
 use metrics::counter;
 use pgtenant_ledger::{
-    Claim, LedgerError, RestoreWork, StepDone, StoredRestore, Wish, claim, end_restore, renew_restore, retry_restore,
-    step_done, within_deadline,
+    Claim, LedgerError, RestoreWork, StepDone, StoredRestore, Wish, claim, end_restore, makes_room, renew_restore,
+    retry_restore, step_done, within_deadline,
 };
 use pgtenant_model::{ClaimKey, RestorePhase, RestoreStrategy};
 use serde::{Deserialize, Serialize};
@@ -58,14 +58,6 @@ pub(super) struct Steps {
     pub(super) left_out: Vec<pgtenant_model::LeftOut>,
 }
 
-/// Why a step is not done to its end.
-enum Stop {
-    /// Somebody wants all to be as it was.
-    Cancelled,
-    /// Somebody waits for a restore, and for this test nobody does.
-    MakesRoom,
-}
-
 /// What comes after a step.
 pub(super) enum Next {
     /// The next one.
@@ -84,28 +76,25 @@ pub(super) async fn attend(engine: Arc<Inner>, cluster: Arc<Cluster>, work: Rest
         loop {
             let ended = tokio::select! {
                 biased;
-                next = one.next() => next,
-                // What was under way is dropped with the future.
-                stopped = one.keep() => match stopped {
-                    Some(Stop::Cancelled) => {
-                        one.work.restore.cancel = true;
-                        continue;
-                    }
-                    Some(Stop::MakesRoom) => one.make_room().await,
-                    None => {
+                next = one.next() => Some(next),
+                cancelled = one.keep() => {
+                    if cancelled.is_none() {
                         counter!("pgtenant_fenced_total").increment(1);
                         tracing::warn!("another replica has taken the restore; this one stops");
                         return;
                     }
-                },
+                    None
+                }
             };
             match ended {
-                Ok(Next::Go(restore)) => one.work.restore = *restore,
-                Ok(Next::Over) => return,
-                Err(error) => {
+                Some(Ok(Next::Go(restore))) => one.work.restore = *restore,
+                Some(Ok(Next::Over)) => return,
+                Some(Err(error)) => {
                     tracing::warn!(error = ?error, "not written down; the lease runs out and the step is done again");
                     return;
                 }
+                // What was under way is dropped with the future; the next step leaves all as it was.
+                None => one.work.restore.cancel = true,
             }
         }
     }
@@ -143,43 +132,32 @@ impl Restoring {
         Ok(within_deadline(read).await?)
     }
 
-    /// Holds the lease; returns when the step is to end, and can, or (none) another replica has it.
-    async fn keep(&self) -> Option<Stop> {
+    /// Holds the lease; returns when somebody wants the restore to be cancelled, and it can be, or (none) another replica has it.
+    async fn keep(&self) -> Option<()> {
         let restore = &self.work.restore;
-        let stoppable = self.phase().can_be_cancelled() && restore.outcome.is_none() && !restore.cancel;
+        let cancellable = self.phase().can_be_cancelled() && restore.outcome.is_none() && !restore.cancel;
         let renew = |length| {
             let (ledger, work) = (self.engine.ledger.clone(), self.work.clone());
             async move {
-                let wanted = renew_restore(&mut *ledger.acquire().await?, &work, length).await?;
-                let stop = if wanted.cancel { Some(Stop::Cancelled) } else { wanted.room.then_some(Stop::MakesRoom) };
-                Ok(stop.filter(|_| stoppable))
+                let cancel = renew_restore(&mut *ledger.acquire().await?, &work, length).await?;
+                Ok((cancel && cancellable).then_some(()))
             }
         };
         self.lease.keep(renew).await
     }
 
-    /// Drops what was copied so far, and waits until nobody waits for a restore: then it is copied anew.
-    async fn make_room(&self) -> Result<Next, LedgerError> {
-        tracing::info!(phase = ?self.phase(), "the test waits: somebody waits for a restore");
-        if let Err(trouble) = load::clean_up(self).await {
-            tracing::warn!("what the test has copied stays until it goes on: {}", trouble.message);
-        }
-        let message = "it waits until the restores are over that somebody waits for";
-        let again = if self.phase() == RestorePhase::Verifying { RestorePhase::Copying } else { self.phase() };
-        within_deadline(async {
-            let mut tx = self.engine.ledger.begin().await?;
-            step_done(&mut tx, &self.work, &StepDone::new(again, message)).await?;
-            retry_restore(&mut tx, &self.work, message, Duration::ZERO, false).await?;
-            Ok(tx.commit().await?)
-        })
-        .await?;
-        Ok(Next::Over)
+    /// What nobody waits for takes room that it gives back soon.
+    async fn unless_room_is_made(&self, trouble: Trouble) -> Result<Trouble, LedgerError> {
+        let made = async { makes_room(&mut *self.engine.ledger.acquire().await?, &self.cluster.name).await };
+        let made = !self.work.restore.scheduled && within_deadline(made).await?;
+        Ok(if made { Trouble::wait(format!("{}; a test ends to make room", trouble.message)) } else { trouble })
     }
 
-    /// Whether the claim is not there any more.
+    /// Whether the claim is not to be there any more.
     async fn is_gone(&self) -> bool {
         let Ok(key) = self.key() else { return false };
-        matches!(self.present(&key).await, Err(Trouble { kind: Kind::Final, .. }))
+        let wanted = |claim: &Claim| claim.id == self.work.restore.claim && claim.wish == Wish::Present;
+        self.claim(&key).await.is_ok_and(|found| !found.as_ref().is_some_and(wanted))
     }
 
     async fn next(&self) -> Result<Next, LedgerError> {
@@ -321,13 +299,14 @@ impl Restoring {
         if trouble.kind == Kind::LeaseLost {
             return Ok(Next::Over);
         }
+        let trouble = if trouble.kind == Kind::NoRoom { self.unless_room_is_made(trouble).await? } else { trouble };
         let cleaning = self.work.restore.outcome.is_some() || self.phase().is_over();
         if !trouble.is_waiting() {
             tracing::warn!(phase = ?self.phase(), attempts, "{}", trouble.message);
         }
         if trouble.is_final(attempts) && !cleaning && !self.may_be_switched().await {
-            // A test by the schedule that nobody can make any more says nothing of the backup.
-            let pointless = self.work.restore.scheduled && self.is_gone().await;
+            // A test by the schedule that can not be made says nothing of the backup.
+            let pointless = self.work.restore.scheduled && (trouble.kind == Kind::NoRoom || self.is_gone().await);
             let outcome = if pointless { RestorePhase::Cancelled } else { RestorePhase::Failed };
             let message = format!("{}; the database is as it was", trouble.message);
             return match self.decide(outcome, &message).await {

@@ -53,14 +53,14 @@ impl Inner {
         let read = within_deadline(async { claim(&mut *self.ledger.acquire().await?, key).await });
         let found = read.await.map_err(|error| SnapshotsError::Unreachable(error.to_string()))?;
         let all = choose::snapshots(&cluster, key, found.map(|claim| claim.created_at)).await?;
-        self.with_tests(&cluster, all).await
+        self.with_tests(&cluster, Some(key), all).await
     }
 
     /// What is kept of a whole cluster, newest first.
     pub(crate) async fn cluster_snapshots(&self, cluster: &str) -> Result<Vec<Snapshot>, SnapshotsError> {
         let cluster = self.described(cluster).await?;
         let all = choose::of_cluster(&cluster, None).await?;
-        self.with_tests(&cluster, all).await
+        self.with_tests(&cluster, None, all).await
     }
 
     async fn described(&self, cluster: &str) -> Result<Arc<Cluster>, SnapshotsError> {
@@ -69,8 +69,13 @@ impl Inner {
     }
 
     /// With when each that is of the whole cluster was last restored for a test.
-    async fn with_tests(&self, cluster: &Cluster, mut all: Vec<Snapshot>) -> Result<Vec<Snapshot>, SnapshotsError> {
-        let read = within_deadline(async { tested(&mut *self.ledger.acquire().await?, &cluster.name).await });
+    async fn with_tests(
+        &self,
+        cluster: &Cluster,
+        key: Option<&ClaimKey>,
+        mut all: Vec<Snapshot>,
+    ) -> Result<Vec<Snapshot>, SnapshotsError> {
+        let read = within_deadline(async { tested(&mut *self.ledger.acquire().await?, &cluster.name, key).await });
         let tested = read.await.map_err(|error| SnapshotsError::Unreachable(error.to_string()))?;
         for (id, at) in tested {
             all.iter_mut().filter(|one| one.id == id).for_each(|one| one.verified_at = Some(at));
@@ -125,7 +130,7 @@ impl Inner {
             let mut db = self.ledger.acquire().await?;
             let (restore, backup) = (
                 next_restore(&mut db, &cluster.name, cluster.spec.restores.at_once).await?,
-                next_backup(&mut db, &cluster.name).await?,
+                next_backup(&mut db, &cluster.name, cluster.spec.restores.at_once).await?,
             );
             Ok(restore.into_iter().chain(backup).min())
         });

@@ -7,7 +7,8 @@ use pgtenant_model::{
 use pgtenant_postgres::{Server, databases_bytes};
 
 use super::machine::{Next, Restoring, Steps};
-use super::trouble::Trouble;
+use super::trouble::{Kind, Trouble};
+use crate::cluster::Cluster;
 
 impl Restoring {
     /// Makes sure that the copy can be made.
@@ -29,7 +30,10 @@ impl Restoring {
         let server = self.cluster.server().await?;
         let version = self.engine.tools_for(&server).await?;
         if !self.replaces() {
-            self.check_room(&server).await?;
+            // Soon, as far as it is known: what was deleted since the snapshot is not.
+            let sizes = databases_bytes(&mut server.maintenance().await?).await?;
+            let now = sizes.get(&self.key()?.database()).copied().unwrap_or_default();
+            check_room(&self.cluster, &server, now).await?;
         }
         self.make_cluster_copy().await?;
         self.make_scratch_server(self.snapshot()?).await?;
@@ -71,22 +75,20 @@ impl Restoring {
         let restore = made.await?.map_err(Trouble::last)?;
         Ok(Next::Go(Box::new(restore)))
     }
+}
 
-    /// The data must fit, where it is known how much does.
-    async fn check_room(&self, server: &Server) -> Result<(), Trouble> {
-        let Some(limit) = self.cluster.spec.restores.storage_bytes else { return Ok(()) };
-        let sizes = databases_bytes(&mut server.maintenance().await?).await?;
-        let used: u64 = sizes.values().sum();
-        // A copy takes no more than what it is a copy of takes now, unless much was deleted since: the snapshot knows better.
-        let needed = sizes.get(&self.key()?.database()).copied().unwrap_or_default();
-        if used.saturating_add(needed) <= limit {
-            return Ok(());
-        }
-        Err(Trouble::last(format!(
-            "there is no room: the cluster's databases have {used} bytes, the copy takes about {needed}, and restores.storageBytes \
-             is {limit}; drop what is not needed, or ask the platform team"
-        )))
+/// The data must fit, where it is known how much does.
+pub(super) async fn check_room(cluster: &Cluster, server: &Server, needed: u64) -> Result<(), Trouble> {
+    let Some(limit) = cluster.spec.restores.storage_bytes else { return Ok(()) };
+    let used: u64 = databases_bytes(&mut server.maintenance().await?).await?.values().sum();
+    if used.saturating_add(needed) <= limit {
+        return Ok(());
     }
+    let message = format!(
+        "there is no room: the cluster's databases have {used} bytes, the copy takes about {needed}, and restores.storageBytes is \
+         {limit}; drop what is not needed, or ask the platform team"
+    );
+    Err(Trouble { message, kind: Kind::NoRoom })
 }
 
 /// Why the claim that gets the data has no database yet.

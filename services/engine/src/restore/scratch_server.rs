@@ -12,7 +12,7 @@ use super::choose::{BEHIND, id_of_time, time_of};
 use super::live::Live;
 use super::machine::Restoring;
 use super::source::Source;
-use super::trouble::Trouble;
+use super::trouble::{Kind, Trouble};
 use crate::cluster::Cluster;
 
 /// A backup each day, made within a window of two hours.
@@ -144,7 +144,7 @@ pub(super) async fn look(cluster: &Cluster) -> Result<(), Trouble> {
     let Some(repository) = &cluster.backrest else { return Ok(()) };
     let (newest, now) = (repository.backups().await?.into_iter().map(|one| one.at).max(), Utc::now());
     cluster.kept_at().extend(newest.map(|newest| ("pgbackrest", newest)));
-    *cluster.kept() = findings(newest, now);
+    *cluster.kept() = findings(newest, now).into_iter().chain(cluster.untested()).collect();
     Ok(())
 }
 
@@ -167,7 +167,8 @@ impl Cluster {
         let told = |all: Vec<Backup>| {
             let newest = all.iter().map(|one| one.at).max();
             let at = newest.map_or_else(|| "none".to_owned(), |at| at.format("%Y-%m-%d %H:%M UTC").to_string());
-            (format!("{} backups in the repository; the newest: {at}", all.len()), findings(newest, Utc::now()))
+            let findings = findings(newest, Utc::now()).into_iter().chain(self.untested()).collect();
+            (format!("{} backups in the repository; the newest: {at}", all.len()), findings)
         };
         Some(repository.backups().await.map(told))
     }
@@ -175,7 +176,11 @@ impl Cluster {
 
 impl From<PgBackRestError> for Trouble {
     fn from(error: PgBackRestError) -> Self {
-        if error.is_retryable() { Self::again(error.to_string()) } else { Self::last(error.to_string()) }
+        match error {
+            PgBackRestError::Full(_) => Self { kind: Kind::NoRoom, ..Self::last(error.to_string()) },
+            _ if error.is_retryable() => Self::again(error.to_string()),
+            _ => Self::last(error.to_string()),
+        }
     }
 }
 

@@ -89,6 +89,12 @@ impl Source {
         Ok(Self { reader: Reader::Dump(Box::new(reader)), archive, contents })
     }
 
+    /// Bytes that its rows take on a server, without indexes.
+    pub(super) fn bytes(&self) -> u64 {
+        let Inventory { tables, large_objects, .. } = &self.contents.inventory;
+        tables.iter().map(|table| table.bytes).sum::<u64>().saturating_add(large_objects.bytes)
+    }
+
     /// Reads all of it, to know that it is there and whole.
     pub(super) async fn read_through(&self) -> Result<(), Trouble> {
         for part in &self.contents.parts {

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use pgtenant_ledger::{Actor, LastTest, ask_test, last_test, tested, within_deadline};
-use pgtenant_model::BackupWindow;
+use pgtenant_ledger::{Actor, LastTest, ask_test, last_test, within_deadline};
+use pgtenant_model::{BackupWindow, InvalidField};
 
 use super::choose;
 use super::trouble::Trouble;
@@ -15,19 +15,18 @@ use crate::cluster::Cluster;
 /// The window comes once a day.
 const DAY: TimeDelta = TimeDelta::days(1);
 
-/// Asks for a test where one is due: the first at once, later ones in the window of the schedule. Notes when one was last found good;
-/// where none was, since when there is something to test.
+/// Asks for a test where one is due, in the window of the schedule. Notes when one was last found good; where none was, since when
+/// tests are made.
 pub(super) async fn ask(engine: &Inner, cluster: &Cluster) -> Result<(), Trouble> {
     let Some(spec) = &cluster.spec.backups else { return Ok(()) };
-    let Some(every) = spec.try_cluster_every() else { return Ok(()) };
+    let Some(every) = cluster.tests_every() else { return Ok(()) };
     let all = choose::of_cluster(cluster, None).await.map_err(|error| Trouble::again(error.to_string()))?;
-    let (Some(newest), Some(oldest)) = (all.first(), all.last()) else { return Ok(()) };
+    let Some(newest) = all.first() else { return Ok(()) };
     let (name, actor) = (&cluster.name, Actor::new("schedule"));
     let asked = within_deadline(async {
         let mut tx = engine.ledger.begin().await?;
-        let good = tested(&mut tx, name).await?.into_iter().map(|(_, at)| at).max();
-        cluster.kept_at().insert("tested", good.unwrap_or(oldest.at));
         let last = last_test(&mut tx, name).await?;
+        cluster.kept_at().extend(last.good.or(last.first).map(|at| ("tested", at)));
         if !is_due(last, every, &spec.schedule, name, Utc::now()) {
             return Ok(None);
         }
@@ -41,15 +40,31 @@ pub(super) async fn ask(engine: &Inner, cluster: &Cluster) -> Result<(), Trouble
     Ok(())
 }
 
-/// After one that failed the next is in the next window.
+impl Cluster {
+    /// How often what is kept of it is restored for a test; none: only when somebody asks. What nobody has asked for must not fill the
+    /// disk: where that does not grow by itself, it has to be known how much there is.
+    fn tests_every(&self) -> Option<Duration> {
+        let every = self.spec.backups.as_ref()?.try_cluster_every()?;
+        (self.aurora().is_some() || self.spec.restores.storage_bytes.is_some()).then_some(every)
+    }
+
+    /// Why none is made, though one should be.
+    pub(super) fn untested(&self) -> Option<InvalidField> {
+        let wanted = self.spec.backups.as_ref()?.try_cluster_every()?;
+        let text = "no backup is restored for a test, since it is not known how much room there is: set restores.storageBytes, or \
+                    tryEvery to 0s";
+        (!wanted.is_zero() && self.tests_every().is_none())
+            .then(|| InvalidField::new("backups.pgbackrest.tryEvery", text))
+    }
+}
+
+/// One that came to nothing is made again in the next night.
 fn is_due(last: LastTest, every: Duration, window: &BackupWindow, seed: &str, now: DateTime<Utc>) -> bool {
     // A window before, so that the one is taken in which the time comes.
     let wait = TimeDelta::from_std(every).unwrap_or(TimeDelta::MAX).max(DAY) - DAY;
-    let after = |last: Option<DateTime<Utc>>, wait| {
-        let from = last.map(|last: DateTime<Utc>| last.checked_add_signed(wait).unwrap_or(DateTime::<Utc>::MAX_UTC));
-        from.is_none_or(|from| from <= now && window.next(from, seed) <= now)
-    };
-    after(last.done, wait) && after(last.failed, TimeDelta::zero())
+    let Some(begun) = window.begun(now, seed).filter(|_| !last.busy) else { return false };
+    let good = last.good.map(|good| good.checked_add_signed(wait).unwrap_or(DateTime::<Utc>::MAX_UTC));
+    good.into_iter().chain(last.last).all(|before| before < begun)
 }
 
 #[cfg(test)]
@@ -57,25 +72,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_is_due_at_once_and_later_ones_in_the_window() {
+    fn a_test_is_due_in_the_window_of_the_night() {
         let window: BackupWindow = "02:00-04:00".parse().unwrap();
         let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
-        let week = Duration::from_secs(7 * 86_400);
-        let due = |done: Option<&str>, failed: Option<&str>, every, now: &str| {
-            let last = LastTest { done: done.map(at), failed: failed.map(at) };
+        let (week, hour) = (Duration::from_secs(7 * 86_400), Duration::from_secs(3600));
+        let due = |good: Option<&str>, last: Option<&str>, every, now: &str| {
+            let last = LastTest { good: good.map(at), last: last.or(good).map(at), ..LastTest::default() };
             is_due(last, every, &window, "shared", at(now))
         };
-        assert!(due(None, None, week, "2026-11-20T12:00:00Z"));
-        let done = Some("2026-11-01T12:00:00Z");
-        assert!(!due(done, None, week, "2026-11-07T12:00:00Z"), "six days later");
-        assert!(!due(done, None, week, "2026-11-08T01:59:59Z"), "before the window");
-        assert!(due(done, None, week, "2026-11-08T04:00:00Z"), "after its begin");
-        assert!(due(done, None, week, "2026-12-24T12:00:00Z"), "nobody was there to ask");
-        let hour = Duration::from_secs(3600);
-        assert!(!due(done, None, hour, "2026-11-01T20:00:00Z"), "once a day at the most");
-        assert!(due(done, None, hour, "2026-11-02T04:00:00Z"));
-        let failed = Some("2026-11-08T04:00:00Z");
-        assert!(!due(done, failed, week, "2026-11-08T23:00:00Z"));
-        assert!(due(done, failed, week, "2026-11-09T04:00:00Z"), "the day after one that failed");
+        assert!(!due(None, None, week, "2026-11-20T12:00:00Z"), "outside the window");
+        assert!(!due(None, None, week, "2026-11-20T02:00:00Z"), "before the cluster's moment of it");
+        assert!(due(None, None, week, "2026-11-20T03:59:59Z"));
+        let good = Some("2026-11-01T03:59:00Z");
+        assert!(!due(good, None, week, "2026-11-07T03:59:59Z"), "six days later");
+        assert!(due(good, None, week, "2026-11-08T03:59:59Z"));
+        assert!(!due(good, None, hour, "2026-11-01T03:59:59Z"), "once a day at the most");
+        assert!(due(good, None, hour, "2026-11-02T03:59:59Z"));
+        let failed = Some("2026-11-08T03:59:00Z");
+        assert!(!due(good, failed, week, "2026-11-08T03:59:59Z"));
+        assert!(due(good, failed, week, "2026-11-09T03:59:59Z"), "the night after one that failed");
+        let busy = LastTest { busy: true, ..LastTest::default() };
+        assert!(!is_due(busy, week, &window, "shared", at("2026-11-20T03:59:59Z")));
     }
 }

@@ -29,6 +29,8 @@ pub(super) enum Kind {
     Later(Duration),
     /// It would fail again.
     Final,
+    /// There is no room for it on the cluster or on this machine.
+    NoRoom,
     /// Another replica has it.
     LeaseLost,
 }
@@ -68,7 +70,7 @@ impl Trouble {
     /// Whether the step is given up after `attempts` failed tries before this one.
     pub(super) fn is_final(&self, attempts: i32) -> bool {
         match self.kind {
-            Kind::Final => true,
+            Kind::Final | Kind::NoRoom => true,
             Kind::Again => attempts + 1 >= MOST_TRIES,
             Kind::Wait | Kind::Later(_) | Kind::LeaseLost => false,
         }
@@ -79,7 +81,7 @@ impl Trouble {
         match self.kind {
             Kind::Wait => return Duration::from_millis(300),
             Kind::Later(after) => return after,
-            Kind::Again | Kind::Final | Kind::LeaseLost => {}
+            Kind::Again | Kind::Final | Kind::NoRoom | Kind::LeaseLost => {}
         }
         let ceiling = f64::min(60.0, 0.5 * 2_f64.powi(attempts.clamp(0, 10)));
         Duration::from_secs_f64(rand::rng().random_range(ceiling / 2.0..=ceiling))

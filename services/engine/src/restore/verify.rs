@@ -2,13 +2,14 @@
 
 use chrono::Utc;
 use pgtenant_ledger::StepDone;
-use pgtenant_model::{Finding, LeftOut, RestorePhase, RestoreStrategy, Tier, Verification};
+use pgtenant_model::{Finding, LeftOut, RestorePhase, RestoreStrategy, SnapshotKind, Tier, Verification};
 use pgtenant_postgres::transfer::RoleMap;
 use pgtenant_postgres::{
     BesideKind, Desired, ErrorClass, Job, ProofError, Unfenced, connect_inside, observe, observe_inside, plan,
     run_inside, run_maintenance,
 };
 
+use super::dump;
 use super::load::{Loading, roles};
 use super::machine::{Next, Restoring};
 use super::source::Source;
@@ -107,6 +108,17 @@ impl Loading<'_> {
 }
 
 impl Restoring {
+    /// A dump that was restored counts as one that was tried.
+    async fn mark_verified(&self) -> Result<(), Trouble> {
+        let (snapshot, key) = (self.snapshot()?, self.key()?);
+        match snapshot.kind() {
+            SnapshotKind::Dump => {
+                dump::verified(&self.engine, &self.cluster, self.work.restore.claim, &key, snapshot).await
+            }
+            SnapshotKind::Rds | SnapshotKind::PgBackRest => Ok(()),
+        }
+    }
+
     /// Whether the copy is dropped when it is verified.
     pub(super) fn tests(&self) -> bool {
         self.work.restore.view.spec.strategy == RestoreStrategy::Test
@@ -131,6 +143,9 @@ impl Restoring {
         let roles = roles(&self.key()?, &copy.key);
         let report = loading.examine(&job, &source, self.steps()?.left_out, &roles, None).await?;
         let message = describe(&report);
+        if report.is_good() && self.tests() {
+            self.mark_verified().await?;
+        }
         let (phase, message, outcome) = match (report.is_good(), self.tests()) {
             (true, false) => (RestorePhase::Switching, message, None),
             (true, true) => (RestorePhase::CleaningUp, message, Some(RestorePhase::Succeeded)),

@@ -2,8 +2,8 @@
 
 use chrono::{TimeDelta, Utc};
 use pgtenant_ledger::{
-    Actor, Decision, StepDone, ask_test, decide_restore, end_restore, events_after, last_test, next_restore,
-    renew_restore, request_restore, retry_restore, step_done, take_restore, tested,
+    Actor, Decision, LastTest, StepDone, ask_test, decide_restore, end_restore, events_after, last_test, makes_room,
+    renew_restore, request_restore, step_done, take_restore, tested,
 };
 use pgtenant_model::{ClaimKey, RestorePhase, SnapshotId};
 use serde_json::json;
@@ -36,22 +36,26 @@ async fn each_database_has_its_turn_and_one_cluster_one_test() {
     let (one, two) = (usable(&world, "one").await, usable(&world, "two").await);
     world.create("being-made").await;
     assert_eq!(ask_test(&mut db, "default", &snapshot(), old, &actor).await.unwrap(), None, "all came after it");
-    let never = last_test(&mut db, "default").await.unwrap();
-    assert_eq!((never.done, never.failed), (None, None));
+    assert_eq!(last_test(&mut db, "default").await.unwrap(), LastTest::default());
 
     let mut turns = Vec::new();
     for _ in 0..4 {
+        assert!(!last_test(&mut db, "default").await.unwrap().busy);
         turns.push(ask_test(&mut db, "default", &snapshot(), at, &actor).await.unwrap().unwrap());
         let work = take_restore(&mut db, "default", Uuid::now_v7(), LEASE, 1).await.unwrap().unwrap();
-        assert!(work.restore.scheduled);
+        assert!(work.restore.scheduled && last_test(&mut db, "default").await.unwrap().busy);
         let named = StepDone { snapshot: Some(snapshot()), ..StepDone::new(RestorePhase::Preparing, "is made ready") };
         step_done(&mut db, &work, &named).await.unwrap();
         end_restore(&mut db, &work, RestorePhase::Succeeded, "is good").await.unwrap();
     }
-    assert_eq!(turns, [one.clone(), two.clone(), one, two]);
-    assert!(last_test(&mut db, "default").await.unwrap().done.is_some());
-    let good = tested(&mut db, "default").await.unwrap();
-    assert_eq!(good.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>(), [snapshot()]);
+    assert_eq!(turns, [one.clone(), two.clone(), one.clone(), two]);
+    assert!(last_test(&mut db, "default").await.unwrap().good.is_some());
+    for of in [None, Some(&one)] {
+        let good = tested(&mut db, "default", of).await.unwrap();
+        assert_eq!(good.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>(), [snapshot()]);
+    }
+    let other = ClaimKey::new("other", "db").unwrap();
+    assert!(tested(&mut db, "default", Some(&other)).await.unwrap().is_empty(), "a test of others says nothing of it");
     assert!(events_after(&mut db, 0, None, 100).await.unwrap().iter().all(|event| event.detail["restore"].is_null()));
 }
 
@@ -62,31 +66,37 @@ async fn a_test_makes_room_for_whoever_waits() {
     let key = usable(&world, "data").await;
     let tested = ask_test(&mut db, "default", &snapshot(), Utc::now(), &Actor::new("schedule")).await.unwrap();
     assert_eq!(tested, Some(key.clone()));
-    let test = take_restore(&mut db, "default", Uuid::now_v7(), LEASE, 1).await.unwrap().unwrap();
-    assert!(!renew_restore(&mut db, &test, LEASE).await.unwrap().room);
+    let holder = Uuid::now_v7();
+    let test = take_restore(&mut db, "default", holder, LEASE, 1).await.unwrap().unwrap();
+    step_done(&mut db, &test, &StepDone::new(RestorePhase::Copying, "copies")).await.unwrap();
 
     // Of the same database, on a cluster that has one restore at once.
     let spec = serde_json::from_value(json!({"from": {"latest": true}})).unwrap();
     let alice = Actor::new("alice");
     let asked = request_restore(&mut db, &key, &spec, &alice).await.unwrap().view.id;
-    assert!(!renew_restore(&mut db, &test, LEASE).await.unwrap().room, "nobody has said yes");
+    assert!(!renew_restore(&mut db, &test, LEASE).await.unwrap(), "nobody has said yes");
     decide_restore(&mut db, asked, Decision::Approve, true, &alice).await.unwrap();
-    assert!(renew_restore(&mut db, &test, LEASE).await.unwrap().room);
-    retry_restore(&mut db, &test, "waits", Duration::ZERO, false).await.unwrap();
-    let work = take_restore(&mut db, "default", Uuid::now_v7(), LEASE, 1).await.unwrap().unwrap();
-    assert_eq!(work.restore.view.id, asked);
-    assert!(take_restore(&mut db, "default", Uuid::now_v7(), LEASE, 1).await.unwrap().is_none(), "the test waits");
-    step_done(&mut db, &work, &StepDone::new(RestorePhase::Copying, "copies")).await.unwrap();
-    let next = next_restore(&mut db, "default", 1).await.unwrap();
-    assert!(next.is_none_or(|next| next > Duration::ZERO), "nobody is woken for the test: {next:?}");
+    assert!(renew_restore(&mut db, &test, Duration::ZERO).await.unwrap(), "it is to end");
+    let work = take_restore(&mut db, "default", holder, LEASE, 1).await.unwrap().unwrap();
+    let again = take_restore(&mut db, "default", holder, LEASE, 1).await.unwrap().unwrap();
+    let (work, again) = if work.restore.scheduled { (again, work) } else { (work, again) };
+    assert_eq!((work.restore.view.id, again.restore.view.id), (asked, test.restore.view.id));
+    assert!(makes_room(&mut db, "default").await.unwrap());
+    end_restore(&mut db, &again, RestorePhase::Cancelled, "made room").await.unwrap();
+    assert!(!makes_room(&mut db, "default").await.unwrap());
+    assert!(last_test(&mut db, "default").await.unwrap().busy, "somebody waits");
+    // Asked for in that moment all the same, it is not begun.
+    ask_test(&mut db, "default", &snapshot(), Utc::now(), &Actor::new("schedule")).await.unwrap().unwrap();
+    assert!(take_restore(&mut db, "default", holder, LEASE, 1).await.unwrap().is_none(), "the test waits");
     end_restore(&mut db, &work, RestorePhase::Succeeded, "done").await.unwrap();
-    let again = take_restore(&mut db, "default", Uuid::now_v7(), LEASE, 1).await.unwrap().unwrap();
-    assert_eq!((again.restore.view.id, again.restore.attempts), (test.restore.view.id, 0));
+    let again = take_restore(&mut db, "default", holder, LEASE, 1).await.unwrap().unwrap();
+    assert!(again.restore.scheduled);
 
     // One that fails is told of as a backup.
     end_restore(&mut db, &again, RestorePhase::Failed, "differs").await.unwrap();
     let events = events_after(&mut db, 0, None, 100).await.unwrap();
     let of_it: Vec<_> = events.iter().filter(|one| one.detail["restore"] == json!(again.restore.view.id)).collect();
     assert!(of_it.len() == 1 && of_it[0].detail["kind"] == "test", "{of_it:?}");
-    assert!(last_test(&mut db, "default").await.unwrap().failed.is_some());
+    let last = last_test(&mut db, "default").await.unwrap();
+    assert!(last.good.is_none() && last.last.is_some(), "{last:?}");
 }

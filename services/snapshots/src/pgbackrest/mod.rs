@@ -29,6 +29,9 @@ pub enum PgBackRestError {
     /// It would fail again: a person has to do something, which the text says.
     #[error("{0}")]
     Settings(String),
+    /// There is no room on this machine.
+    #[error("{0}")]
+    Full(String),
     /// What is in the repository does not reach the time that is wanted, or not yet: segments of the log are archived when they are
     /// full, or at the latest after `archive_timeout`.
     #[error("the log in the repository ends before that time: take an earlier one, or a backup")]

@@ -141,7 +141,7 @@ impl Scratch {
             return Ok(());
         }
         let (folder, label) = (folder.display(), &backup.label);
-        Err(PgBackRestError::Settings(format!("{folder} has {free} bytes left, and {label} takes about {needed}")))
+        Err(PgBackRestError::Full(format!("{folder} has {free} bytes left, and {label} takes about {needed}")))
     }
 
     /// Starts the server, unless it runs, and waits until it has read the log and takes connections. Says in which folder its socket is.

@@ -1,8 +1,8 @@
 //! What becomes of claims.
 
 use axum::http::Method;
-use pgtenant_ledger::{NewEvent, append_event};
-use pgtenant_model::EventKind;
+use pgtenant_ledger::{Actor, NewEvent, StepDone, append_event, ask_test, end_restore, step_done, take_restore};
+use pgtenant_model::{EventKind, RestorePhase};
 use pgtenant_testkit::SlackText;
 use serde_json::{Value, json};
 
@@ -192,4 +192,27 @@ async fn a_database_that_is_made_again_is_news_in_its_channel() {
     door.happens(EventKind::Ready, Some("shop"), "orders", "is Ready", json!({})).await;
     door.news(QUIET, 2).await;
     door.in_order();
+}
+
+#[tokio::test]
+async fn a_test_by_the_schedule_is_no_restore_to_follow() {
+    let door = Door::new().await;
+    let mut tx = door.world.ledger.begin().await.unwrap();
+    let role = json!({"role": "r", "login": "r", "setAt": null, "stores": []});
+    let usable = "update claims set state = 'Ready', roles = $1 where namespace = 'shop'";
+    let roles = json!({"read": role, "write": role, "admin": role});
+    sqlx::query(usable).bind(roles).execute(&mut *tx).await.unwrap();
+    let (snapshot, actor) = ("rds:nightly".parse().unwrap(), Actor::new("schedule"));
+    ask_test(&mut tx, "default", &snapshot, chrono::Utc::now(), &actor).await.unwrap().expect("a claim to test");
+    tx.commit().await.unwrap();
+    let mut db = door.world.ledger.acquire().await.unwrap();
+    let length = std::time::Duration::from_secs(60);
+    let work = take_restore(&mut db, "default", uuid::Uuid::now_v7(), length, 1).await.unwrap().expect("the test");
+    step_done(&mut db, &work, &StepDone::new(RestorePhase::Copying, "copies")).await.unwrap();
+    end_restore(&mut db, &work, RestorePhase::Succeeded, "is good").await.unwrap();
+    // What is told after it has come, so it would have.
+    door.happens(EventKind::Ready, Some("shop"), "orders", "is Ready", json!({})).await;
+    let told = door.news(SHOP, 1).await[0].read();
+    assert!(told.contains("is Ready") && !told.contains("schedule"), "{told}");
+    assert!(door.slack.messages(PLATFORM).is_empty(), "{:?}", door.slack.messages(PLATFORM));
 }
