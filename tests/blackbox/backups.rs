@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use pgtenant_tests::soon;
+use pgtenant_tests::{eventually, soon};
 
-use crate::shop::Shop;
+use crate::shop::{PATIENCE, Shop};
 
 /// Every dump that is under a folder, at any depth.
 fn dumps(folder: &Path) -> Vec<PathBuf> {
@@ -54,4 +54,39 @@ async fn dumps_of_a_removed_database_go_when_they_were_kept_long_enough() {
         if left == ["fresh"] { Ok(()) } else { Err(format!("{left:?}")) }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_due_is_dumped_and_tried_and_is_due_again_the_next_night() {
+    let shop = Shop::open().await;
+    shop.stock("data").await;
+    let (site, ns) = (&shop.plane.site, &shop.namespace);
+    let due =
+        format!("select (backup_at - now() between '0' and '25 hours')::text from claims where namespace = '{ns}'");
+    let planned = || async {
+        let planned = site.ledger_rows(&due).await;
+        if planned == ["true"] { Ok(()) } else { Err(format!("{planned:?}")) }
+    };
+    soon("its night is known", planned).await;
+    assert!(shop.api().list(&format!("{}/snapshots", shop.path("data"))).await.is_empty(), "nothing before that");
+    let night = format!("update claims set backup_at = now() where namespace = '{ns}' returning name");
+    site.ledger_rows(&night).await;
+    eventually("it is dumped, and the dump restored for a try", PATIENCE, || async {
+        let listed = shop.api().list(&format!("{}/snapshots", shop.path("data"))).await;
+        if listed.len() == 1 && listed[0]["verifiedAt"].is_string() { Ok(()) } else { Err(format!("{listed:?}")) }
+    })
+    .await;
+    soon("the next night is known", planned).await;
+    eventually("the age of the good one is measured", PATIENCE, || async {
+        let metrics = shop.api().get("/metrics").await.expect(200).text;
+        let mut of_it =
+            metrics.lines().filter(|line| line.starts_with("pgtenant_backup_verified_age") && line.contains(ns));
+        let age = of_it.next().and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        if age.is_some_and(|age| age < 600.0) { Ok(()) } else { Err(format!("{age:?}")) }
+    })
+    .await;
+    assert!(shop.plane.serve.metric("pgtenant_backups_total").await >= 2.0, "a dump and its try");
+    let audit = shop.api().list(&format!("/v1/audit?namespace={ns}")).await;
+    let asked = audit.iter().filter(|one| one["actor"] == "schedule").count();
+    assert_eq!(asked, 2, "{audit:?}");
 }

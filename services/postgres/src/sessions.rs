@@ -68,8 +68,8 @@ pub async fn server_started(session: &mut Session) -> Result<String, PostgresErr
 /// # Errors
 /// What the server says.
 pub async fn databases_bytes(session: &mut Session) -> Result<BTreeMap<String, u64>, PostgresError> {
-    const SIZES: &str = "SELECT json_object_agg(d.datname, pg_database_size(d.oid))::text FROM pg_database d \
-         WHERE d.datallowconn AND has_database_privilege(d.oid, 'CONNECT')";
+    const SIZES: &str = "SELECT json_object_agg(d.datname, coalesce(pg_database_size(d.oid), 0))::text FROM pg_database d \
+         WHERE has_database_privilege(d.oid, 'CONNECT')";
     let what = "ask for the databases' sizes";
     let rows = session.texts(what, SIZES, &[]).await?;
     let text = rows.into_iter().flatten().next().unwrap_or_else(|| "{}".to_owned());

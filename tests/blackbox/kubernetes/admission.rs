@@ -261,7 +261,7 @@ async fn a_restore_comes_back_from_one_thing_and_is_not_changed() {
         (of(json!({"from": {"latest": true}})), 422, "spec.database: Required value"),
         (of(json!({"database": "db", "from": {"latest": true}, "strategy": "copy"})), 422, copy),
         (of(json!({"database": "db", "from": {"latest": true}, "copyName": "old"})), 422, copy),
-        (of(json!({"database": "db", "from": {"latest": true}, "strategy": "merge"})), 422, "spec.strategy: Unsupported value: \"merge\": supported values: \"swap\", \"replace\", \"copy\""),
+        (of(json!({"database": "db", "from": {"latest": true}, "strategy": "merge"})), 422, "spec.strategy: Unsupported value: \"merge\": supported values: \"swap\", \"replace\", \"copy\", \"test\""),
     ]).await;
 
     let whole = of(json!({"database": "db", "from": {"latest": true}, "strategy": "copy", "copyName": "old"}));

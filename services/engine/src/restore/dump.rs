@@ -48,7 +48,8 @@ pub(super) async fn attend(engine: Arc<Inner>, cluster: Arc<Cluster>, work: Back
         };
         let stopped = tokio::select! {
             biased;
-            () = one.attend(), if !one.work.room => return,
+            () = std::future::ready(()), if one.work.room => Some(()),
+            () = one.attend() => return,
             stopped = lease.keep(renew) => stopped,
         };
         match stopped {

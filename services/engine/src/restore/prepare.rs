@@ -29,7 +29,7 @@ impl Restoring {
         }
         let server = self.cluster.server().await?;
         let version = self.engine.tools_for(&server).await?;
-        if !self.replaces() {
+        if !self.replaces() && self.cluster.spec.restores.storage_bytes.is_some() {
             // Soon, as far as it is known: what was deleted since the snapshot is not.
             let sizes = databases_bytes(&mut server.maintenance().await?).await?;
             let now = sizes.get(&self.key()?.database()).copied().unwrap_or_default();
