@@ -128,14 +128,6 @@ impl Api {
         self.word(Method::GET, &format!("/v1/restores/{id}"), None, "phase").await
     }
 
-    /// Whether the newest snapshot of a claim was restored for a try.
-    pub(crate) async fn is_tried(&self, claim: &Claim) -> Result<bool> {
-        let path = format!("/v1/namespaces/{}/databases/{}/snapshots", claim.namespace, claim.name);
-        let answer = self.send(Method::GET, &path, None).await?;
-        let json: serde_json::Value = answer.json().await.map_err(|error| BenchError::Http(path, error))?;
-        Ok(json.pointer("/items/0/verifiedAt").is_some_and(serde_json::Value::is_string))
-    }
-
     /// A field of the answer that is a word.
     async fn word(&self, method: Method, path: &str, body: Option<serde_json::Value>, field: &str) -> Result<String> {
         let answer = self.send(method, path, body).await?;

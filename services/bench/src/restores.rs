@@ -83,16 +83,6 @@ async fn on(bench: &Bench<'_>, sizes: &Sizes, folder: &Path) -> Result<Restores>
     let size = db.client().query_one("select pg_database_size(current_database())", &[]).await;
     let bytes: i64 = size.map_err(BenchError::postgres("ask for the size"))?.get(0);
     db.close().await;
-    // The first dump of all is restored for a try at once, which would be measured with the rest.
-    bench.say("restores: a dump is made and tried");
-    bench.api.dump(&claim).await?;
-    let begun = Instant::now();
-    while !bench.api.is_tried(&claim).await? {
-        if begun.elapsed() > PATIENCE {
-            return Err(BenchError::Claim { claim: claim.database(), message: "its dump was not tried".to_owned() });
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
     let mut rounds = Vec::new();
     for number in 0..sizes.rounds {
         bench.say(&format!("restores: round {} of {}", number + 1, sizes.rounds));
