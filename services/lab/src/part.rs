@@ -102,6 +102,19 @@ impl Part {
         }
     }
 
+    /// SIGSTOP. The signal is sent before it is heeded: each thread goes on until it is looked at next, so that is waited for.
+    pub(crate) async fn pause(&self) -> Result<()> {
+        self.send(Signal::STOP);
+        let deadline = Instant::now() + KILL_DEADLINE;
+        while let Some(pid) = self.pid().filter(|pid| !is_paused(*pid)) {
+            if Instant::now() > deadline {
+                return Err(Error::StillRunning { pid: pid.cast_signed(), dir: self.runner.dir.clone() });
+            }
+            sleep(POLL).await;
+        }
+        Ok(())
+    }
+
     pub(crate) fn is_running(&mut self) -> bool {
         if let Some(child) = &mut self.child
             && !matches!(child.try_wait(), Ok(None))
@@ -145,4 +158,12 @@ impl Drop for Part {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Whether every thread is stopped or has ended.
+fn is_paused(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut states = threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+    // The name before the state is in parentheses and may hold anything.
+    states.all(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 'Z'])))
 }

@@ -116,7 +116,7 @@ async fn what_was_asked_for_survives_the_api_server_and_the_ledger() {
 
     // Paused: connections stay, and nobody answers.
     create_all(&kube, &namespace, &names("paused", 5)).await;
-    lab.pause_api_server();
+    lab.pause_api_server().await.expect("it pauses");
     never("REST suffers", Duration::from_secs(20), || async {
         let begun = Instant::now();
         let answer = rest.get(&format!("/v1/namespaces/{namespace}/databases")).await;

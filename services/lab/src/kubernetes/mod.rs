@@ -169,8 +169,8 @@ impl Kubernetes {
     }
 
     /// Stops the API server's time (SIGSTOP): connections stay, and nothing is answered.
-    pub fn pause_api_server(&self) {
-        self.api_server.send(Signal::STOP);
+    pub async fn pause_api_server(&self) -> Result<()> {
+        self.api_server.pause().await
     }
 
     /// Lets the API server go on.

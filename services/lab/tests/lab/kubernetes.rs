@@ -156,7 +156,7 @@ async fn a_kubernetes_lives_through_what_a_cluster_does() {
     api.try_ask(Method::GET, secrets, Value::Null).await.expect_err("nobody answers");
     kubernetes.start_api_server().await.expect("a start");
     assert_eq!(api.status("/api/v1/namespaces/latest").await, StatusCode::OK);
-    kubernetes.pause_api_server();
+    kubernetes.pause_api_server().await.expect("it pauses");
     let asked = tokio::time::timeout(Duration::from_millis(500), api.status(secrets)).await;
     asked.expect_err("nothing is answered");
     kubernetes.resume_api_server();

@@ -137,7 +137,7 @@ async fn an_api_server_that_does_not_answer_is_given_up_in_time() {
     let (store, _, namespace) = place(&kubernetes.kubeconfig()).await;
     let entries = tiers(&namespace, "db", "ours");
     store.put_many(&entries).await.unwrap();
-    kubernetes.pause_api_server();
+    kubernetes.pause_api_server().await.expect("it pauses");
     let begun = Instant::now();
     let written = store.put_many(&entries).await.unwrap_err();
     let read = store.get(&entries[0].0, None).await.unwrap_err();
