@@ -160,8 +160,15 @@ impl From<TransferError> for Trouble {
 
 impl From<SnapshotError> for Trouble {
     fn from(error: SnapshotError) -> Self {
-        // Old dumps go, and people make room.
-        let passes = error.is_retryable() || matches!(error, SnapshotError::Full { .. });
-        Self { message: error.explain(), kind: if passes { Kind::Again } else { Kind::Final } }
+        let kind = match &error {
+            SnapshotError::Source(source) => {
+                TransferError::of(source).map_or(Kind::Again, |known| of_class(known.class()))
+            }
+            // Old dumps go, and people make room.
+            SnapshotError::Full { .. } => Kind::Again,
+            known if known.is_retryable() => Kind::Again,
+            _ => Kind::Final,
+        };
+        Self { message: error.explain(), kind }
     }
 }

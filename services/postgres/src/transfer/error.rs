@@ -128,10 +128,7 @@ impl TransferError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Postgres(error) => error.class(),
-            Self::Data { source, .. } => {
-                let inner = source.get_ref().and_then(|error| error.downcast_ref::<Self>());
-                inner.map_or(ErrorClass::Transient, Self::class)
-            }
+            Self::Data { source, .. } => Self::of(source).map_or(ErrorClass::Transient, Self::class),
             Self::Start { .. } | Self::Tool { .. } | Self::Io { .. } | Self::Unknown { .. } | Self::Restarted => {
                 ErrorClass::Transient
             }
@@ -143,6 +140,12 @@ impl TransferError {
             | Self::Refused { .. }
             | Self::Damaged { .. } => ErrorClass::Refused,
         }
+    }
+
+    /// The error that a stream of data broke off with.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
     }
 
     /// Whether the same part may well succeed on another connection.
