@@ -8,23 +8,19 @@ use sqlx::{ConnectOptions, Row};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use crate::probe::reason;
+use crate::probe::{reason, state};
 
 /// Nothing in it that a login without privileges may not ask (14 to 18). A standby that has replayed all that it has received is not
 /// behind, however long ago the last commit was.
-const QUESTION: &str = "\
-SELECT in_recovery,
-       current_setting('transaction_read_only') = 'on' AS read_only,
-       CASE WHEN in_recovery
-            THEN (SELECT greatest(c.timeline_id, r.min_recovery_end_timeline)
-                    FROM pg_control_checkpoint() c, pg_control_recovery() r)
-            ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int
-       END AS timeline,
-       EXISTS (SELECT FROM pg_stat_wal_receiver) AS streaming,
+const QUESTION: &str = concat!(
+    "SELECT in_recovery, ",
+    state!(),
+    "EXISTS (SELECT FROM pg_stat_wal_receiver) AS streaming,
        CASE WHEN NOT in_recovery OR pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
             ELSE extract(epoch FROM now() - pg_last_xact_replay_timestamp())
        END::float8 AS lag
-  FROM (SELECT pg_is_in_recovery() AS in_recovery) AS state";
+  FROM (SELECT pg_is_in_recovery() AS in_recovery) AS state"
+);
 
 /// What a server says it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -82,3 +82,18 @@ pub(crate) fn reason(error: &sqlx::Error) -> String {
         other => other.to_string(),
     }
 }
+
+/// Columns `read_only` and `timeline` of a question about a server of which `in_recovery` is known.
+///
+/// A primary's timeline is in the name of its log file; the control file has it only after the checkpoint that follows a promotion.
+macro_rules! state {
+    () => {
+        "current_setting('transaction_read_only') = 'on' AS read_only,
+       CASE WHEN in_recovery
+            THEN (SELECT greatest(c.timeline_id, r.min_recovery_end_timeline)
+                    FROM pg_control_checkpoint() c, pg_control_recovery() r)
+            ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int
+       END AS timeline, "
+    };
+}
+pub(crate) use state;

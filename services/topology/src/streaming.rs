@@ -8,7 +8,7 @@ use sqlx::postgres::PgRow;
 
 use crate::Observation;
 use crate::observation::{Answer, Asked};
-use crate::probe::{ProbeOptions, reason};
+use crate::probe::{ProbeOptions, reason, state};
 
 /// Hosts of which one is writable.
 #[derive(Debug, Clone)]
@@ -18,18 +18,10 @@ pub struct StreamingProbe {
 }
 
 /// One round trip, and nothing in it that a login without privileges may not ask (14 to 18).
-///
-/// A primary's timeline is in the name of its log file; the control file has it only after the checkpoint that follows a
-/// promotion.
-const QUESTION: &str = "\
-SELECT in_recovery,
-       current_setting('transaction_read_only') = 'on' AS read_only,
-       CASE WHEN in_recovery
-            THEN (SELECT greatest(c.timeline_id, r.min_recovery_end_timeline)
-                    FROM pg_control_checkpoint() c, pg_control_recovery() r)
-            ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int
-       END AS timeline,
-       CASE WHEN in_recovery
+const QUESTION: &str = concat!(
+    "SELECT in_recovery, ",
+    state!(),
+    "CASE WHEN in_recovery
             THEN pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')
             ELSE pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')
        END::bigint AS position,
@@ -40,7 +32,8 @@ SELECT in_recovery,
        (SELECT system_identifier FROM pg_control_system()) AS system,
        (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint AS started,
        current_setting('server_version') AS version
-  FROM (SELECT pg_is_in_recovery() AS in_recovery) AS state";
+  FROM (SELECT pg_is_in_recovery() AS in_recovery) AS state"
+);
 
 impl StreamingProbe {
     /// Nothing is connected yet.

@@ -13,14 +13,12 @@ use pgtenant_ledger::{
 };
 use pgtenant_model::{ClaimKey, InventoryTable, OperationKind, SnapshotId};
 use pgtenant_postgres::transfer::{Export, ExportOptions, Part, Scrutiny};
-use pgtenant_postgres::{
-    Beside, BesideKind, Job, ServerOptions, drop_beside, end_job, generate_password, server_version,
-};
+use pgtenant_postgres::{Beside, BesideKind, Job, ServerOptions, end_job, generate_password, server_version};
 use pgtenant_snapshots::{DumpFacts, DumpId, DumpWriter, Dumps, Manifest, TableEntry};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use super::load::{JOB_VALID, Loading, flow_of, job_options, roles};
+use super::load::{JOB_VALID, Loading, flow_of, job_options, put_away, roles};
 use super::prepare::check_room;
 use super::schedule;
 use super::source::{CONTENTS, Contents, FORMAT, SCHEMA, Source, StoredPart};
@@ -107,13 +105,7 @@ impl Backup {
     async fn make_room(&self, lease: &Lease) {
         tracing::info!("the try waits: somebody waits for a restore");
         let copy = Beside::new(BesideKind::Copy, &self.work.key, self.work.operation);
-        let dropped = async {
-            let server = self.cluster.server().await?;
-            let mut session = server.maintenance().await?;
-            drop_beside(&server, &mut session, &copy, lease).await?;
-            let version = server_version(&mut session).await?;
-            Ok::<_, Trouble>(end_job(&server, &mut session, version, &Job::name(self.work.operation)).await?)
-        };
+        let dropped = async { put_away(&self.cluster.server().await?, self.work.operation, Some(&copy), lease).await };
         if let Err(trouble) = dropped.await {
             tracing::warn!("what was copied stays until the try goes on: {}", trouble.message);
         }

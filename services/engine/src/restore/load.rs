@@ -14,7 +14,7 @@ use pgtenant_postgres::transfer::{
     compare as compare_contents, copy_part,
 };
 use pgtenant_postgres::{
-    Beside, BesideKind, Job, Server, ServerOptions, Session, drop_beside, end_job, generate_password, reopen,
+    Beside, BesideKind, Fence, Job, Server, ServerOptions, Session, drop_beside, end_job, generate_password, reopen,
     server_started, server_version,
 };
 use uuid::Uuid;
@@ -126,13 +126,23 @@ impl Loading<'_> {
 
     /// Removes the login, and a copy that nothing needs any more.
     pub(super) async fn end(&self, copy: Option<&Beside>) -> Result<(), Trouble> {
-        let mut session = self.server.maintenance().await?;
-        let version = server_version(&mut session).await?;
-        if let Some(copy) = copy {
-            drop_beside(self.server, &mut session, copy, &FREE).await?;
-        }
-        Ok(end_job(self.server, &mut session, version, &Job::name(self.id)).await?)
+        put_away(self.server, self.id, copy, &FREE).await
     }
+}
+
+/// Removes the login of job `id`, and its copy.
+pub(super) async fn put_away(
+    server: &Server,
+    id: Uuid,
+    copy: Option<&Beside>,
+    fence: &impl Fence,
+) -> Result<(), Trouble> {
+    let mut session = server.maintenance().await?;
+    let version = server_version(&mut session).await?;
+    if let Some(copy) = copy {
+        drop_beside(server, &mut session, copy, fence).await?;
+    }
+    Ok(end_job(server, &mut session, version, &Job::name(id)).await?)
 }
 
 /// The server as a job's login reaches it.

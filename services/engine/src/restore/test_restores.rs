@@ -50,11 +50,10 @@ impl Cluster {
 
     /// Why none is made, though one should be.
     pub(super) fn untested(&self) -> Option<InvalidField> {
-        let wanted = self.spec.backups.as_ref()?.try_cluster_every()?;
+        self.spec.backups.as_ref()?.try_cluster_every()?;
         let text = "no backup is restored for a test, since it is not known how much room there is: set restores.storageBytes, or \
                     tryEvery to 0s";
-        (!wanted.is_zero() && self.tests_every().is_none())
-            .then(|| InvalidField::new("backups.pgbackrest.tryEvery", text))
+        self.tests_every().is_none().then(|| InvalidField::new("backups.pgbackrest.tryEvery", text))
     }
 }
 
