@@ -199,6 +199,7 @@ async fn a_full_disk_of_the_server_is_said_and_the_copy_is_made_when_there_is_ro
     shop.stock("data").await;
     shop.fill("data", 24).await;
     shop.dump("data").await;
+    shop.is_tried("data").await;
     let size = "select (sum(pg_database_size(oid)) / 1048576)::bigint::text from pg_database";
     let used: u64 = rows(&own.place().superuser, None, size).await[0].parse().unwrap();
     // An empty database fits, and not what comes into it.

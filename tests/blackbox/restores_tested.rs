@@ -131,8 +131,8 @@ async fn what_was_deleted_since_the_snapshot_needs_its_room_again() {
     shop.stock("store").await;
     shop.fill("store", 64).await;
     shop.dump("store").await;
+    shop.is_tried("store").await;
     can(&shop.credential("store", "admin"), "drop table big").await;
-    shop.nothing_beside().await;
     let used = rows(&shop.plane.site.superuser, None, "select sum(pg_database_size(oid))::text from pg_database").await;
     let limit = used[0].parse::<u64>().unwrap() + (48 << 20);
     let settings = fs::read_to_string(&shop.plane.site.config).unwrap();

@@ -83,6 +83,16 @@ impl Shop {
         done["message"].as_str().unwrap().split(": ").next().unwrap().to_owned()
     }
 
+    /// Waits until the first dump of a database was restored for a try, which takes room meanwhile.
+    pub(crate) async fn is_tried(&self, name: &str) {
+        eventually("the dump is tried", PATIENCE, || async {
+            let listed = self.api().list(&format!("{}/snapshots", self.path(name))).await;
+            if listed.iter().any(|one| one["verifiedAt"].is_string()) { Ok(()) } else { Err(format!("{listed:?}")) }
+        })
+        .await;
+        self.nothing_beside().await;
+    }
+
     pub(crate) async fn request(&self, name: &str, spec: Value) -> Value {
         self.api().post(&format!("{}/restores", self.path(name)), spec).await.expect(202).json
     }

@@ -25,6 +25,8 @@ pub(super) struct Tally {
     pub(super) ended: Mutex<Vec<String>>,
     /// The primary is being replaced: what can not be reached, or ends, does so for that.
     pub(super) failover: AtomicBool,
+    /// Since then every claim's credential has led to the new primary.
+    pub(super) failed_over: Mutex<Option<Instant>>,
     pub(super) stop: AtomicBool,
 }
 
@@ -35,6 +37,11 @@ impl Tally {
 
     fn fails(&self) -> bool {
         self.failover.load(Ordering::Relaxed)
+    }
+
+    /// Whether a credential was read before it led to the new primary.
+    fn leads_to_the_former(&self, read: Instant) -> bool {
+        self.failed_over.lock().unwrap().is_some_and(|since| read < since)
     }
 }
 
@@ -82,6 +89,7 @@ impl Application<'_> {
                     self.refuse(format!("{login} logs in: {error}"));
                 }
                 Err(error) if during_failover || self.tally.fails() => drop(error),
+                Err(error) if self.tally.leads_to_the_former(credential.1) => drop(error),
                 Err(error) => self.refuse(format!("{login}: {error}")),
             }
             self.keep(&mut kept).await;

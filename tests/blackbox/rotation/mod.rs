@@ -94,6 +94,7 @@ async fn a_hundred_rotations_with_a_failover_and_kills_refuse_nobody() {
                 for name in &names {
                     serves[1].api().comes_to(namespace, name, "Ready on the new primary", there).await;
                 }
+                *tally.failed_over.lock().unwrap() = Some(Instant::now());
                 tally.failover.store(false, Ordering::Relaxed);
             }
             let api = serves[1].api();
