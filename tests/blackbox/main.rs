@@ -30,6 +30,7 @@ mod observe;
 mod outages;
 mod preflight;
 mod provisioner;
+mod reads;
 mod replicas;
 mod rest_around;
 mod rest_database;

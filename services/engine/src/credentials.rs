@@ -36,6 +36,7 @@ impl Reach {
             hosts: &self.hosts,
             sslmode: self.sslmode,
             ca_crt: self.ca_crt.as_deref(),
+            reads: target.tier == Tier::Read,
         })
     }
 

@@ -124,9 +124,36 @@ pub struct Endpoint {
     /// For reading only, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_host: Option<String>,
-    /// Port of `readHost`.
+    /// Port of `readHost`; default: `port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_port: Option<u16>,
+}
+
+impl Endpoint {
+    /// Where whoever only reads is led to, where there is such a place.
+    #[must_use]
+    pub fn read(&self) -> Option<HostPort> {
+        let host = self.read_host.clone()?;
+        Some(HostPort { host, port: self.read_port.unwrap_or(self.port) })
+    }
+
+    fn problems(&self) -> Vec<InvalidField> {
+        let nowhere = |host: &str, port: u16| host.parse::<HostPort>().is_err() || host.contains(',') || port == 0;
+        let mut problems = Vec::new();
+        if nowhere(&self.host, self.port) {
+            problems.push(InvalidField::new("endpoint.host", "name one host, and its port from 1 to 65535"));
+        }
+        match self.read() {
+            Some(read) if nowhere(&read.host, read.port) => {
+                problems.push(InvalidField::new("endpoint.readHost", "name one host, and its port from 1 to 65535"));
+            }
+            None if self.read_port.is_some() => {
+                problems.push(InvalidField::new("endpoint.readPort", "is of readHost, which is not there"));
+            }
+            _ => {}
+        }
+        problems
+    }
 }
 
 fn postgres_port() -> u16 {
@@ -202,6 +229,7 @@ impl ClusterSpec {
     pub fn problems(&self) -> Vec<InvalidField> {
         let mut problems = Vec::new();
         problems.extend(self.topology.problems());
+        problems.extend(self.endpoint.iter().flat_map(Endpoint::problems));
         if self.stores.is_empty() || self.stores.len() > 8 {
             problems.push(InvalidField::new("stores", "name 1 to 8 stores"));
         }

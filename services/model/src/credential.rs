@@ -25,6 +25,8 @@ impl CredentialTarget {
 pub const CREDENTIAL_KEYS: [&str; 7] = ["username", "password", "endpoint", "port", "database", "sslmode", "uri"];
 /// The key that one has where the cluster's authority is known.
 pub const CA_KEY: &str = "ca.crt";
+/// The keys that the read tier's has beside them where the cluster has an endpoint for reading.
+pub const READ_KEYS: [&str; 3] = ["readEndpoint", "readPort", "readUri"];
 
 /// The secret document of one role. `Debug` shows no password.
 #[derive(Debug, Clone)]
@@ -45,4 +47,17 @@ pub struct Credential {
     pub uri: SecretString,
     /// The certificate authority, PEM, where one is known.
     pub ca_crt: Option<String>,
+    /// Where the same login reads from standbys, which may be behind.
+    pub read: Option<ReadAddress>,
+}
+
+/// Where a credential is good for reading alone.
+#[derive(Debug, Clone)]
+pub struct ReadAddress {
+    /// Host for reading.
+    pub endpoint: String,
+    /// Port of `endpoint`.
+    pub port: u16,
+    /// A libpq connection URI with user and password.
+    pub uri: SecretString,
 }

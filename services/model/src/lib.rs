@@ -26,7 +26,7 @@ pub use aurora::{Acu, AuroraCreate, AuroraTopology};
 pub use backup::{BackupSpec, DumpPlace, DumpSpec, FolderPlace, PgBackRestSpec, RdsBackupSpec, S3Place, WebDavPlace};
 pub use claim::{ClaimPatch, ClaimSpec, InvalidField, Mode, Source, is_slack_channel};
 pub use cluster::{ClusterSpec, Endpoint, Environment, Limits, StreamingTopology, Topology};
-pub use credential::{CA_KEY, CREDENTIAL_KEYS, Credential, CredentialTarget};
+pub use credential::{CA_KEY, CREDENTIAL_KEYS, Credential, CredentialTarget, READ_KEYS, ReadAddress};
 pub use event::{Event, EventKind, Operation, OperationKind, OperationState};
 pub use host_port::HostPort;
 pub use inventory::{Finding, Inventory, InventorySequence, InventoryTable, LargeObjects, LeftOut, Verification};

@@ -1,6 +1,6 @@
 //! Building a credential, and comparing two.
 
-use pgtenant_model::{Credential, Endpoint, HostPort, SslMode};
+use pgtenant_model::{Credential, Endpoint, HostPort, ReadAddress, SslMode};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -23,6 +23,8 @@ pub struct Login<'a> {
     pub sslmode: SslMode,
     /// The certificate authority, PEM, where one is known.
     pub ca_crt: Option<&'a str>,
+    /// Whether the document has the endpoint for reading, where there is one.
+    pub reads: bool,
 }
 
 /// The document of a login.
@@ -39,7 +41,13 @@ pub fn credential(login: &Login<'_>) -> Credential {
         sslmode: login.sslmode,
         uri: uri(login.username, login.password, hosts, login.database, login.sslmode),
         ca_crt: login.ca_crt.map(ToOwned::to_owned),
+        read: login.endpoint.read().filter(|_| login.reads).map(|host| read_address(login, host)),
     }
+}
+
+fn read_address(login: &Login<'_>, host: HostPort) -> ReadAddress {
+    let uri = uri(login.username, login.password, std::slice::from_ref(&host), login.database, login.sslmode);
+    ReadAddress { endpoint: host.host, port: host.port, uri }
 }
 
 /// A libpq connection URI: `postgresql://user:password@h1:p1,h2:p2/db?sslmode=verify-full&target_session_attrs=read-write`.
@@ -115,14 +123,17 @@ fn encode(text: &mut String, part: &str) {
 /// makes no second version.
 #[must_use]
 pub fn version(credential: &Credential, fingerprint: &str) -> Uuid {
-    let Credential { username, password: _, endpoint, port, database, sslmode, uri, ca_crt } = credential;
-    // Who and the password, percent-encoded, are in front of the first `@`; the rest tells hosts and options.
-    let (_, rest) = uri.expose_secret().split_once('@').unwrap_or_default();
+    let Credential { username, password: _, endpoint, port, database, sslmode, uri, ca_crt, read } = credential;
     let mut hash = Sha256::new();
     hash.update(b"pgtenant credential version 1");
     let port = port.to_string();
     let ca = ca_crt.as_deref().unwrap_or_default();
-    for part in [username, fingerprint, endpoint, &port, database, sslmode.as_str(), rest, ca] {
+    let own = [username, fingerprint, endpoint, &port, database, sslmode.as_str(), after_password(uri), ca];
+    // Nothing is added where there is nothing: what was stored before there were such endpoints stays as it is.
+    let reads =
+        read.as_ref().map(|ReadAddress { endpoint, port, uri }| (endpoint, port.to_string(), after_password(uri)));
+    let reads = reads.iter().flat_map(|(endpoint, port, rest)| [endpoint.as_str(), port, rest]);
+    for part in own.into_iter().chain(reads) {
         hash.update([0]);
         hash.update(part.as_bytes());
     }
@@ -130,6 +141,11 @@ pub fn version(credential: &Credential, fingerprint: &str) -> Uuid {
     let mut id = [0; 16];
     id.copy_from_slice(&bytes[..16]);
     uuid::Builder::from_custom_bytes(id).into_uuid()
+}
+
+/// Hosts and options of a URI. Who and the password, percent-encoded, are in front of the first `@`.
+fn after_password(uri: &SecretString) -> &str {
+    uri.expose_secret().split_once('@').unwrap_or_default().1
 }
 
 /// 32 hexadecimal digits that tell one password from another and can be kept where passwords can not.
@@ -147,7 +163,7 @@ pub fn fingerprint(password: &SecretString) -> String {
 /// Whether two documents say the same.
 #[must_use]
 pub fn same(a: &Credential, b: &Credential) -> bool {
-    let Credential { username, password, endpoint, port, database, sslmode, uri, ca_crt } = a;
+    let Credential { username, password, endpoint, port, database, sslmode, uri, ca_crt, read } = a;
     *username == b.username
         && password.expose_secret() == b.password.expose_secret()
         && *endpoint == b.endpoint
@@ -156,6 +172,16 @@ pub fn same(a: &Credential, b: &Credential) -> bool {
         && *sslmode == b.sslmode
         && uri.expose_secret() == b.uri.expose_secret()
         && *ca_crt == b.ca_crt
+        && match (read, &b.read) {
+            (Some(a), Some(b)) => same_address(a, b),
+            (None, None) => true,
+            _ => false,
+        }
+}
+
+fn same_address(a: &ReadAddress, b: &ReadAddress) -> bool {
+    let ReadAddress { endpoint, port, uri } = a;
+    *endpoint == b.endpoint && *port == b.port && uri.expose_secret() == b.uri.expose_secret()
 }
 
 #[cfg(test)]

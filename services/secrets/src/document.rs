@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use pgtenant_model::{CA_KEY, CREDENTIAL_KEYS, Credential, SslMode};
+use pgtenant_model::{CA_KEY, CREDENTIAL_KEYS, Credential, READ_KEYS, ReadAddress, SslMode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -25,6 +25,16 @@ struct Written<'a> {
     uri: &'a str,
     #[serde(rename = "ca.crt", skip_serializing_if = "Option::is_none")]
     ca_crt: Option<&'a str>,
+    #[serde(flatten)]
+    read: Option<WrittenRead<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct WrittenRead<'a> {
+    read_endpoint: &'a str,
+    read_port: &'a str,
+    read_uri: &'a str,
 }
 
 #[derive(Deserialize)]
@@ -45,6 +55,12 @@ struct Read<'a> {
     uri: Cow<'a, str>,
     #[serde(borrow, rename = "ca.crt", default)]
     ca_crt: Option<Cow<'a, str>>,
+    #[serde(borrow, rename = "readEndpoint", default)]
+    read_endpoint: Option<Cow<'a, str>>,
+    #[serde(borrow, rename = "readPort", default)]
+    read_port: Option<Port<'a>>,
+    #[serde(borrow, rename = "readUri", default)]
+    read_uri: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
@@ -56,12 +72,14 @@ enum Port<'a> {
 
 /// The document's text, in a buffer that is wiped.
 pub(crate) fn encode(credential: &Credential) -> Result<Zeroizing<Vec<u8>>, String> {
-    let Credential { username, password, endpoint, port, database, sslmode, uri, ca_crt } = credential;
+    let Credential { username, password, endpoint, port, database, sslmode, uri, ca_crt, read } = credential;
     let (password, uri) = (password.expose_secret(), uri.expose_secret());
     let ca_bytes = ca_crt.as_ref().map_or(0, String::len);
-    let values = [username.len(), password.len(), endpoint.len(), database.len(), uri.len()];
+    let read_bytes = read.as_ref().map_or(0, |read| read.endpoint.len() + read.uri.expose_secret().len());
+    let values = [username.len(), password.len(), endpoint.len(), database.len(), uri.len(), ca_bytes, read_bytes];
     // Six bytes are the longest escape; allocated once, since a buffer that grows leaves copies behind.
-    let bytes = 6 * (values.iter().sum::<usize>() + ca_bytes) + 256;
+    let bytes = 6 * values.iter().sum::<usize>() + 512;
+    let read = read.as_ref().map(|read| (read, read.port.to_string()));
     let mut text = Zeroizing::new(Vec::with_capacity(bytes));
     let document = Written {
         username,
@@ -72,6 +90,11 @@ pub(crate) fn encode(credential: &Credential) -> Result<Zeroizing<Vec<u8>>, Stri
         sslmode: *sslmode,
         uri,
         ca_crt: ca_crt.as_deref(),
+        read: read.as_ref().map(|(read, read_port)| WrittenRead {
+            read_endpoint: &read.endpoint,
+            read_port,
+            read_uri: read.uri.expose_secret(),
+        }),
     };
     serde_json::to_writer_pretty(&mut *text, &document).map_err(|error| place(&error))?;
     text.push(b'\n');
@@ -84,20 +107,32 @@ pub(crate) fn encode(credential: &Credential) -> Result<Zeroizing<Vec<u8>>, Stri
 /// Reads a document; the fault quotes nothing of it.
 pub(crate) fn decode(text: &[u8]) -> Result<Credential, String> {
     let read: Read<'_> = serde_json::from_slice(text).map_err(|error| place(&error))?;
-    let port = match read.port {
-        Port::Number(port) => Some(port),
-        Port::Text(text) => text.parse().ok(),
-    };
+    let address = (read.read_endpoint.map(Cow::into_owned), read.read_port.and_then(port), read.read_uri.map(secret));
     Ok(Credential {
         username: read.username.into_owned(),
         password: secret(read.password),
         endpoint: read.endpoint.into_owned(),
-        port: port.filter(|p| *p > 0).ok_or(NOT_A_PORT)?,
+        port: port(read.port).ok_or(NOT_A_PORT)?,
         database: read.database.into_owned(),
         sslmode: sslmode(&read.sslmode)?,
         uri: secret(read.uri),
         ca_crt: read.ca_crt.map(Cow::into_owned),
+        read: read_address(address),
     })
+}
+
+fn port(port: Port<'_>) -> Option<u16> {
+    let port = match port {
+        Port::Number(port) => Some(port),
+        Port::Text(text) => text.parse().ok(),
+    };
+    port.filter(|port| *port > 0)
+}
+
+/// All of it, or nothing: a part that is missing is written anew, and no reason to take the rest for broken.
+fn read_address(parts: (Option<String>, Option<u16>, Option<SecretString>)) -> Option<ReadAddress> {
+    let (Some(endpoint), Some(port), Some(uri)) = parts else { return None };
+    Some(ReadAddress { endpoint, port, uri })
 }
 
 const NOT_A_PORT: &str = "`port` is not a port";
@@ -110,7 +145,7 @@ fn sslmode(text: &str) -> Result<SslMode, &'static str> {
 
 /// The document as keys and values.
 pub(crate) fn fields(credential: &Credential) -> Vec<(&'static str, SecretString)> {
-    let Credential { username, password, endpoint, port, database, sslmode, uri, ca_crt } = credential;
+    let Credential { username, password, endpoint, port, database, sslmode, uri, ca_crt, read } = credential;
     let values = [
         SecretString::from(username.as_str()),
         password.clone(),
@@ -121,7 +156,11 @@ pub(crate) fn fields(credential: &Credential) -> Vec<(&'static str, SecretString
         uri.clone(),
     ];
     let ca = ca_crt.as_deref().map(|pem| (CA_KEY, SecretString::from(pem)));
-    CREDENTIAL_KEYS.into_iter().zip(values).chain(ca).collect()
+    let read = read.as_ref().map(|ReadAddress { endpoint, port, uri }| {
+        let values = [SecretString::from(endpoint.as_str()), SecretString::from(port.to_string()), uri.clone()];
+        READ_KEYS.into_iter().zip(values)
+    });
+    CREDENTIAL_KEYS.into_iter().zip(values).chain(ca).chain(read.into_iter().flatten()).collect()
 }
 
 /// Reads keys and values; the fault quotes no value.
@@ -131,6 +170,9 @@ pub(crate) fn from_fields(mut fields: BTreeMap<String, Vec<u8>>) -> Result<Crede
         Some(std::str::from_utf8(&bytes).map(str::to_owned).map_err(|_| format!("`{key}` is not text")))
     };
     let ca_crt = take(CA_KEY).transpose()?;
+    let [endpoint, port, uri] = READ_KEYS.map(|key| take(key).and_then(Result::ok));
+    let port = port.and_then(|port| port.parse().ok()).filter(|port| *port > 0);
+    let read = read_address((endpoint, port, uri.map(SecretString::from)));
     let mut text = |key: &str| take(key).unwrap_or_else(|| Err(format!("key `{key}` is missing")));
     Ok(Credential {
         username: text("username")?,
@@ -141,6 +183,7 @@ pub(crate) fn from_fields(mut fields: BTreeMap<String, Vec<u8>>) -> Result<Crede
         sslmode: sslmode(&text("sslmode")?)?,
         uri: SecretString::from(text("uri")?),
         ca_crt,
+        read,
     })
 }
 
@@ -171,8 +214,13 @@ mod tests {
     fn any_credential() -> impl Strategy<Value = Credential> {
         let text = ".{0,40}";
         let modes = prop::sample::select(vec![SslMode::Require, SslMode::VerifyFull]);
-        (text, text, text, 1..=u16::MAX, text, modes, text, prop::option::of(text)).prop_map(
-            |(username, password, endpoint, port, database, sslmode, uri, ca_crt)| Credential {
+        let read = (text, 1..=u16::MAX, text).prop_map(|(endpoint, port, uri)| ReadAddress {
+            endpoint,
+            port,
+            uri: SecretString::from(uri),
+        });
+        (text, text, text, 1..=u16::MAX, text, modes, text, prop::option::of(text), prop::option::of(read)).prop_map(
+            |(username, password, endpoint, port, database, sslmode, uri, ca_crt, read)| Credential {
                 username,
                 password: SecretString::from(password),
                 endpoint,
@@ -181,6 +229,7 @@ mod tests {
                 sslmode,
                 uri: SecretString::from(uri),
                 ca_crt,
+                read,
             },
         )
     }
@@ -210,6 +259,13 @@ mod tests {
         };
         assert_eq!(decode(document("\"5432\"").as_bytes()).unwrap().port, 5432);
         assert_eq!(decode(document("5432").as_bytes()).unwrap().port, 5432);
+        // What is wrong with the endpoint for reading is written anew, and the rest is good.
+        let reads = |port: &str| {
+            let mine = format!(r#""readEndpoint":"r","readPort":{port},"readUri":"x","#);
+            decode(document("1").replace(r#""username""#, &format!(r#"{mine}"username""#)).as_bytes()).unwrap().read
+        };
+        assert_eq!(reads("\"5433\"").unwrap().port, 5433);
+        assert!(reads("\"0\"").is_none() && reads("null").is_none());
         for port in ["0", "\"0\"", "70000", "-1", "null", "\"x\"", "[]"] {
             assert!(decode(document(port).as_bytes()).is_err(), "{port}");
         }

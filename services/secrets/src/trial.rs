@@ -85,5 +85,6 @@ fn nobodys(target: &CredentialTarget) -> Credential {
         hosts: &[],
         sslmode: SslMode::VerifyFull,
         ca_crt: None,
+        reads: false,
     })
 }

@@ -135,6 +135,7 @@ fn held(secret: Secret, target: &CredentialTarget) -> Held {
             sslmode: SslMode::VerifyFull,
             uri: SecretString::from(""),
             ca_crt: None,
+            read: None,
         }),
         (Err(why), None) => Held::Broken(why),
     }

@@ -47,6 +47,9 @@ async fn the_document_is_what_the_contract_says() {
             "sslmode": "verify-full",
             "uri": uri,
             "ca.crt": "-----BEGIN CERTIFICATE-----\nabc\n-----END CERTIFICATE-----\n",
+            "readEndpoint": "read.example",
+            "readPort": "5433",
+            "readUri": "postgresql://idp-dev-my-db-read:pass%22word@read.example:5433/idp-dev-my-db?sslmode=verify-full",
         })
     );
     assert_eq!(mode(&file), 0o600);

@@ -29,10 +29,16 @@ fn made(target: &CredentialTarget, password: &str) -> Credential {
         username: &role,
         password: &SecretString::from(password),
         database: &target.key.database(),
-        endpoint: &Endpoint { host: "db1.example".to_owned(), port: 5433, read_host: None, read_port: None },
+        endpoint: &Endpoint {
+            host: "db1.example".to_owned(),
+            port: 5433,
+            read_host: Some("read.example".to_owned()),
+            read_port: None,
+        },
         hosts: &["db1.example:5433".parse().unwrap(), "db2.example:5434".parse().unwrap()],
         sslmode: SslMode::VerifyFull,
         ca_crt: Some("-----BEGIN CERTIFICATE-----\nabc\n-----END CERTIFICATE-----\n"),
+        reads: target.tier == Tier::Read,
     })
 }
 
