@@ -19,11 +19,13 @@ pub enum LabKind {
     Patroni,
     /// A monitor, and a keeper on each node.
     PgAutoFailover,
+    /// repmgrd on each node.
+    Repmgr,
 }
 
 impl LabKind {
     /// All there are.
-    pub const ALL: [Self; 3] = [Self::Streaming, Self::Patroni, Self::PgAutoFailover];
+    pub const ALL: [Self; 4] = [Self::Streaming, Self::Patroni, Self::PgAutoFailover, Self::Repmgr];
 
     /// As it is typed.
     pub fn name(self) -> &'static str {
@@ -31,6 +33,7 @@ impl LabKind {
             Self::Streaming => "streaming",
             Self::Patroni => "patroni",
             Self::PgAutoFailover => "pg-auto-failover",
+            Self::Repmgr => "repmgr",
         }
     }
 
@@ -38,7 +41,7 @@ impl LabKind {
     pub fn usual_nodes(self) -> u16 {
         match self {
             Self::Streaming | Self::PgAutoFailover => 2,
-            Self::Patroni => 3,
+            Self::Patroni | Self::Repmgr => 3,
         }
     }
 
@@ -46,6 +49,7 @@ impl LabKind {
     pub(crate) fn logins(self) -> &'static [&'static str] {
         match self {
             Self::Streaming | Self::Patroni => &["replicator"],
+            Self::Repmgr => &["repmgr"],
             Self::PgAutoFailover => &["autoctl_node", "pgautofailover_monitor", "pgautofailover_replicator"],
         }
     }
@@ -54,6 +58,7 @@ impl LabKind {
     pub(crate) fn replication_users(self) -> &'static [&'static str] {
         match self {
             Self::Streaming | Self::Patroni => &["replicator"],
+            Self::Repmgr => &["repmgr"],
             Self::PgAutoFailover => &["pgautofailover_replicator"],
         }
     }
@@ -71,6 +76,9 @@ impl LabKind {
                 of("/usr/lib/python3/dist-packages/idna/__init__.py", "python3-idna"),
                 of("/usr/bin/etcd", "etcd-server"),
             ],
+            Self::Repmgr => {
+                vec![client, (binaries.dir().join("repmgrd"), format!("postgresql-{}-repmgr", binaries.major()))]
+            }
             Self::PgAutoFailover => {
                 let library = library(binaries, "pgautofailover.so");
                 let package = format!("postgresql-{}-auto-failover", binaries.major());

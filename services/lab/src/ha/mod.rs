@@ -7,6 +7,7 @@ mod auto_failover;
 mod kind;
 mod patroni;
 mod processes;
+mod repmgr;
 mod server;
 mod site;
 mod status;
@@ -138,6 +139,7 @@ impl Lab {
             LabKind::Streaming => streaming::up(site, progress).await,
             LabKind::Patroni => patroni::up(site, progress).await,
             LabKind::PgAutoFailover => auto_failover::up(site, progress).await,
+            LabKind::Repmgr => repmgr::up(site, progress).await,
         }
     }
 
@@ -157,6 +159,7 @@ impl Lab {
             LabKind::Streaming => streaming::start(site, &name, &mut progress).await,
             LabKind::Patroni => patroni::start(site, &name, &mut progress).await,
             LabKind::PgAutoFailover => auto_failover::start(site, &name, &mut progress).await,
+            LabKind::Repmgr => repmgr::start(site, &name, &mut progress).await,
         }
     }
 
@@ -210,6 +213,7 @@ impl Lab {
             LabKind::Streaming => streaming::forget(site, name).await?,
             LabKind::Patroni => {}
             LabKind::PgAutoFailover => auto_failover::forget(site, name).await?,
+            LabKind::Repmgr => repmgr::forget(site, name).await?,
         }
         site.forget(name)
     }
@@ -243,6 +247,7 @@ impl Lab {
             LabKind::Streaming => streaming::told(site).await,
             LabKind::Patroni => patroni::told(site).await,
             LabKind::PgAutoFailover => auto_failover::told(site).await,
+            LabKind::Repmgr => repmgr::told(site).await,
         };
         let node = |Told { name, role, words }: Told| {
             let processes: Vec<_> = processes::programs(&site.home(&name)).into_iter().collect();
@@ -299,7 +304,7 @@ impl Lab {
     pub fn endpoints(&self) -> LabEndpoints {
         let all: Vec<String> = self.nodes().iter().map(|(_, port)| format!("localhost:{port}")).collect();
         match self.site.state.kind {
-            LabKind::Streaming | LabKind::Patroni | LabKind::PgAutoFailover => {
+            LabKind::Streaming | LabKind::Patroni | LabKind::PgAutoFailover | LabKind::Repmgr => {
                 LabEndpoints { write: all.clone(), read: all }
             }
         }
@@ -342,7 +347,7 @@ impl Lab {
             running: site.runs(name, program),
         };
         match site.state.kind {
-            LabKind::Streaming => Vec::new(),
+            LabKind::Streaming | LabKind::Repmgr => Vec::new(),
             LabKind::Patroni => vec![service("etcd", "etcd", patroni::etcd_url(site))],
             LabKind::PgAutoFailover => {
                 let monitor = auto_failover::MONITOR;

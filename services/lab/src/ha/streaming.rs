@@ -113,7 +113,7 @@ async fn replication(site: &Site) -> Result<Vec<(String, String)>> {
 }
 
 /// A node that is no standby was a primary; the newest of those, or else of the standbys. Without data, the first.
-async fn newest(site: &Site) -> Result<String> {
+pub(crate) async fn newest(site: &Site) -> Result<String> {
     let mut best: Option<(bool, History, String)> = None;
     for name in site.nodes().into_iter().filter(|name| site.has_data(name)) {
         let history = control::history(&site.runner(&name), &site.binaries, &site.data(&name)).await?;

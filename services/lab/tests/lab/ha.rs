@@ -159,6 +159,12 @@ async fn pg_auto_failover() {
 }
 
 #[tokio::test]
+async fn repmgr() {
+    let dir = folder();
+    lives_through_it(options(dir.path(), LabKind::Repmgr), false).await;
+}
+
+#[tokio::test]
 #[ignore = "not a test: the process that the next one kills"]
 async fn helper_that_runs_until_it_is_killed() {
     let dir = helper::dir();
