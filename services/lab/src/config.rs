@@ -107,7 +107,8 @@ pub(crate) fn pgpass(user: &str, password: &str) -> String {
     format!("localhost:*:*:{}:{}\n", escaped(user), escaped(password))
 }
 
-fn quote(value: &str) -> String {
+/// As a value in a configuration file; pgpool-II reads the same.
+pub(crate) fn quote(value: &str) -> String {
     format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''").replace('\n', "\\n"))
 }
 

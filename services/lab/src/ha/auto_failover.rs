@@ -8,7 +8,6 @@ use crate::converge::Progress;
 use crate::error::{Error, Result};
 use crate::ha::site::{Daemon, Site};
 use crate::ha::status::{LabRole, Told};
-use crate::ha::verifier;
 use crate::process::AtTheEnd;
 
 pub(crate) const MONITOR: &str = "monitor";
@@ -160,7 +159,7 @@ async fn start_monitor(site: &mut Site, progress: Progress<'_>) -> Result<()> {
     let answers = async |site: &Site| site.ask(port).await.is_some();
     site.wait_for((MONITOR, KEEPER), DEADLINE, "the monitor did not answer", answers).await?;
     if !created {
-        set_password(site, MONITOR, MONITOR_LOGIN, "").await?;
+        site.set_login(MONITOR, MONITOR_LOGIN, "", &site.replication).await?;
         site.write(MONITOR, CREATED, "", 0o600)?;
     }
     Ok(())
@@ -177,8 +176,8 @@ async fn create_first(site: &mut Site, name: &str, progress: Progress<'_>) -> Re
     site.wait_for((name, KEEPER), DEADLINE, &format!("{name} did not take writes"), writable).await?;
     // The extension would have these come in by trust.
     let [health, replication] = NODE_LOGINS;
-    set_password(site, name, health, "").await?;
-    set_password(site, name, replication, "SUPERUSER REPLICATION").await
+    site.set_login(name, health, "", &site.replication).await?;
+    site.set_login(name, replication, "SUPERUSER REPLICATION", &site.replication).await
 }
 
 /// What `create` finds in place: configuration, certificate, passwords.
@@ -237,16 +236,6 @@ async fn wait_until_part(site: &mut Site, name: &str) -> Result<()> {
         settled && site.ask(site.port(name)).await.is_some_and(|said| !said.standby || said.streams)
     };
     site.wait_for((name, KEEPER), DEADLINE, &format!("{name} did not take part"), takes_part).await
-}
-
-async fn set_password(site: &Site, name: &str, login: &str, attributes: &str) -> Result<()> {
-    let verifier = verifier(&site.replication);
-    let sql = format!(
-        "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{login}') THEN CREATE ROLE {login}; END IF; END $$; \
-         ALTER ROLE {login} LOGIN {attributes} PASSWORD '{}'",
-        verifier.as_str()
-    );
-    site.execute(name, sql).await
 }
 
 async fn autoctl(site: &Site, name: &str, args: &[&str]) -> Result<String> {

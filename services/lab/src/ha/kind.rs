@@ -19,7 +19,7 @@ pub enum LabKind {
     Patroni,
     /// A monitor, and a keeper on each node.
     PgAutoFailover,
-    /// repmgrd on each node.
+    /// repmgrd on each node, and pgpool-II in front.
     Repmgr,
 }
 
@@ -76,9 +76,11 @@ impl LabKind {
                 of("/usr/lib/python3/dist-packages/idna/__init__.py", "python3-idna"),
                 of("/usr/bin/etcd", "etcd-server"),
             ],
-            Self::Repmgr => {
-                vec![client, (binaries.dir().join("repmgrd"), format!("postgresql-{}-repmgr", binaries.major()))]
-            }
+            Self::Repmgr => vec![
+                client,
+                (binaries.dir().join("repmgrd"), format!("postgresql-{}-repmgr", binaries.major())),
+                of("/usr/sbin/pgpool", "pgpool2"),
+            ],
             Self::PgAutoFailover => {
                 let library = library(binaries, "pgautofailover.so");
                 let package = format!("postgresql-{}-auto-failover", binaries.major());

@@ -5,7 +5,10 @@
 
 mod auto_failover;
 mod kind;
+mod look;
+mod options;
 mod patroni;
+mod pgpool;
 mod processes;
 mod repmgr;
 mod server;
@@ -14,11 +17,10 @@ mod status;
 mod streaming;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use sqlx::postgres::PgConnectOptions;
 use zeroize::Zeroizing;
 
 use crate::binaries::Binaries;
@@ -27,10 +29,10 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::lock::FolderLock;
 use server::POSTGRES;
-use site::{SUPERUSER, Site, State};
-use status::Told;
+use site::{Site, State};
 
 pub use kind::LabKind;
+pub use options::LabOptions;
 pub use site::Lifetime;
 pub use status::{LabAdmin, LabEndpoints, LabNode, LabRole, LabService, LabStatus};
 
@@ -41,34 +43,6 @@ const STOP_ORDER: [&[&str]; 4] =
     [&["haproxy", "pgpool", "health", "repmgrd"], &["patroni", "pg_autoctl"], &[POSTGRES], &["etcd"]];
 /// More are of no use on one machine.
 const MOST_NODES: u16 = 9;
-
-/// What a lab is made of.
-#[derive(Debug, Clone)]
-pub struct LabOptions {
-    /// All is kept under it. The caller makes the folders above it such that all may pass (0711), or else the data lies elsewhere:
-    /// see [`Lab::relocated`].
-    pub dir: PathBuf,
-    /// An existing lab keeps its own.
-    pub kind: LabKind,
-    /// How many nodes; none: as before, or what is usual for the kind.
-    pub nodes: Option<u16>,
-    /// The programs of PostgreSQL.
-    pub binaries: Binaries,
-    /// How long the servers go on.
-    pub lifetime: Lifetime,
-    /// `false`: faster, and a crash of the machine may lose the data. An existing lab keeps its own.
-    pub fsync: bool,
-    /// pgtenant's own program, which serves `health` on each node where the kind needs that.
-    pub health_program: Option<PathBuf>,
-}
-
-impl LabOptions {
-    /// As many nodes as are usual, detached, with fsync.
-    pub fn new(dir: impl Into<PathBuf>, kind: LabKind, binaries: Binaries) -> Self {
-        let (nodes, lifetime, fsync, health_program) = (None, Lifetime::Detached, true, None);
-        Self { dir: dir.into(), kind, nodes, binaries, lifetime, fsync, health_program }
-    }
-}
 
 /// A highly available cluster on this machine: TLS and SCRAM only, loopback only, not as root.
 ///
@@ -139,7 +113,7 @@ impl Lab {
             LabKind::Streaming => streaming::up(site, progress).await,
             LabKind::Patroni => patroni::up(site, progress).await,
             LabKind::PgAutoFailover => auto_failover::up(site, progress).await,
-            LabKind::Repmgr => repmgr::up(site, progress).await,
+            LabKind::Repmgr => pgpool::up(site, progress).await,
         }
     }
 
@@ -159,7 +133,7 @@ impl Lab {
             LabKind::Streaming => streaming::start(site, &name, &mut progress).await,
             LabKind::Patroni => patroni::start(site, &name, &mut progress).await,
             LabKind::PgAutoFailover => auto_failover::start(site, &name, &mut progress).await,
-            LabKind::Repmgr => repmgr::start(site, &name, &mut progress).await,
+            LabKind::Repmgr => pgpool::start(site, &name, &mut progress).await,
         }
     }
 
@@ -238,133 +212,6 @@ impl Lab {
             progress(&format!("stopping {}", running.join(", ")));
         }
         stop(self.site.homes()).await
-    }
-
-    /// What is there and what runs. Servers are asked for a few seconds at most.
-    pub async fn status(&self) -> LabStatus {
-        let site = &self.site;
-        let told = match site.state.kind {
-            LabKind::Streaming => streaming::told(site).await,
-            LabKind::Patroni => patroni::told(site).await,
-            LabKind::PgAutoFailover => auto_failover::told(site).await,
-            LabKind::Repmgr => repmgr::told(site).await,
-        };
-        let node = |Told { name, role, words }: Told| {
-            let processes: Vec<_> = processes::programs(&site.home(&name)).into_iter().collect();
-            let (port, running) = (site.port(&name), processes.contains(&POSTGRES));
-            LabNode { name, port, processes, running, role, said: words }
-        };
-        LabStatus {
-            kind: site.state.kind,
-            dir: site.dir.clone(),
-            version: site.binaries.version().to_owned(),
-            nodes: told.into_iter().map(node).collect(),
-            services: self.services(),
-            endpoints: self.endpoints(),
-            admin: self.admin(),
-        }
-    }
-
-    /// The kind.
-    pub fn kind(&self) -> LabKind {
-        self.site.state.kind
-    }
-
-    /// The lab's folder, without symbolic links.
-    pub fn dir(&self) -> &Path {
-        &self.site.dir
-    }
-
-    /// `node-1` and so on, each with the port of its PostgreSQL on `localhost`.
-    pub fn nodes(&self) -> Vec<(String, u16)> {
-        self.site.nodes().into_iter().map(|name| (name.clone(), self.site.port(&name))).collect()
-    }
-
-    /// The first node that takes writes.
-    pub async fn primary(&self) -> Option<String> {
-        self.site.primary().await
-    }
-
-    /// Login of the superuser to database `postgres` on a port of the lab, `verify-full`.
-    pub fn login(&self, port: u16) -> PgConnectOptions {
-        self.site.login(port)
-    }
-
-    /// The superuser's password.
-    pub fn password(&self) -> &SecretString {
-        &self.site.password
-    }
-
-    /// The root certificate that clients need.
-    pub fn ca_file(&self) -> PathBuf {
-        self.site.authority.certificate_file()
-    }
-
-    /// Where clients go.
-    pub fn endpoints(&self) -> LabEndpoints {
-        let all: Vec<String> = self.nodes().iter().map(|(_, port)| format!("localhost:{port}")).collect();
-        match self.site.state.kind {
-            LabKind::Streaming | LabKind::Patroni | LabKind::PgAutoFailover | LabKind::Repmgr => {
-                LabEndpoints { write: all.clone(), read: all }
-            }
-        }
-    }
-
-    /// Patroni's REST API of each node; empty for other kinds.
-    pub fn patroni_urls(&self) -> Vec<String> {
-        if self.site.state.kind == LabKind::Patroni { patroni::urls(&self.site) } else { Vec::new() }
-    }
-
-    /// The monitor of pg_auto_failover, without its password, which is [`Lab::service_password`]; none for other kinds.
-    pub fn monitor_uri(&self) -> Option<String> {
-        (self.site.state.kind == LabKind::PgAutoFailover).then(|| auto_failover::monitor_uri(&self.site))
-    }
-
-    /// The password of the logins by which servers and tools reach each other.
-    pub fn service_password(&self) -> &SecretString {
-        &self.site.replication
-    }
-
-    /// What is left running of it: names of nodes and services.
-    pub fn running(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.site.homes()).into_iter().flatten().flatten();
-        let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-        names.retain(|name| !processes::of(&self.site.home(name)).is_empty());
-        names.sort();
-        names
-    }
-
-    /// As [`crate::Cluster::relocated`].
-    pub fn relocated(&self) -> Option<&Path> {
-        self.site.relocated()
-    }
-
-    fn services(&self) -> Vec<LabService> {
-        let site = &self.site;
-        let service = |name: &str, program: &str, address: String| LabService {
-            name: name.to_owned(),
-            address,
-            running: site.runs(name, program),
-        };
-        match site.state.kind {
-            LabKind::Streaming | LabKind::Repmgr => Vec::new(),
-            LabKind::Patroni => vec![service("etcd", "etcd", patroni::etcd_url(site))],
-            LabKind::PgAutoFailover => {
-                let monitor = auto_failover::MONITOR;
-                vec![service(monitor, "pg_autoctl", format!("localhost:{}", site.port(monitor)))]
-            }
-        }
-    }
-
-    fn admin(&self) -> LabAdmin {
-        let (ca_file, password_file) = (self.ca_file(), self.site.dir.join("superuser.password"));
-        let hosts = self.endpoints().write.join(",");
-        let uri = format!(
-            "postgresql://{SUPERUSER}@{hosts}/postgres?sslmode=verify-full&sslrootcert={}&target_session_attrs=read-write",
-            ca_file.display()
-        );
-        let psql = format!("PGPASSWORD=$(cat '{}') psql '{uri}'", password_file.display());
-        LabAdmin { user: SUPERUSER.to_owned(), password_file, ca_file, uri, psql }
     }
 
     /// `node-1`, or `1`.

@@ -125,13 +125,22 @@ pub(crate) fn kill_once(dir: &Path) -> Option<i32> {
     found.first().map(|process| process.pid)
 }
 
+/// Tells pgpool to end, whose shared memory would stay for good if it were killed. Whether there is one.
+pub(crate) fn end_tidily(dir: &Path) -> bool {
+    let found: Vec<Process> = of(dir).into_iter().filter(|process| process.program == "pgpool").collect();
+    tops(&found).for_each(|process| process.send(gentle(process.program)));
+    !found.is_empty()
+}
+
+/// Those that none of the others started: the rest is theirs to end.
+fn tops(found: &[Process]) -> impl Iterator<Item = &Process> {
+    found.iter().filter(|process| !found.iter().any(|other| other.pid == process.parent))
+}
+
 /// Ends these programs of a folder in good order; where `patience` is not enough, with SIGKILL.
 pub(crate) async fn stop(dir: &Path, programs: &[&str], patience: Duration) -> Result<()> {
     let chosen = || of(dir).into_iter().filter(|process| programs.contains(&process.program)).collect::<Vec<_>>();
-    let first = chosen();
-    // Those that these started are theirs to end.
-    let tops = first.iter().filter(|process| !first.iter().any(|other| other.pid == process.parent));
-    tops.for_each(|process| process.send(gentle(process.program)));
+    tops(&chosen()).for_each(|process| process.send(gentle(process.program)));
     let deadline = Instant::now() + patience;
     while !chosen().is_empty() {
         if Instant::now() > deadline + KILL_DEADLINE {

@@ -8,16 +8,16 @@ use tokio::time::timeout;
 use crate::converge::Progress;
 use crate::error::Result;
 use crate::ha::processes;
-use crate::ha::server::POSTGRES;
+use crate::ha::server::{POSTGRES, bounded};
 use crate::ha::site::{Daemon, Lifetime, Site};
 use crate::ha::status::{LabRole, Told};
-use crate::ha::{streaming, verifier};
+use crate::ha::streaming;
 use crate::process::AtTheEnd;
 
 const REPMGRD: &str = "repmgrd";
 /// Login and database of repmgr; it wants a superuser.
 const REPMGR: &str = "repmgr";
-const DEADLINE: Duration = Duration::from_secs(120);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 const ASK_DEADLINE: Duration = Duration::from_secs(3);
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -81,8 +81,7 @@ pub(crate) async fn told(site: &Site) -> Vec<Told> {
 
 async fn start_primary(site: &mut Site, name: &str, progress: Progress<'_>) -> Result<()> {
     prepare(site, name)?;
-    let new = !site.has_data(name);
-    if new {
+    if !site.has_data(name) {
         progress(&format!("creating PostgreSQL {} ({name})", site.binaries.version()));
         site.create(name).await?;
     }
@@ -91,15 +90,17 @@ async fn start_primary(site: &mut Site, name: &str, progress: Progress<'_>) -> R
     if site.is_standby(name) {
         return Ok(());
     }
-    if new {
-        let sql = format!(
-            "CREATE ROLE {REPMGR} LOGIN SUPERUSER REPLICATION PASSWORD '{}'",
-            verifier(&site.replication).as_str()
-        );
-        site.execute(name, sql).await?;
+    site.set_login(name, REPMGR, "SUPERUSER REPLICATION", &site.replication).await?;
+    if !has_database(site, name).await? {
         site.execute(name, format!("CREATE DATABASE {REPMGR} OWNER {REPMGR}")).await?;
     }
     repmgr(site, name, &["primary", "register", "--force"]).await.map(drop)
+}
+
+async fn has_database(site: &Site, name: &str) -> Result<bool> {
+    let mut connection = site.connect(name).await?;
+    let sql = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)";
+    bounded(name, sqlx::query_scalar(sql).bind(REPMGR).fetch_one(&mut connection)).await
 }
 
 async fn follow(site: &mut Site, name: &str, primary: &str, progress: Progress<'_>) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 use sqlx::{ConnectOptions, Connection};
 use tokio::time::timeout;
@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::ha::processes;
 use crate::ha::site::{Daemon, SUPERUSER, Site};
+use crate::ha::verifier;
 use crate::initdb;
 use crate::postmaster;
 use crate::process::AtTheEnd;
@@ -102,6 +103,23 @@ impl Site {
             connection.close().await
         };
         bounded(name, work).await
+    }
+
+    /// Makes the login unless it is there. Its password is set in either case.
+    pub(crate) async fn set_login(
+        &self,
+        name: &str,
+        login: &str,
+        attributes: &str,
+        password: &SecretString,
+    ) -> Result<()> {
+        let verifier = verifier(password);
+        let sql = format!(
+            "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{login}') THEN CREATE ROLE {login}; END IF; END $$; \
+             ALTER ROLE {login} LOGIN {attributes} PASSWORD '{}'",
+            verifier.as_str()
+        );
+        self.execute(name, sql).await
     }
 
     /// For several questions to one server.

@@ -36,6 +36,8 @@ use crate::tls::CertificateAuthority;
 /// Name of the superuser.
 pub(crate) const SUPERUSER: &str = "postgres";
 const LOG_LINES: usize = 15;
+/// For programs that leave something behind when they are killed.
+const END_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long what a lab starts goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +129,11 @@ impl Site {
         let gone = || Error::NoLab { dir: self.dir.clone() };
         self.state = State::read(&self.dir)?.ok_or_else(gone)?;
         Ok(lock)
+    }
+
+    /// A password that is made once and kept: that of a login which only some kinds have.
+    pub(crate) fn secret(&self, of: &str) -> Result<SecretString> {
+        secret(&self.dir, of)
     }
 
     /// Folder of all nodes and services.
@@ -292,6 +299,11 @@ impl Site {
 impl Drop for Site {
     fn drop(&mut self) {
         if self.lifetime == Lifetime::Bound {
+            let deadline = std::time::Instant::now() + END_PATIENCE;
+            while processes::end_tidily(&self.place.nodes) && std::time::Instant::now() < deadline {
+                std::thread::sleep(POLL);
+                self.reap();
+            }
             while processes::kill_once(&self.place.nodes).is_some() {
                 std::thread::sleep(POLL);
                 self.reap();

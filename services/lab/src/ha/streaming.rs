@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sqlx::Row;
 
+use crate::control;
 use crate::control::History;
 use crate::converge::Progress;
 use crate::error::{Error, Result};
@@ -11,7 +12,6 @@ use crate::ha::processes;
 use crate::ha::server::{POSTGRES, REPLICATOR, bounded};
 use crate::ha::site::Site;
 use crate::ha::status::{LabRole, Told};
-use crate::{control, ha::verifier};
 
 /// How long a standby that has its data may take until it streams, before it is copied anew.
 const FOLLOW_DEADLINE: Duration = Duration::from_secs(15);
@@ -139,13 +139,7 @@ async fn start_alone(site: &mut Site, name: &str, progress: Progress<'_>) -> Res
         progress(&format!("promoting {name}: there is no primary"));
         promote_server(site, name).await?;
     }
-    let verifier = verifier(&site.replication);
-    let sql = format!(
-        "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{REPLICATOR}') THEN \
-         CREATE ROLE {REPLICATOR} LOGIN REPLICATION PASSWORD '{}'; END IF; END $$",
-        verifier.as_str()
-    );
-    site.execute(name, sql).await
+    site.set_login(name, REPLICATOR, "REPLICATION", &site.replication).await
 }
 
 async fn promote_server(site: &Site, name: &str) -> Result<()> {

@@ -10,15 +10,15 @@ use sqlx::{ConnectOptions, Connection};
 use crate::{folder, helper, killed_when_up};
 
 /// Generous: both cores may be at work for other tests.
-const DEADLINE: Duration = Duration::from_secs(120);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 const TRY_DEADLINE: Duration = Duration::from_secs(5);
 
-fn options(dir: &Path, kind: LabKind) -> LabOptions {
+pub(crate) fn options(dir: &Path, kind: LabKind) -> LabOptions {
     let binaries = Binaries::locate(None).expect("PostgreSQL: run .ci/postgres");
     LabOptions { lifetime: Lifetime::Bound, fsync: false, ..LabOptions::new(dir.join("lab"), kind, binaries) }
 }
 
-fn ports(endpoints: &[String]) -> Vec<u16> {
+pub(crate) fn ports(endpoints: &[String]) -> Vec<u16> {
     endpoints.iter().map(|endpoint| endpoint.rsplit(':').next().expect("a port").parse().expect("a number")).collect()
 }
 

@@ -4,6 +4,7 @@ mod ha;
 mod helper;
 mod kubernetes;
 mod moto;
+mod pgpool;
 mod postgresql;
 
 use std::fs;
