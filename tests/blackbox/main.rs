@@ -51,3 +51,4 @@ mod slack;
 mod stage;
 mod steps;
 mod stores;
+mod topologies;

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::host_port::{HOST_PORT, HostPort};
 use crate::{
-    AuroraTopology, BackupSpec, ClaimSpec, InvalidField, Provisioner, RestoreRules, Span, StoreSpec, TlsSpec,
+    BackupSpec, ClaimSpec, HostPort, InvalidField, Provisioner, RestoreRules, Span, StoreSpec, TlsSpec, Topology,
     check_label,
 };
 
@@ -92,26 +91,6 @@ pub enum Environment {
     Dev,
 }
 
-/// The kind of high availability under a cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum Topology {
-    /// A primary and streaming standbys; the writable host is found by asking each.
-    Streaming(StreamingTopology),
-    /// An Amazon Aurora cluster, as RDS describes it.
-    Aurora(AuroraTopology),
-}
-
-/// Hosts of which one is writable.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct StreamingTopology {
-    /// `host:port` of every member, primary and standbys in any order.
-    #[schema(value_type = Vec<String>)]
-    #[schemars(with = "Vec<String>", length(min = 1, max = 32), inner(length(max = 261), regex(pattern = HOST_PORT)))]
-    pub hosts: Vec<HostPort>,
-}
-
 /// Where tenants connect.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -181,23 +160,6 @@ fn default_databases_per_namespace() -> u32 {
 impl Default for Limits {
     fn default() -> Self {
         Self { databases_per_namespace: default_databases_per_namespace(), connections: None }
-    }
-}
-
-impl Topology {
-    pub(crate) fn problems(&self) -> Vec<InvalidField> {
-        let mut problems = Vec::new();
-        let mut say =
-            |field: &str, message: String| problems.push(InvalidField::new(format!("topology.{field}"), message));
-        match self {
-            Self::Streaming(StreamingTopology { hosts }) => {
-                if hosts.is_empty() || hosts.len() > 32 {
-                    say("streaming.hosts", "list 1 to 32 hosts".to_owned());
-                }
-            }
-            Self::Aurora(aurora) => aurora.problems(&mut say),
-        }
-        problems
     }
 }
 

@@ -20,12 +20,13 @@ mod span;
 mod status;
 mod store;
 mod tls;
+mod topology;
 mod window;
 
 pub use aurora::{Acu, AuroraCreate, AuroraTopology};
 pub use backup::{BackupSpec, DumpPlace, DumpSpec, FolderPlace, PgBackRestSpec, RdsBackupSpec, S3Place, WebDavPlace};
 pub use claim::{ClaimPatch, ClaimSpec, InvalidField, Mode, Source, is_slack_channel};
-pub use cluster::{ClusterSpec, Endpoint, Environment, Limits, StreamingTopology, Topology};
+pub use cluster::{ClusterSpec, Endpoint, Environment, Limits};
 pub use credential::{CA_KEY, CREDENTIAL_KEYS, Credential, CredentialTarget, READ_KEYS, ReadAddress};
 pub use event::{Event, EventKind, Operation, OperationKind, OperationState};
 pub use host_port::HostPort;
@@ -46,4 +47,5 @@ pub use status::{
 };
 pub use store::{AwsSecretsManagerStore, ExternalSecretStore, FileStore, KubernetesStore, SECRET_TAGS, StoreSpec};
 pub use tls::{SslMode, TlsSpec};
+pub use topology::{Monitor, PatroniTopology, PgAutoFailoverTopology, StreamingTopology, Topology};
 pub use window::BackupWindow;

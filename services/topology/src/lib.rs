@@ -4,15 +4,20 @@
 //! connection.
 
 mod aurora;
+mod auto_failover;
 mod health;
 mod observation;
+mod patroni;
 mod probe;
 mod streaming;
+mod told;
 mod topology;
 
 pub use aurora::Aurora;
+pub use auto_failover::AutoFailover;
 pub use health::{Health, HealthProbe, HealthRole};
 pub use observation::Observation;
+pub use patroni::Patroni;
 pub use probe::ProbeOptions;
 pub use streaming::StreamingProbe;
 pub use topology::{NoPrimary, Source, Topology};

@@ -9,6 +9,8 @@ use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::Instant;
 
 use crate::aurora::{Aurora, Depth};
+use crate::auto_failover::AutoFailover;
+use crate::patroni::Patroni;
 use crate::{Observation, ProbeOptions, StreamingProbe};
 
 /// Where a topology is read from, without a login.
@@ -16,6 +18,10 @@ use crate::{Observation, ProbeOptions, StreamingProbe};
 pub enum Source {
     /// Hosts, each of which says what it is.
     Streaming(Vec<HostPort>),
+    /// Patroni.
+    Patroni(Patroni),
+    /// The monitor of pg_auto_failover.
+    AutoFailover(AutoFailover),
     /// RDS.
     Aurora(Aurora),
 }
@@ -26,6 +32,8 @@ impl Source {
     pub fn new(spec: &pgtenant_model::Topology, aws: &Aws) -> Self {
         match spec {
             pgtenant_model::Topology::Streaming(StreamingTopology { hosts }) => Self::Streaming(hosts.clone()),
+            pgtenant_model::Topology::Patroni(spec) => Self::Patroni(Patroni::new(spec)),
+            pgtenant_model::Topology::PgAutoFailover(spec) => Self::AutoFailover(AutoFailover::new(spec)),
             pgtenant_model::Topology::Aurora(spec) => Self::Aurora(Aurora::new(spec, aws)),
         }
     }
@@ -34,7 +42,7 @@ impl Source {
     #[must_use]
     pub fn aurora(&self) -> Option<&Aurora> {
         match self {
-            Self::Streaming(_) => None,
+            Self::Streaming(_) | Self::Patroni(_) | Self::AutoFailover(_) => None,
             Self::Aurora(aurora) => Some(aurora),
         }
     }
@@ -58,6 +66,8 @@ struct Inner {
 #[derive(Debug)]
 enum Kind {
     Streaming(StreamingProbe),
+    Patroni(Patroni, ProbeOptions),
+    AutoFailover(AutoFailover, ProbeOptions),
     Aurora(Aurora, ProbeOptions),
 }
 
@@ -99,6 +109,8 @@ impl Topology {
     pub fn new(source: &Source, options: ProbeOptions) -> Self {
         let kind = match source {
             Source::Streaming(hosts) => Kind::Streaming(StreamingProbe::new(hosts.clone(), options)),
+            Source::Patroni(patroni) => Kind::Patroni(patroni.clone(), options),
+            Source::AutoFailover(monitor) => Kind::AutoFailover(monitor.clone(), options),
             Source::Aurora(aurora) => Kind::Aurora(aurora.clone(), options),
         };
         let (state, turn) = (Mutex::default(), Arc::default());
@@ -111,6 +123,8 @@ impl Topology {
     pub fn hosts(&self) -> Vec<HostPort> {
         match &self.inner.kind {
             Kind::Streaming(probe) => probe.hosts().to_vec(),
+            Kind::Patroni(patroni, _) => patroni.hosts(),
+            Kind::AutoFailover(monitor, _) => monitor.hosts(),
             Kind::Aurora(aurora, _) => aurora.endpoint().into_iter().collect(),
         }
     }
@@ -119,7 +133,7 @@ impl Topology {
     #[must_use]
     pub fn read_host(&self) -> Option<HostPort> {
         match &self.inner.kind {
-            Kind::Streaming(_) => None,
+            Kind::Streaming(_) | Kind::Patroni(..) | Kind::AutoFailover(..) => None,
             Kind::Aurora(aurora, _) => aurora.read_endpoint(),
         }
     }
@@ -235,6 +249,8 @@ impl Inner {
         };
         let observation = Arc::new(match &self.kind {
             Kind::Streaming(streaming) => streaming.observe().await,
+            Kind::Patroni(patroni, options) => patroni.observe(options).await,
+            Kind::AutoFailover(monitor, options) => monitor.observe(options).await,
             Kind::Aurora(aurora, options) => aurora.observe(options, depth).await,
         });
         let before = self.seen.send_replace(Some(Arc::clone(&observation)));

@@ -1,0 +1,197 @@
+//! The kinds of high availability that may be under a cluster.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::host_port::{HOST_PORT, HostPort};
+use crate::{AuroraTopology, InvalidField};
+
+/// The kind of high availability under a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Topology {
+    /// A primary and streaming standbys; the writable host is found by asking each.
+    Streaming(StreamingTopology),
+    /// Patroni, which says who the members are.
+    Patroni(PatroniTopology),
+    /// pg_auto_failover, whose monitor says who the members are.
+    PgAutoFailover(PgAutoFailoverTopology),
+    /// An Amazon Aurora cluster, as RDS describes it.
+    Aurora(AuroraTopology),
+}
+
+/// Hosts of which one is writable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StreamingTopology {
+    /// `host:port` of every member, primary and standbys in any order.
+    #[schema(value_type = Vec<String>)]
+    #[schemars(with = "Vec<String>", length(min = 1, max = 32), inner(length(max = 261), regex(pattern = HOST_PORT)))]
+    pub hosts: Vec<HostPort>,
+}
+
+/// A cluster that Patroni keeps: its REST API is asked, and nothing but GET.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PatroniTopology {
+    /// The REST API of members, as `https://db1.example:8008`: each of them knows all. A certificate is checked as that of the servers.
+    #[schemars(
+        length(min = 1, max = 32),
+        inner(length(max = 280), regex(pattern = "^https?://[A-Za-z0-9.\\[\\]:_-]+/?$"))
+    )]
+    pub urls: Vec<String>,
+}
+
+/// A formation of pg_auto_failover: its monitor is asked, and told nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PgAutoFailoverTopology {
+    /// The monitor, as `postgresql://autoctl_node@monitor.example:5432/pg_auto_failover`, without a password. TLS is as for the servers.
+    #[schemars(length(min = 1, max = 512))]
+    pub monitor: String,
+    /// A file on the control plane's machine whose first line is the password of that login.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub password_file: Option<PathBuf>,
+    /// The formation.
+    #[serde(default = "default_formation")]
+    #[schemars(length(min = 1, max = 63))]
+    pub formation: String,
+}
+
+fn default_formation() -> String {
+    "default".to_owned()
+}
+
+/// The monitor of pg_auto_failover, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Monitor {
+    /// Where it is.
+    pub address: HostPort,
+    /// The login.
+    pub username: String,
+    /// Its database.
+    pub database: String,
+}
+
+impl PgAutoFailoverTopology {
+    /// The monitor, taken apart. What the URI says of TLS is left out.
+    ///
+    /// # Errors
+    /// What is wrong with the URI.
+    pub fn monitor(&self) -> Result<Monitor, String> {
+        let wrong = || {
+            let as_it_is = "as postgresql://autoctl_node@monitor.example:5432/pg_auto_failover";
+            format!("the monitor is named by its login, host, port and database, {as_it_is}")
+        };
+        let text = self.monitor.as_str();
+        let rest = text.strip_prefix("postgresql://").or_else(|| text.strip_prefix("postgres://")).ok_or_else(wrong)?;
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (username, rest) = rest.split_once('@').ok_or_else(wrong)?;
+        if username.contains(':') {
+            return Err(
+                "a password does not belong into the URI, which people read: put it into passwordFile".to_owned()
+            );
+        }
+        let (address, database) = rest.split_once('/').ok_or_else(wrong)?;
+        let plain = |text: &str| {
+            !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+        };
+        let of_tls = |pair: &str| ["sslmode=", "sslrootcert="].iter().any(|key| pair.starts_with(key));
+        if !plain(username) || !plain(database) || !query.split('&').filter(|pair| !pair.is_empty()).all(of_tls) {
+            return Err(wrong());
+        }
+        let address = address.parse().map_err(|_| wrong())?;
+        Ok(Monitor { address, username: username.to_owned(), database: database.to_owned() })
+    }
+}
+
+impl Topology {
+    pub(crate) fn problems(&self) -> Vec<InvalidField> {
+        let mut problems = Vec::new();
+        let mut say =
+            |field: &str, message: String| problems.push(InvalidField::new(format!("topology.{field}"), message));
+        match self {
+            Self::Streaming(StreamingTopology { hosts }) => {
+                if hosts.is_empty() || hosts.len() > 32 {
+                    say("streaming.hosts", "list 1 to 32 hosts".to_owned());
+                }
+            }
+            Self::Patroni(PatroniTopology { urls }) => {
+                if urls.is_empty() || urls.len() > 32 {
+                    say("patroni.urls", "list 1 to 32 URLs of Patroni's REST API".to_owned());
+                }
+                for url in urls.iter().filter(|url| !is_origin(url)) {
+                    say("patroni.urls", format!("{url:?} is not as https://db1.example:8008"));
+                }
+            }
+            Self::PgAutoFailover(spec) => {
+                if let Err(why) = spec.monitor() {
+                    say("pgAutoFailover.monitor", why);
+                }
+                if spec.password_file.as_ref().is_some_and(|file| !file.is_absolute()) {
+                    say("pgAutoFailover.passwordFile", "use an absolute path".to_owned());
+                }
+            }
+            Self::Aurora(aurora) => aurora.problems(&mut say),
+        }
+        problems
+    }
+}
+
+/// A scheme, a host and perhaps a port: no login, no path, no query.
+fn is_origin(url: &str) -> bool {
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    rest.is_some_and(|rest| rest.strip_suffix('/').unwrap_or(rest).parse::<HostPort>().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_monitor_is_named_without_its_password() {
+        let read = |monitor: &str| {
+            let topology = serde_json::json!({"pgAutoFailover": {"monitor": monitor}});
+            let Ok(Topology::PgAutoFailover(spec)) = serde_json::from_value(topology) else { panic!("{monitor}") };
+            assert_eq!(spec.formation, "default");
+            spec.monitor()
+        };
+        let monitor = read("postgres://autoctl_node@m.example:6000/pg_auto_failover?sslmode=require").unwrap();
+        assert_eq!(
+            (monitor.address.to_string().as_str(), monitor.username.as_str()),
+            ("m.example:6000", "autoctl_node")
+        );
+        assert_eq!(read("postgresql://autoctl_node@[::1]/pg_auto_failover").unwrap().address.port, 5432);
+        assert!(read("postgresql://autoctl_node:secret@m/pg_auto_failover").unwrap_err().contains("passwordFile"));
+        for wrong in [
+            "m:5432",
+            "postgresql://m/db",
+            "postgresql://u@m",
+            "postgresql://u@m/db?options=-c",
+            "postgresql://u@m/d'b",
+            "",
+        ] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn patroni_is_named_by_origins_alone() {
+        for url in ["https://db1.example:8008", "http://10.0.0.1:8008/", "https://[::1]:8008", "https://db1"] {
+            assert!(is_origin(url), "{url}");
+        }
+        for url in
+            ["db1:8008", "ftp://db1", "https://", "https://u:p@db1", "https://db1/x", "https://db1?x", "https://db 1"]
+        {
+            assert!(!is_origin(url), "{url}");
+        }
+        let topology = |urls: &[&str]| {
+            Topology::Patroni(PatroniTopology { urls: urls.iter().map(|url| (*url).to_owned()).collect() })
+                .problems()
+                .len()
+        };
+        assert_eq!((topology(&[]), topology(&["https://db1:8008"]), topology(&["file:///etc/passwd", "x"])), (1, 0, 2));
+    }
+}

@@ -1,0 +1,147 @@
+//! What a tool that keeps a cluster available says of it, held against what each server says.
+//!
+//! The tool's word alone is not enough: a leader that has just lost its place is called one until the tool has looked again, and a server
+//! that somebody has started by hand is none of its members.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use pgtenant_model::HostPort;
+
+use crate::probe::ProbeOptions;
+use crate::{Observation, StreamingProbe};
+
+/// Nobody has so many: whoever answers in a tool's place does not have the control plane connect to all the world.
+const MOST_MEMBERS: usize = 64;
+
+/// What a tool says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// The tool, as `Patroni`.
+    pub(crate) who: &'static str,
+    pub(crate) members: Vec<ToldMember>,
+    /// Why nobody may become the leader, where the tool knows.
+    pub(crate) note: Option<String>,
+}
+
+/// A member as a tool calls it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ToldMember {
+    /// None: it has not said yet where it is.
+    pub(crate) address: Option<HostPort>,
+    /// As `leader, running`.
+    pub(crate) words: String,
+    pub(crate) leads: bool,
+}
+
+/// The members that a tool has named so far. One that is down may not be named any more, and is a member all the same: what tenants are
+/// given does not change with each failover.
+#[derive(Debug, Default)]
+pub(crate) struct Members(Mutex<BTreeSet<HostPort>>);
+
+impl Members {
+    pub(crate) fn hosts(&self) -> Vec<HostPort> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// Asks every member that is known, and compares. Where the tool does not answer, the members are those of before.
+    pub(crate) async fn observe(&self, told: Result<Told, String>, options: &ProbeOptions) -> Observation {
+        if let Ok(told) = &told {
+            let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            for address in told.members.iter().filter_map(|member| member.address.as_ref()) {
+                if known.len() < MOST_MEMBERS {
+                    known.insert(address.clone());
+                }
+            }
+        }
+        let hosts = self.hosts();
+        match told {
+            Err(why) if hosts.is_empty() => Observation::without_primary(why),
+            Err(why) => {
+                tracing::warn!("{why}; the members are those that it named before");
+                StreamingProbe::new(hosts, options.clone()).observe().await
+            }
+            Ok(told) => compare(StreamingProbe::new(hosts, options.clone()).observe().await, &told),
+        }
+    }
+}
+
+/// Where they differ there is no primary: what is written may be lost.
+fn compare(mut seen: Observation, told: &Told) -> Observation {
+    let who = told.who;
+    for member in &mut seen.members {
+        let of_it = |one: &&ToldMember| one.address.as_ref().is_some_and(|address| address.to_string() == member.host);
+        let words = match told.members.iter().find(of_it) {
+            Some(one) => format!("{who}: {}", one.words),
+            None => format!("{who}: not a member now"),
+        };
+        let message = member.message.take().filter(|message| !message.is_empty());
+        member.message = Some(message.map_or(words.clone(), |message| format!("{words}; {message}")));
+    }
+    let leader = told.members.iter().find(|one| one.leads).and_then(|one| one.address.as_ref());
+    match (&seen.primary, leader) {
+        (Some(primary), Some(leader)) if primary != leader => {
+            seen.problem = Some(format!(
+                "{primary} accepts writes, and {who} says that {leader} leads; nothing is written until they agree"
+            ));
+            seen.primary = None;
+        }
+        (None, leader) => {
+            let leads = leader.map_or_else(|| "nobody leads".to_owned(), |leader| format!("{leader} leads"));
+            let note = told.note.as_ref().map(|note| format!(", and {note}")).unwrap_or_default();
+            let problem = seen.problem.take().unwrap_or_default();
+            seen.problem = Some(format!("{problem}; {who} says that {leads}{note}"));
+        }
+        (Some(_), _) => {}
+    }
+    seen
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::Utc;
+    use pgtenant_model::{Member, MemberRole};
+
+    use super::*;
+
+    fn told(leader: Option<&str>, note: Option<&str>) -> Told {
+        let member = |host: &str| ToldMember {
+            address: host.parse().ok(),
+            words: "as it is called".to_owned(),
+            leads: leader == Some(host),
+        };
+        Told { who: "Patroni", members: vec![member("db1:5432")], note: note.map(str::to_owned) }
+    }
+
+    fn seen(primary: Option<&str>) -> Observation {
+        let member = |host: &str| Member {
+            host: host.to_owned(),
+            role: if primary == Some(host) { MemberRole::Primary } else { MemberRole::Standby },
+            timeline: Some(1),
+            message: (primary != Some(host)).then(|| "not streaming".to_owned()),
+        };
+        Observation {
+            members: ["db1:5432", "db2:5432"].map(member).to_vec(),
+            primary: primary.map(|host| host.parse().unwrap()),
+            ..Observation::without_primary("no host is writable".to_owned())
+        }
+    }
+
+    #[test]
+    fn what_a_tool_says_is_held_against_the_servers() {
+        let agreed = compare(seen(Some("db1:5432")), &told(Some("db1:5432"), None));
+        assert_eq!(agreed.primary.unwrap().to_string(), "db1:5432");
+        let messages: Vec<_> = agreed.members.into_iter().map(|member| member.message.unwrap()).collect();
+        assert_eq!(messages, ["Patroni: as it is called", "Patroni: not a member now; not streaming"]);
+        assert!(agreed.observed_at <= Utc::now());
+
+        let other = compare(seen(Some("db2:5432")), &told(Some("db1:5432"), None));
+        assert_eq!(other.primary, None);
+        assert!(other.problem.unwrap().contains("db2:5432 accepts writes, and Patroni says that db1:5432 leads"));
+        // In the moment between, the servers are believed.
+        let between = compare(seen(Some("db2:5432")), &told(None, None));
+        assert_eq!(between.primary.unwrap().to_string(), "db2:5432");
+        let paused = compare(seen(None), &told(None, Some("that it is paused")));
+        assert!(paused.problem.unwrap().ends_with("Patroni says that nobody leads, and that it is paused"));
+    }
+}
