@@ -50,6 +50,10 @@ pub(crate) async fn settle_earlier(data: &Path) -> Result<()> {
             }
             sleep(POLL).await;
         }
+        if is_zombie(pid) {
+            // Nobody takes note of its end. PostgreSQL has the last word.
+            return Ok(());
+        }
     }
     Err(Error::StillRunning { pid, dir: data.to_path_buf() })
 }
@@ -69,7 +73,10 @@ fn earlier(data: &Path) -> Result<Option<i32>> {
     let Some(pid) = text.lines().next().and_then(|line| line.trim().parse::<i32>().ok()) else {
         return Ok(None);
     };
-    // Empty for a zombie.
+    // To PostgreSQL a process is there until its parent has taken note of its end.
+    if is_zombie(pid) {
+        return Ok(Some(pid));
+    }
     let Ok(command) = fs::read(format!("/proc/{pid}/cmdline")) else { return Ok(None) };
     if command.is_empty() {
         return Ok(None);
@@ -83,9 +90,32 @@ fn earlier(data: &Path) -> Result<Option<i32>> {
     Ok(None)
 }
 
+/// The state is behind the name, which is in parentheses and may hold anything.
+fn is_zombie(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_dead_process_is_waited_for_until_its_end_is_known() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut child = std::process::Command::new("true").spawn().expect("a process");
+        let pid = child.id().cast_signed();
+        fs::write(dir.path().join("postmaster.pid"), format!("{pid}\n")).expect("written");
+        while !is_zombie(pid) {
+            sleep(POLL).await;
+        }
+        let settled = settle_earlier(dir.path());
+        tokio::pin!(settled);
+        let early = tokio::time::timeout(POLL * 5, &mut settled).await;
+        assert!(early.is_err(), "PostgreSQL would not start yet");
+        child.wait().expect("its end");
+        settled.await.expect("nothing is there");
+    }
 
     #[tokio::test]
     async fn a_reused_process_id_does_not_hold_the_folder() {
