@@ -9,7 +9,7 @@ use crate::converge::Progress;
 use crate::error::Result;
 use crate::ha::processes;
 use crate::ha::server::{POSTGRES, bounded};
-use crate::ha::site::{Daemon, Lifetime, Site};
+use crate::ha::site::{ASK_DEADLINE, Daemon, Lifetime, Site};
 use crate::ha::status::{LabRole, Told};
 use crate::ha::streaming;
 use crate::process::AtTheEnd;
@@ -18,7 +18,6 @@ const REPMGRD: &str = "repmgrd";
 /// Login and database of repmgr; it wants a superuser.
 const REPMGR: &str = "repmgr";
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
-const ASK_DEADLINE: Duration = Duration::from_secs(3);
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 
 /// The primary first; the others follow it.
@@ -116,7 +115,9 @@ async fn follow(site: &mut Site, name: &str, primary: &str, progress: Progress<'
         // Until its first checkpoint, what pg_rewind reads of a promoted server is of before the promotion.
         site.execute(primary, "CHECKPOINT".to_owned()).await?;
         let source = format!("{} dbname={REPMGR}", site.conninfo(name, primary, REPMGR));
-        repmgr(site, name, &["node", "rejoin", "-d", &source, "--force-rewind"]).await?;
+        // Its own place is one in /tmp, which any other lab's node of this name would have, too.
+        let archive = format!("--config-archive-dir={}", site.home(name).display());
+        repmgr(site, name, &["node", "rejoin", "-d", &source, "--force-rewind", &archive]).await?;
         if site.lifetime == Lifetime::Bound {
             // What repmgr starts would outlive this process.
             processes::stop(&site.home(name), &[POSTGRES], STOP_PATIENCE).await?;
