@@ -77,3 +77,25 @@ async fn a_lab_outlives_its_commands_and_leaves_nothing() {
     assert!(!lab.dir.exists());
     assert_eq!(processes_in(&lab.dir), []);
 }
+
+#[tokio::test]
+async fn a_lab_with_haproxy_is_told_by_this_program_who_is_what() {
+    let lab = Lab::new("lab-haproxy");
+    let up = lab.run(&["up", "--topology", "haproxy", "--nodes", "2"]).await.expect(0);
+    assert!(up.stderr.contains("starting the health service of node-2"), "{}", up.stderr);
+    let status = lab.run(&["status", "--output", "json"]).await.expect(0).json();
+    assert_eq!(status["services"][0]["running"], true, "{status}");
+    for node in status["nodes"].as_array().unwrap() {
+        let processes: Vec<&str> = node["processes"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        assert_eq!(processes, ["health", "postgres", "repmgrd"]);
+    }
+    let uri = status["admin"]["uri"].as_str().unwrap();
+    let (write, read) = (&status["endpoints"]["write"], &status["endpoints"]["read"]);
+    assert!(write.as_array().unwrap().len() == 1 && read.as_array().unwrap().len() == 1 && write != read, "{status}");
+    assert!(uri.contains(write[0].as_str().unwrap()), "an administrator goes where writes go: {uri}");
+
+    lab.run(&["kill", "node-2"]).await.expect(0);
+    let start = lab.run(&["start", "node-2"]).await.expect(0);
+    assert!(start.stderr.contains("starting the health service of node-2"), "{}", start.stderr);
+    assert_eq!(lab.roles().await, ["primary", "standby"]);
+}

@@ -21,11 +21,13 @@ pub enum LabKind {
     PgAutoFailover,
     /// repmgrd on each node, and pgpool-II in front.
     Repmgr,
+    /// repmgrd on each node, HAProxy in front, and a health service on each node that tells it who is the primary.
+    Haproxy,
 }
 
 impl LabKind {
     /// All there are.
-    pub const ALL: [Self; 4] = [Self::Streaming, Self::Patroni, Self::PgAutoFailover, Self::Repmgr];
+    pub const ALL: [Self; 5] = [Self::Streaming, Self::Patroni, Self::PgAutoFailover, Self::Repmgr, Self::Haproxy];
 
     /// As it is typed.
     pub fn name(self) -> &'static str {
@@ -34,6 +36,7 @@ impl LabKind {
             Self::Patroni => "patroni",
             Self::PgAutoFailover => "pg-auto-failover",
             Self::Repmgr => "repmgr",
+            Self::Haproxy => "haproxy",
         }
     }
 
@@ -41,7 +44,7 @@ impl LabKind {
     pub fn usual_nodes(self) -> u16 {
         match self {
             Self::Streaming | Self::PgAutoFailover => 2,
-            Self::Patroni | Self::Repmgr => 3,
+            Self::Patroni | Self::Repmgr | Self::Haproxy => 3,
         }
     }
 
@@ -49,7 +52,7 @@ impl LabKind {
     pub(crate) fn logins(self) -> &'static [&'static str] {
         match self {
             Self::Streaming | Self::Patroni => &["replicator"],
-            Self::Repmgr => &["repmgr"],
+            Self::Repmgr | Self::Haproxy => &["repmgr"],
             Self::PgAutoFailover => &["autoctl_node", "pgautofailover_monitor", "pgautofailover_replicator"],
         }
     }
@@ -58,7 +61,7 @@ impl LabKind {
     pub(crate) fn replication_users(self) -> &'static [&'static str] {
         match self {
             Self::Streaming | Self::Patroni => &["replicator"],
-            Self::Repmgr => &["repmgr"],
+            Self::Repmgr | Self::Haproxy => &["repmgr"],
             Self::PgAutoFailover => &["pgautofailover_replicator"],
         }
     }
@@ -67,6 +70,7 @@ impl LabKind {
     fn needs(self, binaries: &Binaries) -> Vec<(PathBuf, String)> {
         let of = |path: &str, package: &str| (PathBuf::from(path), package.to_owned());
         let client = (binaries.dir().join("pg_basebackup"), format!("postgresql-client-{}", binaries.major()));
+        let repmgr = || (binaries.dir().join("repmgrd"), format!("postgresql-{}-repmgr", binaries.major()));
         match self {
             Self::Streaming => vec![client],
             Self::Patroni => vec![
@@ -76,11 +80,8 @@ impl LabKind {
                 of("/usr/lib/python3/dist-packages/idna/__init__.py", "python3-idna"),
                 of("/usr/bin/etcd", "etcd-server"),
             ],
-            Self::Repmgr => vec![
-                client,
-                (binaries.dir().join("repmgrd"), format!("postgresql-{}-repmgr", binaries.major())),
-                of("/usr/sbin/pgpool", "pgpool2"),
-            ],
+            Self::Repmgr => vec![client, repmgr(), of("/usr/sbin/pgpool", "pgpool2")],
+            Self::Haproxy => vec![client, repmgr(), of("/usr/sbin/haproxy", "haproxy")],
             Self::PgAutoFailover => {
                 let library = library(binaries, "pgautofailover.so");
                 let package = format!("postgresql-{}-auto-failover", binaries.major());

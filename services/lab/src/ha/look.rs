@@ -10,7 +10,7 @@ use crate::ha::kind::LabKind;
 use crate::ha::server::POSTGRES;
 use crate::ha::site::SUPERUSER;
 use crate::ha::status::{LabAdmin, LabEndpoints, LabNode, LabService, LabStatus, Told};
-use crate::ha::{Lab, auto_failover, patroni, pgpool, processes, repmgr, streaming};
+use crate::ha::{Lab, auto_failover, haproxy, patroni, pgpool, processes, repmgr, streaming};
 
 impl Lab {
     /// What is there and what runs. Servers are asked for a few seconds at most.
@@ -20,7 +20,7 @@ impl Lab {
             LabKind::Streaming => streaming::told(site).await,
             LabKind::Patroni => patroni::told(site).await,
             LabKind::PgAutoFailover => auto_failover::told(site).await,
-            LabKind::Repmgr => repmgr::told(site).await,
+            LabKind::Repmgr | LabKind::Haproxy => repmgr::told(site).await,
         };
         let node = |Told { name, role, words }: Told| {
             let processes: Vec<_> = processes::programs(&site.home(&name)).into_iter().collect();
@@ -85,12 +85,23 @@ impl Lab {
                 let front = vec![at(self.site.port(pgpool::PGPOOL))];
                 LabEndpoints { write: front.clone(), read: front }
             }
+            LabKind::Haproxy => {
+                let of = |port: &str| vec![at(self.site.port(port))];
+                LabEndpoints { write: of(haproxy::HAPROXY), read: of(haproxy::READ) }
+            }
         }
     }
 
     /// Patroni's REST API of each node; empty for other kinds.
     pub fn patroni_urls(&self) -> Vec<String> {
         if self.site.state.kind == LabKind::Patroni { patroni::urls(&self.site) } else { Vec::new() }
+    }
+
+    /// Each node's health service, in the order of [`Lab::nodes`]; empty for kinds other than [`LabKind::Haproxy`].
+    pub fn health_urls(&self) -> Vec<String> {
+        let haproxy = self.site.state.kind == LabKind::Haproxy;
+        let nodes = if haproxy { self.site.nodes() } else { Vec::new() };
+        nodes.iter().map(|name| haproxy::health_url(&self.site, name)).collect()
     }
 
     /// The monitor of pg_auto_failover, without its password, which is [`Lab::service_password`]; none for other kinds.
@@ -130,6 +141,7 @@ impl Lab {
                 let address = format!("localhost:{}", site.port(pgpool::PGPOOL));
                 vec![service(pgpool::PGPOOL, pgpool::PGPOOL, address)]
             }
+            LabKind::Haproxy => vec![service(haproxy::HAPROXY, haproxy::HAPROXY, haproxy::stats_url(site))],
             LabKind::Patroni => vec![service("etcd", "etcd", patroni::etcd_url(site))],
             LabKind::PgAutoFailover => {
                 let monitor = auto_failover::MONITOR;

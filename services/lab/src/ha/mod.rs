@@ -4,6 +4,7 @@
 //! [`site`] (the folder), [`server`] (a PostgreSQL) and [`processes`] (what runs).
 
 mod auto_failover;
+mod haproxy;
 mod kind;
 mod look;
 mod options;
@@ -114,6 +115,7 @@ impl Lab {
             LabKind::Patroni => patroni::up(site, progress).await,
             LabKind::PgAutoFailover => auto_failover::up(site, progress).await,
             LabKind::Repmgr => pgpool::up(site, progress).await,
+            LabKind::Haproxy => haproxy::up(site, progress).await,
         }
     }
 
@@ -134,6 +136,7 @@ impl Lab {
             LabKind::Patroni => patroni::start(site, &name, &mut progress).await,
             LabKind::PgAutoFailover => auto_failover::start(site, &name, &mut progress).await,
             LabKind::Repmgr => pgpool::start(site, &name, &mut progress).await,
+            LabKind::Haproxy => haproxy::start(site, &name, &mut progress).await,
         }
     }
 
@@ -187,7 +190,7 @@ impl Lab {
             LabKind::Streaming => streaming::forget(site, name).await?,
             LabKind::Patroni => {}
             LabKind::PgAutoFailover => auto_failover::forget(site, name).await?,
-            LabKind::Repmgr => repmgr::forget(site, name).await?,
+            LabKind::Repmgr | LabKind::Haproxy => repmgr::forget(site, name).await?,
         }
         site.forget(name)
     }

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use reqwest::Client;
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::converge::Progress;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ha::server::{REPLICATOR, START_DEADLINE};
 use crate::ha::site::{Daemon, SUPERUSER, Site};
 use crate::ha::status::{LabRole, Told};
@@ -18,7 +17,6 @@ const ETCD: &str = "etcd";
 const PATRONI: &str = "patroni";
 /// Of etcd, and of a node that has its data; a copy takes longer.
 const DEADLINE: Duration = Duration::from_secs(120);
-const ASK_DEADLINE: Duration = Duration::from_secs(3);
 /// A leader that is gone is noticed when its key ends. Patroni's own setting is 30 s.
 const TTL_SECONDS: u64 = 6;
 /// Two of them and the pause between two looks are not to be longer than the key lasts.
@@ -113,7 +111,7 @@ async fn start_etcd(site: &mut Site, progress: Progress<'_>) -> Result<()> {
     args.extend((!site.state.fsync).then(|| "--unsafe-no-fsync".to_owned()));
     let daemon = Daemon { name: ETCD, program: "/usr/bin/etcd".into(), args, at_the_end: AtTheEnd::Kill };
     site.start(ETCD, &daemon, &[port, peer])?;
-    let client = client(site)?;
+    let client = site.http(PATRONI)?;
     let answers = async |site: &Site| {
         let answer = client.get(format!("{}/health", etcd_url(site))).send().await;
         answer.is_ok_and(|answer| answer.status().is_success())
@@ -154,7 +152,7 @@ async fn wait_until_part(site: &mut Site, name: &str) -> Result<()> {
 }
 
 async fn members(site: &Site) -> Vec<Member> {
-    let Ok(client) = client(site) else { return Vec::new() };
+    let Ok(client) = site.http(PATRONI) else { return Vec::new() };
     for name in site.nodes().into_iter().filter(|name| site.runs(name, PATRONI)) {
         let answer = client.get(format!("{}/cluster", url(site, &name))).send().await;
         if let Ok(answer) = answer
@@ -164,14 +162,6 @@ async fn members(site: &Site) -> Vec<Member> {
         }
     }
     Vec::new()
-}
-
-fn client(site: &Site) -> Result<Client> {
-    let failed = |source| Error::Request { program: PATRONI, source };
-    // Only fails where another provider was installed before, which does as well.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let authority = reqwest::Certificate::from_pem(site.authority.certificate().as_bytes()).map_err(failed)?;
-    Client::builder().tls_certs_only([authority]).no_proxy().timeout(ASK_DEADLINE).build().map_err(failed)
 }
 
 fn rest(name: &str) -> String {

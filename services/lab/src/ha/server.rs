@@ -13,7 +13,7 @@ use crate::control;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::ha::processes;
-use crate::ha::site::{Daemon, SUPERUSER, Site};
+use crate::ha::site::{ASK_DEADLINE, Daemon, SUPERUSER, Site};
 use crate::ha::verifier;
 use crate::initdb;
 use crate::postmaster;
@@ -24,8 +24,6 @@ pub(crate) const POSTGRES: &str = "postgres";
 pub(crate) const REPLICATOR: &str = "replicator";
 /// Crash recovery is the slowest start.
 pub(crate) const START_DEADLINE: Duration = Duration::from_secs(60);
-/// For a server that is asked while it may be dying.
-const ASK_DEADLINE: Duration = Duration::from_secs(3);
 const SQL_DEADLINE: Duration = Duration::from_secs(30);
 
 /// What a server says of itself.

@@ -36,6 +36,8 @@ use crate::tls::CertificateAuthority;
 /// Name of the superuser.
 pub(crate) const SUPERUSER: &str = "postgres";
 const LOG_LINES: usize = 15;
+/// For what is asked while it may be dying.
+pub(crate) const ASK_DEADLINE: Duration = Duration::from_secs(3);
 /// For programs that leave something behind when they are killed.
 const END_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -216,6 +218,24 @@ impl Site {
             ("XDG_RUNTIME_DIR", home.to_string_lossy().into_owned()),
         ];
         Runner { account: self.account.clone(), dir: home, env }
+    }
+
+    /// Whether the servers' user may not go to where this file is.
+    pub(crate) fn is_out_of_reach(&self, file: &Path) -> Result<bool> {
+        match (&self.account, file.parent()) {
+            (Some(account), Some(dir)) => Ok(account.blocked_on_the_way_to(dir)?.is_some()),
+            _ => Ok(false),
+        }
+    }
+
+    /// For what `program` tells over HTTP; it trusts the lab's authority alone.
+    pub(crate) fn http(&self, program: &'static str) -> Result<reqwest::Client> {
+        let failed = |source| Error::Request { program, source };
+        // Only fails where another provider was installed before, which does as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let authority = reqwest::Certificate::from_pem(self.authority.certificate().as_bytes()).map_err(failed)?;
+        let client = reqwest::Client::builder().tls_certs_only([authority]).no_proxy().timeout(ASK_DEADLINE);
+        client.build().map_err(failed)
     }
 
     /// Whether this program runs there, or is about to.

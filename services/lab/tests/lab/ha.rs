@@ -1,6 +1,6 @@
 //! Every kind of lab lives through what a cluster does: up, fail-over, the old primary's return, scaling, an end without traces.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use pgtenant_lab::{Binaries, Error, Lab, LabKind, LabOptions, LabRole, Lifetime};
@@ -15,7 +15,19 @@ const TRY_DEADLINE: Duration = Duration::from_secs(5);
 
 pub(crate) fn options(dir: &Path, kind: LabKind) -> LabOptions {
     let binaries = Binaries::locate(None).expect("PostgreSQL: run .ci/postgres");
-    LabOptions { lifetime: Lifetime::Bound, fsync: false, ..LabOptions::new(dir.join("lab"), kind, binaries) }
+    let health_program = (kind == LabKind::Haproxy).then(pgtenant);
+    let options = LabOptions::new(dir.join("lab"), kind, binaries);
+    LabOptions { lifetime: Lifetime::Bound, fsync: false, health_program, ..options }
+}
+
+/// The program that answers for a node's health.
+fn pgtenant() -> PathBuf {
+    let test = std::env::current_exe().expect("the path of this test");
+    // target/debug/deps/lab-…
+    let built = test.ancestors().nth(2).expect("cargo's layout").join("pgtenant");
+    let program = std::env::var_os("PGTENANT_TEST_BINARY").map_or(built, PathBuf::from);
+    assert!(program.exists(), "{} is not built: run `cargo build -p pgtenant` (make test does)", program.display());
+    program
 }
 
 pub(crate) fn ports(endpoints: &[String]) -> Vec<u16> {
@@ -162,6 +174,12 @@ async fn pg_auto_failover() {
 async fn repmgr() {
     let dir = folder();
     lives_through_it(options(dir.path(), LabKind::Repmgr), false).await;
+}
+
+#[tokio::test]
+async fn haproxy() {
+    let dir = folder();
+    lives_through_it(options(dir.path(), LabKind::Haproxy), false).await;
 }
 
 #[tokio::test]

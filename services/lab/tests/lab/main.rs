@@ -1,6 +1,7 @@
 //! Local servers, as `pgtenant dev` and other crates' tests use them.
 
 mod ha;
+mod haproxy;
 mod helper;
 mod kubernetes;
 mod moto;

@@ -64,7 +64,7 @@ pub(super) struct UpArgs {
     /// How the cluster is kept available; a lab that is there keeps its own
     #[arg(long, value_name = "KIND", value_parser = kinds())]
     topology: Option<LabKind>,
-    /// How many nodes [default: 2; 3 for `patroni` and `repmgr`]
+    /// How many nodes [default: 2; 3 for `patroni`, `repmgr` and `haproxy`]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=9))]
     nodes: Option<u16>,
     #[command(flatten)]
