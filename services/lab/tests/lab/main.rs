@@ -3,6 +3,7 @@
 mod ha;
 mod haproxy;
 mod helper;
+mod keepalived;
 mod kubernetes;
 mod moto;
 mod pgpool;
