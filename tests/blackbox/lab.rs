@@ -94,6 +94,9 @@ async fn a_lab_with_haproxy_is_told_by_this_program_who_is_what() {
     assert!(write.as_array().unwrap().len() == 1 && read.as_array().unwrap().len() == 1 && write != read, "{status}");
     assert!(uri.contains(write[0].as_str().unwrap()), "an administrator goes where writes go: {uri}");
 
+    lab.run(&["rotate", "repmgr"]).await.expect(0);
+    let said = lab.run(&["rotate", "tenant"]).await.expect(1).stderr;
+    assert!(said.contains("hint: it has postgres, repmgr, health"), "{said}");
     lab.run(&["kill", "node-2"]).await.expect(0);
     let start = lab.run(&["start", "node-2"]).await.expect(0);
     assert!(start.stderr.contains("starting the health service of node-2"), "{}", start.stderr);

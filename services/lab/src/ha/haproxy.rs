@@ -23,7 +23,7 @@ pub(crate) const READ: &str = "haproxy/read";
 /// Where it tells what it sees.
 const STATS: &str = "haproxy/stats";
 /// The service of each node, and its login, which has no privilege.
-const HEALTH: &str = "health";
+pub(crate) const HEALTH: &str = "health";
 const CONF: &str = "haproxy.cfg";
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -86,6 +86,15 @@ fn health_program(site: &Site) -> Result<PathBuf> {
         fs::rename(&fresh, &copy).map_err(Error::io("put in place", &copy))?;
     }
     Ok(copy)
+}
+
+/// One after the other, each with the password that is now: HAProxy asks twice before it takes a node out.
+pub(crate) async fn restart_health(site: &mut Site, progress: Progress<'_>) -> Result<()> {
+    for name in site.nodes().into_iter().filter(|name| site.runs(name, HEALTH)).collect::<Vec<_>>() {
+        processes::stop(&site.home(&name), &[HEALTH], STOP_PATIENCE).await?;
+        start_health(site, &name, progress).await?;
+    }
+    Ok(())
 }
 
 async fn start_health(site: &mut Site, name: &str, progress: Progress<'_>) -> Result<()> {

@@ -12,6 +12,7 @@ mod patroni;
 mod pgpool;
 mod processes;
 mod repmgr;
+mod rotate;
 mod server;
 mod site;
 mod status;

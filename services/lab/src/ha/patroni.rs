@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::converge::Progress;
 use crate::error::Result;
+use crate::ha::processes;
 use crate::ha::server::{REPLICATOR, START_DEADLINE};
 use crate::ha::site::{Daemon, SUPERUSER, Site};
 use crate::ha::status::{LabRole, Told};
@@ -46,6 +47,17 @@ pub(crate) async fn start(site: &mut Site, name: &str, progress: Progress<'_>) -
     start_etcd(site, progress).await?;
     launch(site, name, progress)?;
     wait_until_part(site, name).await
+}
+
+/// Has each Patroni take the passwords that are now.
+pub(crate) async fn reload(site: &mut Site, progress: Progress<'_>) -> Result<()> {
+    for name in site.nodes().into_iter().filter(|name| site.runs(name, PATRONI)).collect::<Vec<_>>() {
+        progress(&format!("Patroni of {name} reads its configuration again"));
+        site.write(&name, "patroni.yml", &configuration(site, &name).to_string(), 0o600)?;
+        processes::reload(&site.home(&name), PATRONI);
+        wait_until_part(site, &name).await?;
+    }
+    Ok(())
 }
 
 /// As a running Patroni's `/cluster` says it.

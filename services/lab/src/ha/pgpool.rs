@@ -1,6 +1,7 @@
 //! pgpool-II in front of nodes that repmgr keeps: clients have one endpoint, which is always the primary.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
@@ -13,11 +14,14 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::ha::processes;
 use crate::ha::repmgr::{self, DEADLINE};
+use crate::ha::server::POSTGRES;
 use crate::ha::site::{Daemon, Site};
 use crate::process::AtTheEnd;
 
 /// The program, its folder, and the login by which it looks at the nodes.
 pub(crate) const PGPOOL: &str = "pgpool";
+/// The other login, with which it changes by turns.
+const OTHER: &str = "pgpool_b";
 /// It reads `pg_stat_replication`, and nothing of anybody.
 const PRIVILEGE: &str = "pg_monitor";
 const PCP: &str = "pgpool/pcp";
@@ -50,20 +54,16 @@ pub(crate) async fn start(site: &mut Site, name: &str, progress: Progress<'_>) -
 
 async fn start_pgpool(site: &mut Site, progress: Progress<'_>) -> Result<()> {
     site.prepare(PGPOOL, &[PGPOOL, PCP])?;
-    let password = site.secret(PGPOOL)?;
-    let text = configuration(site, password.expose_secret());
+    let text = configuration(site)?;
     let known = files::read_if_there(&site.home(PGPOOL).join(CONF))?;
     if site.runs(PGPOOL, PGPOOL) && known.as_ref() == Some(&text) {
         return Ok(());
     }
     // A node can be added to a running pgpool, and never be taken away.
     processes::stop(&site.home(PGPOOL), &[PGPOOL], STOP_PATIENCE).await?;
-    let primary = site.primary().await.ok_or_else(|| Error::Unsuited {
-        what: "pgpool has no primary to look for".to_owned(),
-        instead: "`pgtenant lab up` brings it back".to_owned(),
-    })?;
-    site.set_login(&primary, PGPOOL, "", &password).await?;
-    site.execute(&primary, format!("GRANT {PRIVILEGE} TO {PGPOOL}")).await?;
+    let primary = site.primary().await.ok_or_else(no_primary)?;
+    let login = login(site);
+    make_login(site, &primary, login).await?;
     let port = site.port(PGPOOL);
     progress(&format!("starting pgpool on port {port}"));
     site.write(PGPOOL, "pool_hba.conf", HBA, 0o600)?;
@@ -98,8 +98,71 @@ async fn pool_nodes(site: &Site) -> sqlx::Result<Vec<(String, String)>> {
     rows.iter().map(|row| Ok((row.try_get("port")?, row.try_get("status")?))).collect()
 }
 
+fn login(site: &Site) -> &'static str {
+    if site.state.pgpool_login.as_deref() == Some(OTHER) { OTHER } else { PGPOOL }
+}
+
+async fn make_login(site: &Site, primary: &str, login: &str) -> Result<()> {
+    site.set_login(primary, login, "", &site.secret(login)?).await?;
+    site.execute(primary, format!("GRANT {PRIVILEGE} TO {login}")).await
+}
+
+/// By turns, since a node at which pgpool can not log in is a dead one to it: a changed password would take out all of them.
+pub(crate) async fn rotate(site: &mut Site, progress: Progress<'_>) -> Result<()> {
+    // What an interrupted one has left undone.
+    start_pgpool(site, progress).await?;
+    let before = login(site);
+    let next = if before == PGPOOL { OTHER } else { PGPOOL };
+    let primary = site.primary().await.ok_or_else(no_primary)?;
+    site.forget_secret(next)?;
+    make_login(site, &primary, next).await?;
+    for name in site.nodes().into_iter().filter(|name| site.runs(name, POSTGRES)).collect::<Vec<_>>() {
+        let options = site.login(site.port(&name)).username(next).password(site.secret(next)?.expose_secret());
+        // Standbys get to know it a little later.
+        let let_in = async |_: &Site| {
+            let attempt = timeout(ASK_DEADLINE, async { options.connect().await?.close().await }).await;
+            matches!(attempt, Ok(Ok(())))
+        };
+        site.wait_for((&name, POSTGRES), DEADLINE, &format!("{name} did not let {next} in"), let_in).await?;
+    }
+    site.state.pgpool_login = Some(next.to_owned());
+    site.state.write(&site.dir)?;
+    site.write(PGPOOL, CONF, &configuration(site)?, 0o600)?;
+    progress(&format!("pgpool looks with login {next} now"));
+    wait_until_reloaded(site).await?;
+    site.execute(&primary, format!("DROP ROLE {before}")).await?;
+    site.forget_secret(before)
+}
+
+/// Until each of its processes that log in somewhere has said that it has read the configuration again.
+async fn wait_until_reloaded(site: &mut Site) -> Result<()> {
+    let log = site.log_file(PGPOOL, PGPOOL);
+    let before = fs::read(&log).unwrap_or_default().len();
+    processes::reload(&site.home(PGPOOL), PGPOOL);
+    let reloaded = async |site: &Site| {
+        let text = fs::read(&log).unwrap_or_default();
+        let since = String::from_utf8_lossy(text.get(before..).unwrap_or_default()).into_owned();
+        let said = |who: &str| {
+            let mut lines = since.lines().filter(|line| line.contains("LOG:  reloading config file"));
+            lines.any(|line| line.contains(&format!(": {who} pid ")))
+        };
+        let mut checks = (0..site.nodes().len()).map(|number| format!("health_check{number}"));
+        checks.all(|check| said(&check)) && said("sr_check_worker")
+    };
+    site.wait_for((PGPOOL, PGPOOL), DEADLINE, "pgpool did not read its configuration again", reloaded).await
+}
+
+fn no_primary() -> Error {
+    Error::Unsuited {
+        what: "pgpool has no primary to look for".to_owned(),
+        instead: "`pgtenant lab up` brings it back".to_owned(),
+    }
+}
+
 /// What differs from pgpool's own settings has its reason in `docs/lab.md`.
-fn configuration(site: &Site, password: &str) -> String {
+fn configuration(site: &Site) -> Result<String> {
+    let login = login(site);
+    let password = site.secret(login)?;
     let home = site.home(PGPOOL);
     let file = |name: &str| quote(&home.join(name).to_string_lossy());
     let mut text = format!(
@@ -147,11 +210,11 @@ health_check_timeout = 3
 health_check_max_retries = 1
 health_check_retry_delay = 1
 health_check_database = 'postgres'
-health_check_user = '{PGPOOL}'
+health_check_user = '{login}'
 health_check_password = {password}
 sr_check_period = 1
 sr_check_database = 'postgres'
-sr_check_user = '{PGPOOL}'
+sr_check_user = '{login}'
 sr_check_password = {password}
 ",
         port = site.port(PGPOOL),
@@ -161,7 +224,7 @@ sr_check_password = {password}
         certificate = file("server.crt"),
         key = file("server.key"),
         authority = file("ca.crt"),
-        password = quote(password),
+        password = quote(password.expose_secret()),
     );
     for (number, name) in site.nodes().iter().enumerate() {
         let port = site.port(name);
@@ -176,5 +239,5 @@ backend_application_name{number} = '{name}'
 "
         );
     }
-    text
+    Ok(text)
 }

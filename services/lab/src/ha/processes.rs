@@ -132,6 +132,12 @@ pub(crate) fn end_tidily(dir: &Path) -> bool {
     !found.is_empty()
 }
 
+/// Has a program of a folder read its configuration again.
+pub(crate) fn reload(dir: &Path, program: &str) {
+    let found: Vec<Process> = of(dir).into_iter().filter(|process| process.program == program).collect();
+    tops(&found).for_each(|process| process.send(Signal::HUP));
+}
+
 /// Those that none of the others started: the rest is theirs to end.
 fn tops(found: &[Process]) -> impl Iterator<Item = &Process> {
     found.iter().filter(|process| !found.iter().any(|other| other.pid == process.parent))

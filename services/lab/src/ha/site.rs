@@ -35,6 +35,10 @@ use crate::tls::CertificateAuthority;
 
 /// Name of the superuser.
 pub(crate) const SUPERUSER: &str = "postgres";
+/// Its password's file.
+pub(crate) const SUPERUSER_FILE: &str = "superuser";
+/// File of the password of the logins by which servers reach each other.
+pub(crate) const REPLICATION: &str = "replication";
 const LOG_LINES: usize = 15;
 /// For what is asked while it may be dying.
 pub(crate) const ASK_DEADLINE: Duration = Duration::from_secs(3);
@@ -61,12 +65,15 @@ pub(crate) struct State {
     ports: BTreeMap<String, u16>,
     /// The program that serves `health`.
     pub(crate) health_program: Option<PathBuf>,
+    /// The login that pgpool has: it changes by turns with another.
+    #[serde(default)]
+    pub(crate) pgpool_login: Option<String>,
 }
 
 impl State {
     pub(crate) fn new(kind: LabKind, fsync: bool, health_program: Option<PathBuf>) -> Self {
         let id = Alphanumeric.sample_string(&mut rand::rng(), 8).to_ascii_lowercase();
-        Self { id, kind, fsync, nodes: Vec::new(), ports: BTreeMap::new(), health_program }
+        Self { id, kind, fsync, nodes: Vec::new(), ports: BTreeMap::new(), health_program, pgpool_login: None }
     }
 
     /// `None`: there is no lab.
@@ -118,7 +125,7 @@ impl Site {
         let account = Account::for_servers()?;
         let place = place::place(dir, &state.id, account.as_ref())?;
         let authority = CertificateAuthority::open_or_create(dir)?;
-        let (password, replication) = (secret(dir, "superuser")?, secret(dir, "replication")?);
+        let (password, replication) = (secret(dir, SUPERUSER_FILE)?, secret(dir, REPLICATION)?);
         let dir = dir.to_path_buf();
         let children = Vec::new();
         Ok(Self { dir, state, binaries, lifetime, authority, password, replication, place, account, children })
@@ -130,12 +137,53 @@ impl Site {
         self.reap();
         let gone = || Error::NoLab { dir: self.dir.clone() };
         self.state = State::read(&self.dir)?.ok_or_else(gone)?;
+        self.read_secrets()?;
         Ok(lock)
     }
 
     /// A password that is made once and kept: that of a login which only some kinds have.
     pub(crate) fn secret(&self, of: &str) -> Result<SecretString> {
         secret(&self.dir, of)
+    }
+
+    /// It is made anew when it is asked for again.
+    pub(crate) fn forget_secret(&self, of: &str) -> Result<()> {
+        files::remove_file(&password_file(&self.dir, of))
+    }
+
+    /// The password that comes after it: kept until it has taken its place.
+    pub(crate) fn next_secret(&self, of: &str) -> Result<SecretString> {
+        secret(&self.dir, &format!("{of}.next"))
+    }
+
+    /// The next password is the password.
+    pub(crate) fn adopt_secret(&mut self, of: &str) -> Result<()> {
+        let (next, path) = (password_file(&self.dir, &format!("{of}.next")), password_file(&self.dir, of));
+        fs::rename(next, &path).map_err(Error::io("put in place", &path))?;
+        self.read_secrets()
+    }
+
+    fn read_secrets(&mut self) -> Result<()> {
+        self.password = secret(&self.dir, SUPERUSER_FILE)?;
+        self.replication = secret(&self.dir, REPLICATION)?;
+        Ok(())
+    }
+
+    /// libpq's password file for each node and service.
+    pub(crate) fn write_password_files(&self) -> Result<()> {
+        let entries = fs::read_dir(self.homes()).map_err(Error::io("read", self.homes()))?.flatten();
+        let names =
+            entries.filter(|entry| entry.path().is_dir()).filter_map(|entry| entry.file_name().into_string().ok());
+        names.into_iter().try_for_each(|name| self.write_password_file(&name))
+    }
+
+    fn write_password_file(&self, name: &str) -> Result<()> {
+        let replication = self.replication.expose_secret();
+        let mut logins = config::pgpass(SUPERUSER, self.password.expose_secret());
+        for user in self.state.kind.logins() {
+            logins.push_str(&config::pgpass(user, replication));
+        }
+        self.write(name, "pgpass", &logins, 0o600)
     }
 
     /// Folder of all nodes and services.
@@ -180,12 +228,7 @@ impl Site {
         self.write(name, "ca.crt", self.authority.certificate(), 0o644)?;
         self.write(name, "server.key", issued.key.expose_secret(), 0o600)?;
         self.write(name, "server.crt", &issued.certificate, 0o644)?;
-        let replication = self.replication.expose_secret();
-        let mut logins = config::pgpass(SUPERUSER, self.password.expose_secret());
-        for user in self.state.kind.logins() {
-            logins.push_str(&config::pgpass(user, replication));
-        }
-        self.write(name, "pgpass", &logins, 0o600)
+        self.write_password_file(name)
     }
 
     /// Forgets a node, with its data.
@@ -311,7 +354,8 @@ impl Site {
         files::remove_dir(&self.dir)
     }
 
-    fn log_file(&self, name: &str, program: &str) -> PathBuf {
+    /// What a program there says.
+    pub(crate) fn log_file(&self, name: &str, program: &str) -> PathBuf {
         self.home(name).join(format!("{program}.log"))
     }
 }
@@ -334,11 +378,15 @@ impl Drop for Site {
 
 /// A password that is made once and kept.
 fn secret(dir: &Path, of: &str) -> Result<SecretString> {
-    let path = dir.join(format!("{of}.password"));
+    let path = password_file(dir, of);
     if let Some(known) = files::read_if_there(&path)?.filter(|text| !text.is_empty()) {
         return Ok(known.into());
     }
     let password = Alphanumeric.sample_string(&mut rand::rng(), 32);
     files::write(&path, password.as_bytes(), 0o600, None)?;
     Ok(password.into())
+}
+
+fn password_file(dir: &Path, of: &str) -> PathBuf {
+    dir.join(format!("{of}.password"))
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use pgtenant_lab::{Binaries, Error, Lab, LabKind, LabOptions, LabRole, Lifetime};
+use secrecy::ExposeSecret as _;
 use sqlx::postgres::PgConnection;
 use sqlx::{ConnectOptions, Connection};
 
@@ -34,7 +35,7 @@ pub(crate) fn ports(endpoints: &[String]) -> Vec<u16> {
     endpoints.iter().map(|endpoint| endpoint.rsplit(':').next().expect("a port").parse().expect("a number")).collect()
 }
 
-/// Tries the write endpoints until one does it, as a client with a list of hosts would.
+/// Tries the write endpoints until one does it, as a client with a list of hosts would. One that was given up may be done later.
 async fn write(lab: &Lab, sql: &'static str) {
     let start = Instant::now();
     let ports = ports(&lab.endpoints().write);
@@ -92,6 +93,26 @@ fn measured(what: &str) {
     println!("  measured: lab {what}");
 }
 
+/// All that follows goes with these; here, what is connected is made to connect again.
+async fn new_passwords(lab: &mut Lab) {
+    let start = Instant::now();
+    let port = lab.nodes()[0].1;
+    let old = (lab.login(port), lab.service_password().expose_secret().to_owned());
+    lab.rotate(None, |_| {}).await.expect("new passwords");
+    measured(&format!("{} had new passwords after {:?}", lab.kind(), start.elapsed()));
+    let error = old.0.connect().await.expect_err("the old password is over");
+    assert_eq!(error.as_database_error().and_then(|error| error.code()).as_deref(), Some("28P01"), "{error}");
+    assert_ne!(old.1, lab.service_password().expose_secret());
+    for (_, port) in lab.nodes() {
+        lab.login(port).connect().await.expect("the new one");
+    }
+    write(lab, "SELECT pg_terminate_backend(pid) FROM pg_stat_replication").await;
+    write(lab, "INSERT INTO t VALUES (0) ON CONFLICT DO NOTHING").await;
+    everywhere(lab, 2).await;
+    write(lab, "DELETE FROM t WHERE n = 0").await;
+    everywhere(lab, 1).await;
+}
+
 /// One lab for all of it: each takes seconds of both cores.
 async fn lives_through_it(options: LabOptions, manual: bool) {
     let kind = options.kind;
@@ -105,8 +126,11 @@ async fn lives_through_it(options: LabOptions, manual: bool) {
     lab.up(|line| said.push(line.to_owned())).await.expect("up again");
     assert!(said.is_empty(), "what runs is left alone: {said:?}");
 
-    write(&lab, "CREATE TABLE t AS SELECT 1 AS n").await;
+    write(&lab, "CREATE TABLE IF NOT EXISTS t (n int PRIMARY KEY); INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING")
+        .await;
     everywhere(&lab, 1).await;
+    new_passwords(&mut lab).await;
+    whole(&lab, count).await;
     let start = Instant::now();
     lab.kill(&primary).await.expect("a kill");
     let status = lab.status().await;
@@ -116,7 +140,7 @@ async fn lives_through_it(options: LabOptions, manual: bool) {
         let other = lab.nodes().into_iter().map(|(name, _)| name).find(|name| *name != primary);
         lab.promote(&other.expect("a standby"), |_| {}).await.expect("a promotion");
     }
-    write(&lab, "INSERT INTO t VALUES (2)").await;
+    write(&lab, "INSERT INTO t VALUES (2) ON CONFLICT DO NOTHING").await;
     measured(&format!("{kind} took writes again {:?} after the primary was killed", start.elapsed()));
 
     let start = Instant::now();
@@ -131,13 +155,13 @@ async fn lives_through_it(options: LabOptions, manual: bool) {
     let more = u16::try_from(count).expect("few") + 1;
     let start = Instant::now();
     lab.scale(more, |_| {}).await.expect("one more");
-    write(&lab, "INSERT INTO t VALUES (3)").await;
+    write(&lab, "INSERT INTO t VALUES (3) ON CONFLICT DO NOTHING").await;
     everywhere(&lab, 3).await;
     whole(&lab, count + 1).await;
     measured(&format!("{kind} had one more node after {:?}", start.elapsed()));
     lab.scale(more - 1, |_| {}).await.expect("one less");
     whole(&lab, count).await;
-    write(&lab, "INSERT INTO t VALUES (4)").await;
+    write(&lab, "INSERT INTO t VALUES (4) ON CONFLICT DO NOTHING").await;
     everywhere(&lab, 4).await;
 
     let start = Instant::now();

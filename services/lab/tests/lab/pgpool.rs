@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pgtenant_lab::{Lab, LabKind, LabOptions};
+use secrecy::ExposeSecret as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 
@@ -132,4 +133,30 @@ async fn pgpool_looks_with_as_little_as_it_needs() {
     let psql = format!("{} -Atc 'select 6 * 7'", lab.status().await.admin.psql);
     let pasted = std::process::Command::new("bash").args(["-c", &psql]).output().expect("bash");
     assert_eq!(String::from_utf8_lossy(&pasted.stdout), "42\n", "{}", String::from_utf8_lossy(&pasted.stderr));
+}
+
+#[tokio::test]
+async fn new_passwords_end_no_session_and_can_be_gone_on_with() {
+    let dir = folder();
+    let mut lab = one_node(dir.path()).await;
+    execute(&lab, "CREATE DATABASE shop").await;
+    execute(&lab, r#"CREATE ROLE "shop-write" LOGIN PASSWORD 'first'"#).await;
+    let mut session = tenant(&lab, "first").connect().await.expect("a session");
+    let pool = "SELECT rolname::text FROM pg_roles WHERE rolname LIKE 'pgpool%'";
+    for expected in ["pgpool_b", "pgpool"] {
+        lab.rotate(Some("pgpool"), |_| {}).await.expect("a new password");
+        let mut connection = lab.login(lab.nodes()[0].1).connect().await.expect("the node");
+        let logins: Vec<String> = sqlx::query_scalar(pool).fetch_all(&mut connection).await.expect("logins");
+        assert_eq!(logins, [expected], "by turns, and the one before is gone");
+        let alive: i32 = sqlx::query_scalar("SELECT 1").fetch_one(&mut session).await.expect("the session goes on");
+        assert_eq!(alive, 1);
+    }
+    // As if the process had been killed when the server had the next password already.
+    std::fs::write(lab.dir().join("superuser.next.password"), "kept-before").expect("written");
+    execute(&lab, "ALTER ROLE postgres PASSWORD 'kept-before'").await;
+    lab.rotate(Some("postgres"), |_| {}).await.expect("it is gone on with");
+    execute(&lab, "SELECT 1").await;
+    assert_eq!(lab.password().expose_secret(), "kept-before");
+    let error = lab.rotate(Some("nobody"), |_| {}).await.expect_err("no such login");
+    assert!(error.to_string().ends_with("it has postgres, repmgr, pgpool"), "{error}");
 }

@@ -47,6 +47,13 @@ Examples:
     /// Add nodes, or take standbys away with their data
     #[command(after_help = "Examples:\n  pgtenant lab scale 3")]
     Scale(ScaleArgs),
+    /// New passwords for the lab's own logins, while everything runs
+    #[command(after_help = "Standbys, tools and clients go on. Interrupted, it is done again with the same command.
+
+Examples:
+  pgtenant lab rotate                  # postgres, and those by which servers and tools log in
+  pgtenant lab rotate repmgr")]
+    Rotate(RotateArgs),
     /// Stop all of it; its data stays, unless --remove is given
     #[command(after_help = "Examples:\n  pgtenant lab down\n  pgtenant lab down --remove --yes")]
     Down(DownArgs),
@@ -89,6 +96,14 @@ pub(super) struct ScaleArgs {
 }
 
 #[derive(Debug, Clone, Args)]
+pub(super) struct RotateArgs {
+    /// One of the lab's own logins [default: all]
+    login: Option<String>,
+    #[command(flatten)]
+    dir: DirArgs,
+}
+
+#[derive(Debug, Clone, Args)]
 pub(super) struct DownArgs {
     /// Remove the folder, with all data
     #[arg(long)]
@@ -119,6 +134,9 @@ pub(super) async fn run(context: &Context, command: LabCommand) -> Result<Outcom
             let mut lab = dir.open()?;
             lab.scale(nodes, note).await.map_err(fault)?;
             show(context, &lab.status().await)?;
+        }
+        LabCommand::Rotate(RotateArgs { login, dir }) => {
+            dir.open()?.rotate(login.as_deref(), note).await.map_err(fault)?;
         }
         LabCommand::Down(args) => down(context, args).await?,
     }
