@@ -257,9 +257,11 @@ impl Cluster {
             return Ok(Reach { endpoint, hosts: Vec::new(), sslmode, ca_crt });
         }
         let read = topology.read_host();
+        let primary = || HostPort { host: primary.options().host.clone(), port: primary.options().port };
+        let HostPort { host, port } = topology.endpoint().unwrap_or_else(primary);
         let endpoint = Endpoint {
-            host: primary.options().host.clone(),
-            port: primary.options().port,
+            host,
+            port,
             read_port: read.as_ref().map(|read| read.port),
             read_host: read.map(|read| read.host),
         };

@@ -9,7 +9,7 @@ use pgtenant_ledger::{
     ClaimFilter, Ledger, LedgerError, LoginWish, NewEvent, append_event, claims, cluster, login_wish, look_soon,
     retry_now, set_cluster_status,
 };
-use pgtenant_model::{ClaimKey, ClusterStatus, EventKind, InvalidField, MemberRole, ProvisionerStatus};
+use pgtenant_model::{ClaimKey, ClusterStatus, EventKind, InvalidField, Member, MemberRole, ProvisionerStatus};
 use pgtenant_postgres::{
     Session, claims_on_cluster, drop_half_made, drop_roles_put_aside, extension_problems, half_made, preflight,
 };
@@ -392,8 +392,8 @@ impl Watch<'_> {
 
 /// Whether two looks saw the same, apart from the time and how far standbys are behind.
 fn same(a: &ClusterStatus, b: &ClusterStatus) -> bool {
-    let members =
-        |s: &ClusterStatus| s.members.iter().map(|m| (m.host.clone(), m.role, m.timeline)).collect::<Vec<_>>();
+    let member = |m: &Member| (m.host.clone(), m.role, m.timeline, m.sync, m.tool.clone());
+    let members = |s: &ClusterStatus| s.members.iter().map(member).collect::<Vec<_>>();
     a.primary == b.primary
         && a.version == b.version
         && a.problem == b.problem

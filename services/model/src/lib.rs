@@ -11,6 +11,7 @@ mod event;
 mod host_port;
 mod inventory;
 mod marks;
+mod member;
 mod name;
 mod plan;
 mod provisioner;
@@ -32,6 +33,7 @@ pub use event::{Event, EventKind, Operation, OperationKind, OperationState};
 pub use host_port::HostPort;
 pub use inventory::{Finding, Inventory, InventorySequence, InventoryTable, LargeObjects, LeftOut, Verification};
 pub use marks::{CLAIM_LABEL, MANAGED_BY, RELOADER, STORE_MANAGER, TIER_LABEL};
+pub use member::{Member, MemberRole, SyncState};
 pub use name::{ClaimKey, InvalidName, MAX_DATABASE_BYTES, MAX_IDENTIFIER_BYTES, NameRule, Side, Tier, check_label};
 pub use plan::{ChangeReport, ClaimPlan, PlanAction, PlanReport, PlanRequest, PlannedClaim};
 pub use provisioner::{AwsSecretRef, Provisioner, SecretRef};
@@ -42,10 +44,12 @@ pub use restore::{
 pub use restore_rules::{Approval, RdsCopyRules, RestoreRules};
 pub use span::Span;
 pub use status::{
-    CheckResult, ClusterStatus, Condition, ConditionStatus, Database, DatabaseState, Drift, Member, MemberRole,
-    PreflightCheck, ProvisionerStatus, RoleStatus, Roles, StoreLocation, StoreState, set_condition,
+    CheckResult, ClusterStatus, Condition, ConditionStatus, Database, DatabaseState, Drift, PreflightCheck,
+    ProvisionerStatus, RoleStatus, Roles, StoreLocation, StoreState, set_condition,
 };
 pub use store::{AwsSecretsManagerStore, ExternalSecretStore, FileStore, KubernetesStore, SECRET_TAGS, StoreSpec};
 pub use tls::{SslMode, TlsSpec};
-pub use topology::{Monitor, PatroniTopology, PgAutoFailoverTopology, StreamingTopology, Topology};
+pub use topology::{
+    HaproxyTopology, Monitor, PatroniTopology, PgAutoFailoverTopology, RepmgrTopology, StreamingTopology, Topology,
+};
 pub use window::BackupWindow;

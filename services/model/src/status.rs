@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::{ClaimSpec, Endpoint, InvalidField, Mode, Source, Tier};
+use crate::{ClaimSpec, Endpoint, InvalidField, Member, Mode, Source, Tier};
 
 /// The state of a database in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
@@ -244,44 +244,6 @@ impl Database {
             slack_channel: self.slack_channel.clone(),
         }
     }
-}
-
-/// What a member of a cluster does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum MemberRole {
-    /// Accepts writes.
-    Primary,
-    /// Follows a primary.
-    Standby,
-    /// Did not answer.
-    Unreachable,
-}
-
-impl MemberRole {
-    /// `primary`, `standby` or `unreachable`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Primary => "primary",
-            Self::Standby => "standby",
-            Self::Unreachable => "unreachable",
-        }
-    }
-}
-
-/// A server of a cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Member {
-    /// `host:port`.
-    pub host: String,
-    /// What it does.
-    pub role: MemberRole,
-    /// Its timeline; grows with each promotion.
-    pub timeline: Option<i32>,
-    /// Bytes that a standby is behind what it has received, or the reason why it did not answer.
-    pub message: Option<String>,
 }
 
 /// A setting of a cluster that is not as described. pgtenant shows it and does not change it.

@@ -13,6 +13,10 @@ use crate::{AuroraTopology, InvalidField};
 pub enum Topology {
     /// A primary and streaming standbys; the writable host is found by asking each.
     Streaming(StreamingTopology),
+    /// repmgr, with pgpool-II in front or not; the writable host is found by asking each.
+    Repmgr(RepmgrTopology),
+    /// HAProxy in front of servers; the writable host is found by asking each.
+    Haproxy(HaproxyTopology),
     /// Patroni, which says who the members are.
     Patroni(PatroniTopology),
     /// pg_auto_failover, whose monitor says who the members are.
@@ -31,7 +35,49 @@ pub struct StreamingTopology {
     pub hosts: Vec<HostPort>,
 }
 
-/// A cluster that Patroni keeps: its REST API is asked, and nothing but GET.
+/// A cluster that repmgr keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RepmgrTopology {
+    /// `host:port` of every member, primary and standbys in any order.
+    #[schema(value_type = Vec<String>)]
+    #[schemars(with = "Vec<String>", length(min = 1, max = 32), inner(length(max = 261), regex(pattern = HOST_PORT)))]
+    pub hosts: Vec<HostPort>,
+    /// `host:port` of pgpool-II, which tenants are given; none: they are given the members.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    #[schemars(with = "Option<String>", length(max = 261), regex(pattern = HOST_PORT))]
+    pub pgpool: Option<HostPort>,
+}
+
+/// Servers behind HAProxy, which tenants are given; the control plane asks the servers themselves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HaproxyTopology {
+    /// `host:port` of HAProxy, or of the address that keepalived moves, that leads to the primary.
+    #[schema(value_type = String)]
+    #[schemars(with = "String", length(max = 261), regex(pattern = HOST_PORT))]
+    pub write: HostPort,
+    /// `host:port` that leads to standbys, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    #[schemars(with = "Option<String>", length(max = 261), regex(pattern = HOST_PORT))]
+    pub read: Option<HostPort>,
+    /// `host:port` of every server behind it, primary and standbys in any order.
+    #[schema(value_type = Vec<String>)]
+    #[schemars(with = "Vec<String>", length(min = 1, max = 32), inner(length(max = 261), regex(pattern = HOST_PORT)))]
+    pub hosts: Vec<HostPort>,
+    /// Port of the health service beside each server, which HAProxy asks `/primary` over HTTP.
+    #[serde(default = "default_health_port")]
+    #[schemars(range(min = 1))]
+    pub health_port: u16,
+}
+
+fn default_health_port() -> u16 {
+    8008
+}
+
+/// A cluster that Patroni keeps: its REST API is asked, and told to switch over when somebody wants that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PatroniTopology {
@@ -41,9 +87,17 @@ pub struct PatroniTopology {
         inner(length(max = 280), regex(pattern = "^https?://[A-Za-z0-9.\\[\\]:_-]+/?$"))
     )]
     pub urls: Vec<String>,
+    /// The login of the REST API for what changes something, where it has one (`restapi.authentication`): a switchover.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    pub username: Option<String>,
+    /// A file on the control plane's machine whose first line is the password of that login.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub password_file: Option<PathBuf>,
 }
 
-/// A formation of pg_auto_failover: its monitor is asked, and told nothing.
+/// A formation of pg_auto_failover: its monitor is asked, and told to switch over when somebody wants that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PgAutoFailoverTopology {
@@ -108,35 +162,73 @@ impl PgAutoFailoverTopology {
 }
 
 impl Topology {
+    /// What a person does where nobody can be asked to switch over; none: somebody can.
+    #[must_use]
+    pub fn switched_by_hand(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Streaming(_) => {
+                "nobody decides in a streaming cluster: stop the primary, then `pg_ctl promote` on the standby; in a lab `pgtenant lab promote NODE`"
+            }
+            Self::Repmgr(_) => {
+                "repmgr switches over from a shell of the standby, not over SQL: run `repmgr standby switchover` there"
+            }
+            Self::Haproxy(_) => {
+                "HAProxy follows the servers and does not lead them: with repmgr behind it run `repmgr standby switchover` on the standby"
+            }
+            Self::Aurora(_) => "run `aws rds failover-db-cluster --db-cluster-identifier NAME`",
+            Self::Patroni(_) | Self::PgAutoFailover(_) => return None,
+        })
+    }
+
     pub(crate) fn problems(&self) -> Vec<InvalidField> {
         let mut problems = Vec::new();
         let mut say =
             |field: &str, message: String| problems.push(InvalidField::new(format!("topology.{field}"), message));
         match self {
-            Self::Streaming(StreamingTopology { hosts }) => {
-                if hosts.is_empty() || hosts.len() > 32 {
-                    say("streaming.hosts", "list 1 to 32 hosts".to_owned());
+            Self::Streaming(StreamingTopology { hosts }) => count("streaming.hosts", hosts.len(), &mut say),
+            Self::Repmgr(RepmgrTopology { hosts, pgpool: _ }) => count("repmgr.hosts", hosts.len(), &mut say),
+            Self::Haproxy(HaproxyTopology { write, read: _, hosts, health_port }) => {
+                count("haproxy.hosts", hosts.len(), &mut say);
+                if hosts.contains(write) {
+                    say("haproxy.write", "name HAProxy's own address, not that of a server".to_owned());
+                }
+                if *health_port == 0 {
+                    say("haproxy.healthPort", "must be from 1 to 65535".to_owned());
                 }
             }
-            Self::Patroni(PatroniTopology { urls }) => {
+            Self::Patroni(PatroniTopology { urls, username, password_file }) => {
                 if urls.is_empty() || urls.len() > 32 {
                     say("patroni.urls", "list 1 to 32 URLs of Patroni's REST API".to_owned());
                 }
                 for url in urls.iter().filter(|url| !is_origin(url)) {
                     say("patroni.urls", format!("{url:?} is not as https://db1.example:8008"));
                 }
+                if username.is_some() != password_file.is_some() {
+                    say("patroni.username", "name username and passwordFile, or neither".to_owned());
+                }
+                absolute("patroni.passwordFile", password_file.as_ref(), &mut say);
             }
             Self::PgAutoFailover(spec) => {
                 if let Err(why) = spec.monitor() {
                     say("pgAutoFailover.monitor", why);
                 }
-                if spec.password_file.as_ref().is_some_and(|file| !file.is_absolute()) {
-                    say("pgAutoFailover.passwordFile", "use an absolute path".to_owned());
-                }
+                absolute("pgAutoFailover.passwordFile", spec.password_file.as_ref(), &mut say);
             }
             Self::Aurora(aurora) => aurora.problems(&mut say),
         }
         problems
+    }
+}
+
+fn count(field: &str, hosts: usize, say: &mut impl FnMut(&str, String)) {
+    if !(1..=32).contains(&hosts) {
+        say(field, "list 1 to 32 hosts".to_owned());
+    }
+}
+
+fn absolute(field: &str, file: Option<&PathBuf>, say: &mut impl FnMut(&str, String)) {
+    if file.is_some_and(|file| !file.is_absolute()) {
+        say(field, "use an absolute path".to_owned());
     }
 }
 
@@ -187,11 +279,28 @@ mod tests {
         {
             assert!(!is_origin(url), "{url}");
         }
-        let topology = |urls: &[&str]| {
-            Topology::Patroni(PatroniTopology { urls: urls.iter().map(|url| (*url).to_owned()).collect() })
-                .problems()
-                .len()
+        let problems = |urls: &[&str]| {
+            let topology = serde_json::json!({"patroni": {"urls": urls}});
+            serde_json::from_value::<Topology>(topology).unwrap().problems().len()
         };
-        assert_eq!((topology(&[]), topology(&["https://db1:8008"]), topology(&["file:///etc/passwd", "x"])), (1, 0, 2));
+        assert_eq!((problems(&[]), problems(&["https://db1:8008"]), problems(&["file:///etc/passwd", "x"])), (1, 0, 2));
+    }
+
+    #[test]
+    fn what_can_not_be_right_is_told_by_field() {
+        let problems = |topology: serde_json::Value| {
+            let topology: Topology = serde_json::from_value(topology).unwrap();
+            topology.problems().into_iter().map(|problem| problem.field).collect::<Vec<_>>()
+        };
+        let json = |text: &str| serde_json::from_str(text).unwrap();
+        let good =
+            r#"{"haproxy": {"write": "vip:5000", "read": "vip:5001", "hosts": ["db1:5432"], "healthPort": 8008}}"#;
+        assert!(problems(json(good)).is_empty());
+        assert!(problems(json(r#"{"repmgr": {"hosts": ["db1", "db2"], "pgpool": "pgpool:5432"}}"#)).is_empty());
+        assert_eq!(problems(json(r#"{"repmgr": {"hosts": []}}"#)), ["topology.repmgr.hosts"]);
+        let itself = r#"{"haproxy": {"write": "db1:5432", "hosts": ["db1:5432"]}}"#;
+        assert_eq!(problems(json(itself)), ["topology.haproxy.write"]);
+        let half = r#"{"patroni": {"urls": ["https://db1"], "passwordFile": "password"}}"#;
+        assert_eq!(problems(json(half)), ["topology.patroni.username", "topology.patroni.passwordFile"]);
     }
 }

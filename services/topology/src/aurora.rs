@@ -8,6 +8,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use pgtenant_aws::Aws;
 use pgtenant_model::{AuroraTopology, HostPort, Member, MemberRole};
 use pgtenant_rds::{Cluster, Facts, Instance, Rds, RdsFault};
@@ -15,6 +17,7 @@ use sqlx::Row;
 use tokio::time::Instant;
 
 use crate::Observation;
+use crate::kind::Kind;
 use crate::probe::{ProbeOptions, reason};
 
 /// Instances are asked for again after this time, when nothing else makes it worth a call.
@@ -170,7 +173,7 @@ impl Aurora {
         if self.can_pause() { PATIENCE.max(usual) } else { usual }
     }
 
-    pub(crate) async fn observe(&self, options: &ProbeOptions, depth: Depth) -> Observation {
+    async fn look(&self, options: &ProbeOptions, depth: Depth) -> Observation {
         let described = self.describe().await;
         let Some(cluster) = self.last() else {
             return Observation::without_primary(match described {
@@ -260,7 +263,7 @@ impl Aurora {
             let alone = (member.writer && !cluster.has_readers())
                 .then(|| "no readers: the reader endpoint leads here".to_owned());
             let message = ill.or(failing_over).or(alone);
-            Member { host: member.instance.clone(), role, timeline: None, message }
+            Member { said_by: Some("RDS".to_owned()), message, ..Member::new(&member.instance, role) }
         };
         cluster.members.iter().map(one).collect()
     }
@@ -282,6 +285,24 @@ impl Aurora {
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.inner.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kind for Aurora {
+    fn hosts(&self) -> Vec<HostPort> {
+        self.endpoint().into_iter().collect()
+    }
+
+    fn endpoint(&self) -> Option<HostPort> {
+        Self::endpoint(self)
+    }
+
+    fn read_host(&self) -> Option<HostPort> {
+        self.read_endpoint()
+    }
+
+    fn observe<'a>(&'a self, options: &'a ProbeOptions, depth: Depth) -> BoxFuture<'a, Observation> {
+        self.look(options, depth).boxed()
     }
 }
 

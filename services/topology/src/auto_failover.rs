@@ -1,30 +1,38 @@
 //! pg_auto_failover: its monitor says who the members are, and each server what it is.
 //!
-//! A look is one question to the monitor, on a connection of its own, and one to each server.
+//! A look is one question to the monitor, on a connection of its own, and one to each server. A switchover is one call of the function that
+//! `pg_autoctl perform` calls.
 
-use std::path::Path;
 use std::sync::Arc;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use pgtenant_model::{HostPort, Monitor, PgAutoFailoverTopology};
 use secrecy::SecretString;
 use serde::Deserialize;
 use sqlx::Row as _;
 
-use crate::Observation;
-use crate::probe::ProbeOptions;
+use crate::aurora::Depth;
+use crate::kind::Kind;
+use crate::probe::{ProbeOptions, Unheard, first_line};
 use crate::told::{Members, Told, ToldMember};
+use crate::{NotSwitched, Observation, Switchover};
 
 /// Nothing in it that `autoctl_node` may not ask (2.0).
 const QUESTION: &str = "\
 SELECT coalesce(json_agg(json_build_object(
-           'formation', f.formationid, 'host', s.nodehost, 'port', s.nodeport, 'current', s.current_group_state::text,
+           'formation', f.formationid, 'group', s.group_id, 'name', s.nodename, 'host', s.nodehost, 'port', s.nodeport, 'current', s.current_group_state::text,
            'assigned', s.assigned_group_state::text, 'healthy', s.health = 1, 'quorum', s.replication_quorum,
            'wanted', f.number_sync_standbys)), '[]')::text AS nodes
   FROM pgautofailover.formation f, pgautofailover.current_state(f.formationid) s";
 
-/// A formation of pg_auto_failover, and the members that it has named so far. Clones are the same.
-#[derive(Debug, Clone)]
-pub struct AutoFailover {
+/// Both are granted to `autoctl_node` (2.0).
+const FAIL_OVER: &str = "SELECT pgautofailover.perform_failover($1, $2::int)";
+const PROMOTE: &str = "SELECT pgautofailover.perform_promotion($1, $2)";
+
+/// A formation of pg_auto_failover, and the members that it has named so far.
+#[derive(Debug)]
+pub(crate) struct AutoFailover {
     spec: PgAutoFailoverTopology,
     members: Arc<Members>,
 }
@@ -33,6 +41,8 @@ pub struct AutoFailover {
 #[derive(Debug, Clone, Deserialize)]
 struct Node {
     formation: String,
+    group: i32,
+    name: String,
     host: String,
     port: u16,
     current: String,
@@ -51,6 +61,10 @@ impl Node {
         WRITABLE.contains(&self.current.as_str()) && WRITABLE.contains(&self.assigned.as_str())
     }
 
+    fn address(&self) -> HostPort {
+        HostPort { host: self.host.clone(), port: self.port }
+    }
+
     fn words(&self) -> String {
         let state = if self.current == self.assigned {
             self.current.clone()
@@ -63,57 +77,92 @@ impl Node {
 }
 
 impl AutoFailover {
-    /// Nothing is asked yet.
-    #[must_use]
-    pub fn new(spec: &PgAutoFailoverTopology) -> Self {
+    pub(crate) fn new(spec: &PgAutoFailoverTopology) -> Self {
         Self { spec: spec.clone(), members: Arc::default() }
     }
 
-    /// Every member that the monitor has named since this was made.
-    #[must_use]
-    pub fn hosts(&self) -> Vec<HostPort> {
-        self.members.hosts()
-    }
-
-    pub(crate) async fn observe(&self, options: &ProbeOptions) -> Observation {
-        let told = self.ask(options).await.map_err(|why| format!("the monitor did not answer: {why}"));
+    async fn look(&self, options: &ProbeOptions) -> Observation {
+        let told = async { told(&self.nodes(options).await?, &self.spec.formation) };
+        let told = told.await.map_err(|why| format!("the monitor did not answer: {why}"));
         self.members.observe(told, options).await
     }
 
-    async fn ask(&self, options: &ProbeOptions) -> Result<Told, String> {
+    /// The monitor, and how to log in to it.
+    async fn monitor(&self, options: &ProbeOptions) -> Result<(HostPort, ProbeOptions), String> {
         let Monitor { address, username, database } = self.spec.monitor()?;
         let password = match &self.spec.password_file {
             Some(file) => first_line(file).await?,
             None => SecretString::default(),
         };
-        let options = ProbeOptions { username, password, database, ..options.clone() };
-        let row = options.ask(&address, QUESTION).await?;
+        Ok((address, ProbeOptions { username, password, database, ..options.clone() }))
+    }
+
+    /// Those of the formation.
+    async fn nodes(&self, options: &ProbeOptions) -> Result<Vec<Node>, String> {
+        let (monitor, options) = self.monitor(options).await?;
+        let row = options.ask(&monitor, QUESTION).await?;
         let nodes: String = row.try_get("nodes").map_err(|error| error.to_string())?;
         let nodes: Vec<Node> = serde_json::from_str(&nodes).map_err(|error| error.to_string())?;
-        told(nodes, &self.spec.formation)
+        Ok(nodes.into_iter().filter(|node| node.formation == self.spec.formation).collect())
+    }
+
+    async fn ask_for_another(&self, options: &ProbeOptions, wish: &Switchover) -> Result<(), NotSwitched> {
+        let nodes = self.nodes(options).await?;
+        let node = |host: &str| {
+            let found = nodes.iter().find(|one| one.address().to_string() == host);
+            found.ok_or_else(|| format!("the monitor knows no node {host}"))
+        };
+        let group = node(&wish.from)?.group.to_string();
+        let (statement, of) = match &wish.to {
+            Some(to) => (PROMOTE, node(to)?.name.as_str()),
+            None => (FAIL_OVER, group.as_str()),
+        };
+        let (monitor, options) = self.monitor(options).await?;
+        match options.tell(&monitor, statement, &[&self.spec.formation, of]).await {
+            Ok(()) => Ok(()),
+            Err(Unheard::Not(why)) => Err(format!("the monitor refused: {why}").into()),
+            // It may have heard, and looks will tell.
+            Err(Unheard::Perhaps(why)) => {
+                tracing::warn!("the monitor did not answer to a switchover: {why}");
+                Ok(())
+            }
+        }
     }
 }
 
-async fn first_line(file: &Path) -> Result<SecretString, String> {
-    let text = tokio::fs::read_to_string(file).await.map_err(|error| format!("{}: {error}", file.display()))?;
-    Ok(text.lines().next().unwrap_or_default().to_owned().into())
+impl Kind for AutoFailover {
+    fn hosts(&self) -> Vec<HostPort> {
+        self.members.hosts()
+    }
+
+    fn observe<'a>(&'a self, options: &'a ProbeOptions, _: Depth) -> BoxFuture<'a, Observation> {
+        self.look(options).boxed()
+    }
+
+    fn switch_over<'a>(
+        &'a self,
+        options: &'a ProbeOptions,
+        wish: &'a Switchover,
+    ) -> BoxFuture<'a, Result<(), NotSwitched>> {
+        self.ask_for_another(options, wish).boxed()
+    }
 }
 
-fn told(nodes: Vec<Node>, formation: &str) -> Result<Told, String> {
-    let nodes: Vec<Node> = nodes.into_iter().filter(|node| node.formation == formation).collect();
+fn told(nodes: &[Node], formation: &str) -> Result<Told, String> {
     if nodes.is_empty() {
         return Err(format!("it has no nodes of formation {formation:?}"));
     }
-    let policy = policy(&nodes);
+    let policy = policy(nodes);
     let member = |node: &Node| {
         let policy = policy.as_ref().filter(|_| node.leads()).map(|policy| format!("; {policy}")).unwrap_or_default();
         ToldMember {
-            address: Some(HostPort { host: node.host.clone(), port: node.port }),
+            address: Some(node.address()),
             words: format!("{}{policy}", node.words()),
             leads: node.leads(),
+            sync: None,
         }
     };
-    Ok(Told { who: "the monitor", members: nodes.iter().map(member).collect(), note: None })
+    Ok(Told { who: "the monitor", decides: true, members: nodes.iter().map(member).collect(), note: None })
 }
 
 /// How many standbys a commit waits for. A third node raises `number_sync_standbys` from 0 to 1 by itself, and from then on a primary
@@ -133,14 +182,15 @@ mod tests {
     use super::*;
 
     fn node(port: u16, current: &str, assigned: &str, wanted: u32) -> Node {
-        let [formation, host, current, assigned] = ["default", "db", current, assigned].map(str::to_owned);
-        Node { formation, host, port, current, assigned, healthy: true, quorum: true, wanted }
+        let [formation, name, host, current, assigned] =
+            ["default", "node_1", "db", current, assigned].map(str::to_owned);
+        Node { formation, group: 0, name, host, port, current, assigned, healthy: true, quorum: true, wanted }
     }
 
     #[test]
     fn states_and_the_sync_policy_are_told() {
         let words = |nodes: Vec<Node>| -> Vec<String> {
-            told(nodes, "default").unwrap().members.into_iter().map(|one| one.words).collect()
+            told(&nodes, "default").unwrap().members.into_iter().map(|one| one.words).collect()
         };
         let three = vec![
             node(1, "primary", "primary", 1),
@@ -162,6 +212,6 @@ mod tests {
                 && !leads("primary", "draining")
                 && !leads("secondary", "prepare_promotion")
         );
-        assert!(told(three, "other").unwrap_err().contains("no nodes"));
+        assert!(told(&[], "other").unwrap_err().contains("no nodes"));
     }
 }

@@ -5,19 +5,20 @@
 
 mod aurora;
 mod auto_failover;
+mod haproxy;
 mod health;
+mod kind;
 mod observation;
 mod patroni;
 mod probe;
+mod repmgr;
 mod streaming;
 mod told;
 mod topology;
 
 pub use aurora::Aurora;
-pub use auto_failover::AutoFailover;
 pub use health::{Health, HealthProbe, HealthRole};
+pub use kind::{NotSwitched, Switchover};
 pub use observation::Observation;
-pub use patroni::Patroni;
 pub use probe::ProbeOptions;
-pub use streaming::StreamingProbe;
 pub use topology::{NoPrimary, Source, Topology};

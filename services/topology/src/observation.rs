@@ -1,7 +1,7 @@
 //! What the members' answers mean.
 
 use chrono::{DateTime, Utc};
-use pgtenant_model::{ClusterStatus, HostPort, Member, MemberRole};
+use pgtenant_model::{ClusterStatus, HostPort, Member, MemberRole, SyncState};
 
 /// What was seen of a cluster at one time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,15 +29,28 @@ pub(crate) struct Answer {
     pub(crate) timeline: Option<i32>,
     /// On a primary what it has written, on a standby what it has replayed, in bytes from the beginning of the log.
     pub(crate) position: Option<i64>,
-    /// What a standby has received.
-    pub(crate) received: Option<i64>,
+    /// Seconds since what a standby has replayed last was written; 0 where it has replayed all that it has received.
+    pub(crate) lag: Option<i64>,
     /// Whether a standby has a receiver at work.
     pub(crate) streaming: bool,
+    /// The name by which it does, as far as it is shown.
+    pub(crate) streams_as: String,
+    /// Who streams from it.
+    pub(crate) followers: Vec<Follower>,
+    /// The role that asked, where it is not shown how commits wait for them.
+    pub(crate) blind: Option<String>,
     /// Of the cluster's `initdb`; the same on a primary and its standbys.
     pub(crate) system: i64,
     /// When the server started, in microseconds: together with `system` it tells one server from another.
     pub(crate) started: i64,
     pub(crate) version: String,
+}
+
+/// Who streams from a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Follower {
+    pub(crate) name: String,
+    pub(crate) sync: Option<SyncState>,
 }
 
 /// A member, and its answer or why there is none.
@@ -107,36 +120,55 @@ impl Observation {
     }
 }
 
+/// Who says it where a server has answered.
+const SERVER: &str = "the server";
+
 fn member(host: &HostPort, answer: &Result<Answer, String>, primary: Option<&Answer>) -> Member {
-    let (role, timeline, message) = match answer {
-        Err(why) => (MemberRole::Unreachable, None, Some(why.clone())),
-        Ok(answer) if answer.in_recovery => (MemberRole::Standby, answer.timeline, Some(standby(answer, primary))),
-        Ok(answer) => {
-            let message = answer.read_only.then(|| READ_ONLY.to_owned());
-            (MemberRole::Primary, answer.timeline, message)
-        }
+    let said = |role, answer: &Answer| Member {
+        timeline: answer.timeline,
+        said_by: Some(SERVER.to_owned()),
+        ..Member::new(host, role)
     };
-    Member { host: host.to_string(), role, timeline, message }
+    match answer {
+        Err(why) => Member { message: Some(why.clone()), ..Member::new(host, MemberRole::Unreachable) },
+        Ok(answer) if answer.in_recovery => standby(said(MemberRole::Standby, answer), answer, primary),
+        Ok(answer) => {
+            let mut member = said(MemberRole::Primary, answer);
+            if answer.read_only {
+                member.add_message(READ_ONLY);
+            }
+            if let Some(role) = answer.blind.as_ref().filter(|_| !answer.followers.is_empty()) {
+                member.add_message(&format!(
+                    "how commits wait for standbys is not shown to the provisioner: GRANT pg_read_all_stats TO {role}"
+                ));
+            }
+            member
+        }
+    }
 }
 
 const READ_ONLY: &str = "no standby, but default_transaction_read_only is on";
 
-fn standby(answer: &Answer, primary: Option<&Answer>) -> String {
+fn standby(mut member: Member, answer: &Answer, primary: Option<&Answer>) -> Member {
     if primary.is_some_and(|primary| primary.system != answer.system) {
-        return "a standby of another cluster: its system identifier is not the primary's".to_owned();
+        member.add_message("a standby of another cluster: its system identifier is not the primary's");
+        return member;
     }
-    let behind = |of: Option<i64>| Some((of? - answer.position?).max(0));
-    let mut parts = Vec::new();
-    if let Some(bytes) = behind(answer.received) {
-        parts.push(format!("{bytes} bytes behind what it has received"));
-    }
-    if let Some(bytes) = behind(primary.and_then(|primary| primary.position)) {
-        parts.push(format!("{bytes} bytes behind the primary"));
-    }
+    let behind = |primary: &Answer| Some((primary.position? - answer.position?).max(0));
+    member.lag_bytes = primary.and_then(behind);
+    member.lag_seconds = answer.lag.filter(|_| answer.streaming).map(|seconds| seconds.max(0));
+    member.sync = primary.filter(|_| answer.streaming).and_then(|primary| sync(&answer.streams_as, &primary.followers));
     if !answer.streaming {
-        parts.push("not streaming".to_owned());
+        member.add_message("not streaming");
     }
-    parts.join(", ")
+    member
+}
+
+/// Of several that stream by one name it is known where all are alike.
+fn sync(name: &str, followers: &[Follower]) -> Option<SyncState> {
+    let mut alike = followers.iter().filter(|one| one.name == name).map(|one| one.sync);
+    let first = alike.next()??;
+    alike.all(|other| other == Some(first)).then_some(first)
 }
 
 fn nobody(asked: &[Asked]) -> String {
@@ -176,8 +208,11 @@ mod tests {
             read_only: false,
             timeline: Some(1),
             position: Some(1000),
-            received: None,
+            lag: None,
             streaming: false,
+            streams_as: "walreceiver".to_owned(),
+            followers: Vec::new(),
+            blind: None,
             system: 7,
             started,
             version: "15.18".to_owned(),
@@ -185,14 +220,7 @@ mod tests {
     }
 
     fn standby() -> Answer {
-        Answer {
-            in_recovery: true,
-            read_only: true,
-            position: Some(900),
-            received: Some(950),
-            streaming: true,
-            ..primary(50)
-        }
+        Answer { in_recovery: true, read_only: true, position: Some(900), lag: Some(3), streaming: true, ..primary(50) }
     }
 
     fn see(answers: Vec<Result<Answer, String>>) -> Observation {
@@ -208,10 +236,9 @@ mod tests {
         assert_eq!((seen.problem, seen.version.as_deref()), (None, Some("15.18")));
         let roles: Vec<MemberRole> = seen.members.iter().map(|m| m.role).collect();
         assert_eq!(roles, [MemberRole::Standby, MemberRole::Primary, MemberRole::Unreachable]);
-        assert_eq!(
-            seen.members[0].message.as_deref(),
-            Some("50 bytes behind what it has received, 100 bytes behind the primary")
-        );
+        let standby = &seen.members[0];
+        assert_eq!((standby.lag_bytes, standby.lag_seconds, standby.sync), (Some(100), Some(3), None));
+        assert_eq!((standby.said_by.as_deref(), seen.members[2].said_by.as_deref()), (Some(SERVER), None));
         assert_eq!(seen.members[2].message.as_deref(), Some("connection refused"));
     }
 
@@ -250,9 +277,28 @@ mod tests {
     #[test]
     fn a_standby_of_another_cluster_is_shown() {
         let stranger = Answer { system: 8, streaming: false, ..standby() };
-        let seen =
-            see(vec![Ok(primary(1)), Ok(stranger), Ok(Answer { streaming: false, received: None, ..standby() })]);
+        let seen = see(vec![Ok(primary(1)), Ok(stranger), Ok(Answer { streaming: false, ..standby() })]);
         assert!(seen.members[1].message.as_ref().unwrap().contains("another cluster"));
-        assert_eq!(seen.members[2].message.as_deref(), Some("100 bytes behind the primary, not streaming"));
+        let lost = &seen.members[2];
+        assert_eq!(
+            (lost.message.as_deref(), lost.lag_bytes, lost.lag_seconds),
+            (Some("not streaming"), Some(100), None)
+        );
+    }
+
+    #[test]
+    fn how_commits_wait_is_shown_where_it_is_seen() {
+        let follower = |name: &str, sync| Follower { name: name.to_owned(), sync };
+        let named = |name: &str| Ok(Answer { streams_as: name.to_owned(), ..standby() });
+        let followers =
+            vec![follower("a", Some(SyncState::Quorum)), follower("b", Some(SyncState::Async)), follower("b", None)];
+        let seen = see(vec![Ok(Answer { followers, ..primary(1) }), named("a"), named("b")]);
+        let states: Vec<_> = seen.members.iter().map(|member| member.sync).collect();
+        assert_eq!(states, [None, Some(SyncState::Quorum), None], "of two by one name nobody knows which is which");
+        assert_eq!(seen.members[0].message, None);
+
+        let blind = Answer { followers: vec![follower("a", None)], blind: Some("prov".to_owned()), ..primary(1) };
+        let message = see(vec![Ok(blind), named("a")]).members[0].message.clone().unwrap();
+        assert!(message.ends_with("GRANT pg_read_all_stats TO prov"), "{message}");
     }
 }

@@ -1,29 +1,40 @@
 //! Patroni: its REST API says who the members are, and each server what it is.
 //!
-//! A look is one `GET /cluster`, of every URL at once, and one question to each server.
+//! A look is one `GET /cluster`, of every URL at once, and one question to each server. A switchover is one `POST /switchover`.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use futures::future::select_ok;
-use pgtenant_model::{HostPort, PatroniTopology};
-use reqwest::{Certificate, Client, redirect};
+use futures::future::{BoxFuture, select_ok};
+use pgtenant_model::{HostPort, PatroniTopology, SyncState};
+use reqwest::{Certificate, Client, Response, StatusCode, header, redirect};
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
+use serde_json::json;
 
-use crate::Observation;
-use crate::probe::ProbeOptions;
+use crate::aurora::Depth;
+use crate::kind::Kind;
+use crate::probe::{ProbeOptions, first_line};
 use crate::told::{Members, Told, ToldMember};
+use crate::{NotSwitched, Observation, Switchover};
 
 /// How long Patroni may take to answer.
 const ASK_WITHIN: Duration = Duration::from_secs(3);
+/// It answers a switchover when the next primary is there, or when it has waited for its `loop_wait`, 10 s as shipped.
+const SWITCH_WITHIN: Duration = Duration::from_secs(30);
 /// A cluster of a hundred members takes a tenth of it.
 const LONGEST_ANSWER: usize = 256 << 10;
+/// Of what is quoted to a person.
+const LONGEST_QUOTE: usize = 500;
 
-/// A cluster of Patroni, and the members that it has named so far. Clones are the same.
-#[derive(Debug, Clone)]
-pub struct Patroni {
+/// A cluster of Patroni, and the members that it has named so far.
+#[derive(Debug)]
+pub(crate) struct Patroni {
     urls: Vec<String>,
+    /// For what changes something.
+    login: Option<(String, PathBuf)>,
     members: Arc<Members>,
 }
 
@@ -38,6 +49,7 @@ struct Cluster {
 
 #[derive(Debug, Deserialize)]
 struct Member {
+    name: String,
     role: String,
     state: String,
     /// Missing while the member has not said yet where it is.
@@ -46,34 +58,102 @@ struct Member {
 }
 
 impl Patroni {
-    /// Nothing is asked yet.
-    #[must_use]
-    pub fn new(spec: &PatroniTopology) -> Self {
+    pub(crate) fn new(spec: &PatroniTopology) -> Self {
         let urls = spec.urls.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
-        Self { urls, members: Arc::default() }
+        let login = spec.username.clone().zip(spec.password_file.clone());
+        Self { urls, login, members: Arc::default() }
     }
 
-    /// Every member that Patroni has named since this was made.
-    #[must_use]
-    pub fn hosts(&self) -> Vec<HostPort> {
-        self.members.hosts()
+    async fn look(&self, options: &ProbeOptions) -> Observation {
+        let told = async { self.ask(&client(options, ASK_WITHIN)?).await };
+        let told = told.await.map(|(_, cluster)| cluster.into());
+        self.members.observe(told, options).await
     }
 
-    pub(crate) async fn observe(&self, options: &ProbeOptions) -> Observation {
-        self.members.observe(self.ask(options).await, options).await
-    }
-
-    /// What the first says that answers.
-    async fn ask(&self, options: &ProbeOptions) -> Result<Told, String> {
-        let client = client(options)?;
-        let asked = self.urls.iter().map(|url| get(&client, url).boxed());
+    /// What the first says that answers, and which.
+    async fn ask(&self, client: &Client) -> Result<(&str, Cluster), String> {
+        let asked = self.urls.iter().map(|url| async { Ok((url.as_str(), get(client, url).await?)) }.boxed());
         let answer = select_ok(asked).await;
-        answer.map(|(told, _)| told).map_err(|why| format!("no REST API of Patroni answered; the last one: {why}"))
+        answer
+            .map(|(answer, _)| answer)
+            .map_err(|why: String| format!("no REST API of Patroni answered; the last one: {why}"))
+    }
+
+    async fn ask_for_another(&self, options: &ProbeOptions, wish: &Switchover) -> Result<(), NotSwitched> {
+        let (url, cluster) = self.ask(&client(options, ASK_WITHIN)?).await?;
+        if cluster.pause {
+            return Err("Patroni is paused, which somebody has asked for: `patronictl resume` first".to_owned().into());
+        }
+        let name = |host: &str| {
+            let found =
+                cluster.members.iter().find(|one| one.address().is_some_and(|address| address.to_string() == host));
+            found.map(|one| one.name.clone()).ok_or_else(|| format!("Patroni knows no member {host}"))
+        };
+        let mut body = json!({"leader": name(&wish.from)?});
+        if let Some(to) = &wish.to {
+            body["candidate"] = name(to)?.into();
+        }
+        let request = client(options, SWITCH_WITHIN)?.post(format!("{url}/switchover"));
+        let request = request.header(header::CONTENT_TYPE, "application/json").body(body.to_string());
+        let request = match &self.login {
+            Some((username, file)) => {
+                let password: SecretString = first_line(file).await?;
+                request.basic_auth(username, Some(password.expose_secret()))
+            }
+            None => request,
+        };
+        match request.send().await {
+            Ok(answer) => heard(answer).await,
+            Err(error) if error.is_connect() => Err(format!("{url}: {}", error.without_url()).into()),
+            // It may have heard, and looks will tell.
+            Err(error) => {
+                tracing::warn!("{url} did not answer to a switchover: {}", error.without_url());
+                Ok(())
+            }
+        }
     }
 }
 
-fn client(options: &ProbeOptions) -> Result<Client, String> {
-    let builder = Client::builder().no_proxy().redirect(redirect::Policy::none()).timeout(ASK_WITHIN);
+/// 200: another one leads. 503: Patroni has begun, and does not know how it ends.
+async fn heard(answer: Response) -> Result<(), NotSwitched> {
+    let status = answer.status();
+    match status {
+        StatusCode::OK | StatusCode::ACCEPTED | StatusCode::SERVICE_UNAVAILABLE => Ok(()),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            let why = format!(
+                "Patroni wants a login for it ({}): set topology.patroni.username and passwordFile",
+                status.as_u16()
+            );
+            Err(why.into())
+        }
+        _ => {
+            let body = limited(answer, LONGEST_QUOTE).await.unwrap_or_default();
+            let said = String::from_utf8_lossy(&body).trim().replace(char::is_control, " ");
+            Err(format!("Patroni refused: {said} ({})", status.as_u16()).into())
+        }
+    }
+}
+
+impl Kind for Patroni {
+    fn hosts(&self) -> Vec<HostPort> {
+        self.members.hosts()
+    }
+
+    fn observe<'a>(&'a self, options: &'a ProbeOptions, _: Depth) -> BoxFuture<'a, Observation> {
+        self.look(options).boxed()
+    }
+
+    fn switch_over<'a>(
+        &'a self,
+        options: &'a ProbeOptions,
+        wish: &'a Switchover,
+    ) -> BoxFuture<'a, Result<(), NotSwitched>> {
+        self.ask_for_another(options, wish).boxed()
+    }
+}
+
+fn client(options: &ProbeOptions, within: Duration) -> Result<Client, String> {
+    let builder = Client::builder().no_proxy().redirect(redirect::Policy::none()).timeout(within);
     let builder = match &options.ca {
         Some(pem) => {
             let authorities = Certificate::from_pem_bundle(pem.as_bytes()).map_err(|error| error.to_string())?;
@@ -84,32 +164,49 @@ fn client(options: &ProbeOptions) -> Result<Client, String> {
     builder.build().map_err(|error| error.to_string())
 }
 
-async fn get(client: &Client, url: &str) -> Result<Told, String> {
+async fn get(client: &Client, url: &str) -> Result<Cluster, String> {
     let said = |error: reqwest::Error| format!("{url}: {}", error.without_url());
-    let mut answer =
-        client.get(format!("{url}/cluster")).send().await.map_err(said)?.error_for_status().map_err(said)?;
-    let mut body = Vec::new();
-    while let Some(part) = answer.chunk().await.map_err(said)? {
-        body.extend_from_slice(&part);
-        if body.len() > LONGEST_ANSWER {
-            return Err(format!("{url}: more than {LONGEST_ANSWER} bytes, which is no list of members"));
-        }
+    let answer = client.get(format!("{url}/cluster")).send().await.map_err(said)?.error_for_status().map_err(said)?;
+    let body = limited(answer, LONGEST_ANSWER + 1).await.map_err(said)?;
+    if body.len() > LONGEST_ANSWER {
+        return Err(format!("{url}: more than {LONGEST_ANSWER} bytes, which is no list of members"));
     }
-    let cluster: Cluster =
-        serde_json::from_slice(&body).map_err(|error| format!("{url} does not answer as Patroni does: {error}"))?;
-    Ok(cluster.into())
+    serde_json::from_slice(&body).map_err(|error| format!("{url} does not answer as Patroni does: {error}"))
+}
+
+/// The first bytes of a body.
+async fn limited(mut answer: Response, most: usize) -> Result<Vec<u8>, reqwest::Error> {
+    let mut body = Vec::new();
+    while body.len() < most
+        && let Some(part) = answer.chunk().await?
+    {
+        body.extend_from_slice(&part);
+    }
+    body.truncate(most);
+    Ok(body)
+}
+
+impl Member {
+    fn address(&self) -> Option<HostPort> {
+        self.host.clone().zip(self.port).map(|(host, port)| HostPort { host, port })
+    }
 }
 
 impl From<Cluster> for Told {
     fn from(Cluster { members, pause }: Cluster) -> Self {
-        let member = |Member { role, state, host, port }: Member| ToldMember {
-            address: host.zip(port).map(|(host, port)| HostPort { host, port }),
+        let member = |one: Member| ToldMember {
+            address: one.address(),
             // `master` until Patroni 3; the leader of a standby cluster takes no writes.
-            leads: matches!(role.as_str(), "leader" | "master"),
-            words: format!("{role}, {state}"),
+            leads: matches!(one.role.as_str(), "leader" | "master"),
+            sync: match one.role.as_str() {
+                "sync_standby" => Some(SyncState::Sync),
+                "quorum_standby" => Some(SyncState::Quorum),
+                _ => None,
+            },
+            words: format!("{}, {}", one.role, one.state),
         };
         let note = pause.then(|| "that it is paused: nobody is promoted until it is resumed".to_owned());
-        Self { who: "Patroni", members: members.into_iter().map(member).collect(), note }
+        Self { who: "Patroni", decides: true, members: members.into_iter().map(member).collect(), note }
     }
 }
 

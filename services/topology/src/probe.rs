@@ -1,5 +1,6 @@
 //! One question to one server, on a connection of its own.
 
+use std::path::Path;
 use std::time::Duration;
 
 use pgtenant_model::{HostPort, SslMode};
@@ -29,6 +30,15 @@ impl ProbeOptions {
     pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 }
 
+/// Why a server is not known to have done what it was told.
+#[derive(Debug)]
+pub(crate) enum Unheard {
+    /// It has not.
+    Not(String),
+    /// It may have.
+    Perhaps(String),
+}
+
 /// For a goodbye, so that the server logs no lost connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -47,6 +57,26 @@ impl ProbeOptions {
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close()).await;
         });
         row
+    }
+
+    /// Has one server do something, within the timeout, or says why it did not. Whether it was done is not known where nothing came back.
+    pub(crate) async fn tell(&self, host: &HostPort, statement: &'static str, values: &[&str]) -> Result<(), Unheard> {
+        let limit = self.connect_timeout;
+        let connecting = tokio::time::timeout(limit, self.connect_options(host).connect()).await;
+        let mut connection = connecting
+            .map_err(|_| Unheard::Not(format!("no answer within {limit:?}")))?
+            .map_err(|error| Unheard::Not(reason(&error)))?;
+        let query = values.iter().fold(sqlx::query(statement), |query, value| query.bind(*value));
+        let told = match tokio::time::timeout(limit, query.execute(&mut connection)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error @ sqlx::Error::Database(_))) => Err(Unheard::Not(reason(&error))),
+            Ok(Err(error)) => Err(Unheard::Perhaps(reason(&error))),
+            Err(_) => Err(Unheard::Perhaps(format!("no answer within {limit:?}"))),
+        };
+        tokio::spawn(async move {
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close()).await;
+        });
+        told
     }
 
     fn connect_options(&self, host: &HostPort) -> PgConnectOptions {
@@ -69,6 +99,12 @@ impl ProbeOptions {
             None => options,
         }
     }
+}
+
+/// The first line of a file, where a password is.
+pub(crate) async fn first_line(file: &Path) -> Result<SecretString, String> {
+    let text = tokio::fs::read_to_string(file).await.map_err(|error| format!("{}: {error}", file.display()))?;
+    Ok(text.lines().next().unwrap_or_default().to_owned().into())
 }
 
 /// For people, in one line.

@@ -6,10 +6,11 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-use pgtenant_model::HostPort;
+use pgtenant_model::{HostPort, SyncState};
 
+use crate::Observation;
 use crate::probe::ProbeOptions;
-use crate::{Observation, StreamingProbe};
+use crate::streaming::ask_servers;
 
 /// Nobody has so many: whoever answers in a tool's place does not have the control plane connect to all the world.
 const MOST_MEMBERS: usize = 64;
@@ -19,6 +20,8 @@ const MOST_MEMBERS: usize = 64;
 pub(crate) struct Told {
     /// The tool, as `Patroni`.
     pub(crate) who: &'static str,
+    /// It is the one that promotes: where it names another leader, a server that accepts writes may be one that it has given up.
+    pub(crate) decides: bool,
     pub(crate) members: Vec<ToldMember>,
     /// Why nobody may become the leader, where the tool knows.
     pub(crate) note: Option<String>,
@@ -32,6 +35,8 @@ pub(crate) struct ToldMember {
     /// As `leader, running`.
     pub(crate) words: String,
     pub(crate) leads: bool,
+    /// How commits wait for it, where the tool knows.
+    pub(crate) sync: Option<SyncState>,
 }
 
 /// The members that a tool has named so far. One that is down may not be named any more, and is a member all the same: what tenants are
@@ -59,25 +64,37 @@ impl Members {
             Err(why) if hosts.is_empty() => Observation::without_primary(why),
             Err(why) => {
                 tracing::warn!("{why}; the members are those that it named before");
-                StreamingProbe::new(hosts, options.clone()).observe().await
+                ask_servers(&hosts, options).await
             }
-            Ok(told) => compare(StreamingProbe::new(hosts, options.clone()).observe().await, &told),
+            Ok(told) => compare(ask_servers(&hosts, options).await, &told),
         }
     }
 }
 
-/// Where they differ there is no primary: what is written may be lost.
-fn compare(mut seen: Observation, told: &Told) -> Observation {
+/// Puts the tool's words beside each member's own. Where it decides and names another leader there is no primary: what is written may be
+/// lost.
+pub(crate) fn compare(mut seen: Observation, told: &Told) -> Observation {
     let who = told.who;
     for member in &mut seen.members {
-        let of_it = |one: &&ToldMember| one.address.as_ref().is_some_and(|address| address.to_string() == member.host);
-        let words = match told.members.iter().find(of_it) {
-            Some(one) => format!("{who}: {}", one.words),
-            None => format!("{who}: not a member now"),
-        };
-        let message = member.message.take().filter(|message| !message.is_empty());
-        member.message = Some(message.map_or(words.clone(), |message| format!("{words}; {message}")));
+        let one = told.members.iter().find(|one| one.is(&member.host));
+        // One that follows may have other names for the servers than the settings.
+        let unnamed = if told.decides { "not a member now" } else { "it is not named like that there" };
+        member.tool = Some(format!("{who}: {}", one.map_or(unnamed, |one| one.words.as_str())));
+        member.sync = member.sync.or(one.and_then(|one| one.sync));
+        let is_primary = seen.primary.as_ref().is_some_and(|primary| primary.to_string() == member.host);
+        match one.map(|one| one.leads) {
+            Some(true) if !is_primary => member.add_message(&format!("{who} takes it for the primary")),
+            Some(false) if is_primary && !told.decides => {
+                member.add_message(&format!("{who} does not take it for the primary"));
+            }
+            _ => {}
+        }
     }
+    if told.decides { judge(seen, told) } else { seen }
+}
+
+fn judge(mut seen: Observation, told: &Told) -> Observation {
+    let who = told.who;
     let leader = told.members.iter().find(|one| one.leads).and_then(|one| one.address.as_ref());
     match (&seen.primary, leader) {
         (Some(primary), Some(leader)) if primary != leader => {
@@ -97,6 +114,12 @@ fn compare(mut seen: Observation, told: &Told) -> Observation {
     seen
 }
 
+impl ToldMember {
+    fn is(&self, host: &str) -> bool {
+        self.address.as_ref().is_some_and(|address| address.to_string() == host)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use chrono::Utc;
@@ -109,16 +132,15 @@ mod tests {
             address: host.parse().ok(),
             words: "as it is called".to_owned(),
             leads: leader == Some(host),
+            sync: None,
         };
-        Told { who: "Patroni", members: vec![member("db1:5432")], note: note.map(str::to_owned) }
+        Told { who: "Patroni", decides: true, members: vec![member("db1:5432")], note: note.map(str::to_owned) }
     }
 
     fn seen(primary: Option<&str>) -> Observation {
         let member = |host: &str| Member {
-            host: host.to_owned(),
-            role: if primary == Some(host) { MemberRole::Primary } else { MemberRole::Standby },
-            timeline: Some(1),
             message: (primary != Some(host)).then(|| "not streaming".to_owned()),
+            ..Member::new(host, if primary == Some(host) { MemberRole::Primary } else { MemberRole::Standby })
         };
         Observation {
             members: ["db1:5432", "db2:5432"].map(member).to_vec(),
@@ -131,8 +153,8 @@ mod tests {
     fn what_a_tool_says_is_held_against_the_servers() {
         let agreed = compare(seen(Some("db1:5432")), &told(Some("db1:5432"), None));
         assert_eq!(agreed.primary.unwrap().to_string(), "db1:5432");
-        let messages: Vec<_> = agreed.members.into_iter().map(|member| member.message.unwrap()).collect();
-        assert_eq!(messages, ["Patroni: as it is called", "Patroni: not a member now; not streaming"]);
+        let words: Vec<_> = agreed.members.into_iter().map(|member| member.tool.unwrap()).collect();
+        assert_eq!(words, ["Patroni: as it is called", "Patroni: not a member now"]);
         assert!(agreed.observed_at <= Utc::now());
 
         let other = compare(seen(Some("db2:5432")), &told(Some("db1:5432"), None));
@@ -143,5 +165,18 @@ mod tests {
         assert_eq!(between.primary.unwrap().to_string(), "db2:5432");
         let paused = compare(seen(None), &told(None, Some("that it is paused")));
         assert!(paused.problem.unwrap().ends_with("Patroni says that nobody leads, and that it is paused"));
+    }
+
+    #[test]
+    fn a_tool_that_does_not_decide_is_quoted_and_not_obeyed() {
+        let mut believed = Told { decides: false, ..told(Some("db1:5432"), None) };
+        believed.members.extend(
+            told(None, None).members.into_iter().map(|one| ToldMember { address: "db2:5432".parse().ok(), ..one }),
+        );
+        let seen = compare(seen(Some("db2:5432")), &believed);
+        assert_eq!(seen.primary.unwrap().to_string(), "db2:5432");
+        let messages: Vec<_> = seen.members.into_iter().map(|member| member.message.unwrap()).collect();
+        let expected = ["not streaming, Patroni takes it for the primary", "Patroni does not take it for the primary"];
+        assert_eq!(messages, expected);
     }
 }

@@ -4,47 +4,52 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pgtenant_aws::Aws;
-use pgtenant_model::{HostPort, StreamingTopology};
+use pgtenant_model::HostPort;
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::Instant;
 
 use crate::aurora::{Aurora, Depth};
 use crate::auto_failover::AutoFailover;
+use crate::haproxy::Haproxy;
+use crate::kind::Kind;
 use crate::patroni::Patroni;
-use crate::{Observation, ProbeOptions, StreamingProbe};
+use crate::repmgr::Repmgr;
+use crate::streaming::Streaming;
+use crate::{NotSwitched, Observation, ProbeOptions, Switchover};
 
-/// Where a topology is read from, without a login.
+/// Where a topology is read from, without a login. Clones are the same.
 #[derive(Debug, Clone)]
-pub enum Source {
-    /// Hosts, each of which says what it is.
-    Streaming(Vec<HostPort>),
-    /// Patroni.
-    Patroni(Patroni),
-    /// The monitor of pg_auto_failover.
-    AutoFailover(AutoFailover),
-    /// RDS.
-    Aurora(Aurora),
+pub struct Source {
+    kind: Arc<dyn Kind>,
+    aurora: Option<Aurora>,
 }
 
 impl Source {
     /// As a cluster's spec has it. Nothing is asked yet.
     #[must_use]
     pub fn new(spec: &pgtenant_model::Topology, aws: &Aws) -> Self {
-        match spec {
-            pgtenant_model::Topology::Streaming(StreamingTopology { hosts }) => Self::Streaming(hosts.clone()),
-            pgtenant_model::Topology::Patroni(spec) => Self::Patroni(Patroni::new(spec)),
-            pgtenant_model::Topology::PgAutoFailover(spec) => Self::AutoFailover(AutoFailover::new(spec)),
-            pgtenant_model::Topology::Aurora(spec) => Self::Aurora(Aurora::new(spec, aws)),
-        }
+        use pgtenant_model::Topology as Spec;
+        let kind: Arc<dyn Kind> = match spec {
+            Spec::Streaming(spec) => Arc::new(Streaming { hosts: spec.hosts.clone() }),
+            Spec::Repmgr(spec) => Arc::new(Repmgr::new(spec)),
+            Spec::Haproxy(spec) => Arc::new(Haproxy::new(spec)),
+            Spec::Patroni(spec) => Arc::new(Patroni::new(spec)),
+            Spec::PgAutoFailover(spec) => Arc::new(AutoFailover::new(spec)),
+            Spec::Aurora(spec) => return Aurora::new(spec, aws).into(),
+        };
+        Self { kind, aurora: None }
     }
 
     /// The Aurora cluster, where it is one.
     #[must_use]
     pub fn aurora(&self) -> Option<&Aurora> {
-        match self {
-            Self::Streaming(_) | Self::Patroni(_) | Self::AutoFailover(_) => None,
-            Self::Aurora(aurora) => Some(aurora),
-        }
+        self.aurora.as_ref()
+    }
+}
+
+impl From<Aurora> for Source {
+    fn from(aurora: Aurora) -> Self {
+        Self { kind: Arc::new(aurora.clone()), aurora: Some(aurora) }
     }
 }
 
@@ -56,19 +61,12 @@ pub struct Topology {
 
 #[derive(Debug)]
 struct Inner {
-    kind: Kind,
+    kind: Arc<dyn Kind>,
+    options: ProbeOptions,
     state: Mutex<State>,
     /// Whoever holds it asks the members; the others wait, and take what was found.
     turn: Arc<tokio::sync::Mutex<()>>,
     seen: watch::Sender<Option<Arc<Observation>>>,
-}
-
-#[derive(Debug)]
-enum Kind {
-    Streaming(StreamingProbe),
-    Patroni(Patroni, ProbeOptions),
-    AutoFailover(AutoFailover, ProbeOptions),
-    Aurora(Aurora, ProbeOptions),
 }
 
 #[derive(Debug, Default)]
@@ -107,35 +105,36 @@ impl Topology {
     /// A topology whose members are asked with these options. Nothing is connected yet.
     #[must_use]
     pub fn new(source: &Source, options: ProbeOptions) -> Self {
-        let kind = match source {
-            Source::Streaming(hosts) => Kind::Streaming(StreamingProbe::new(hosts.clone(), options)),
-            Source::Patroni(patroni) => Kind::Patroni(patroni.clone(), options),
-            Source::AutoFailover(monitor) => Kind::AutoFailover(monitor.clone(), options),
-            Source::Aurora(aurora) => Kind::Aurora(aurora.clone(), options),
-        };
         let (state, turn) = (Mutex::default(), Arc::default());
         let (seen, _) = watch::channel(None);
-        Self { inner: Arc::new(Inner { kind, state, turn, seen }) }
+        Self { inner: Arc::new(Inner { kind: Arc::clone(&source.kind), options, state, turn, seen }) }
     }
 
     /// Every host that takes connections of tenants who want to write: what a connection URI lists.
     #[must_use]
     pub fn hosts(&self) -> Vec<HostPort> {
-        match &self.inner.kind {
-            Kind::Streaming(probe) => probe.hosts().to_vec(),
-            Kind::Patroni(patroni, _) => patroni.hosts(),
-            Kind::AutoFailover(monitor, _) => monitor.hosts(),
-            Kind::Aurora(aurora, _) => aurora.endpoint().into_iter().collect(),
-        }
+        self.inner.kind.hosts()
+    }
+
+    /// The address that leads to whichever is the primary, where something in front of the servers has one: tenants are given this.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<HostPort> {
+        self.inner.kind.endpoint()
     }
 
     /// The one host for whoever wants to read, where there is such a host.
     #[must_use]
     pub fn read_host(&self) -> Option<HostPort> {
-        match &self.inner.kind {
-            Kind::Streaming(_) | Kind::Patroni(..) | Kind::AutoFailover(..) => None,
-            Kind::Aurora(aurora, _) => aurora.read_endpoint(),
-        }
+        self.inner.kind.read_host()
+    }
+
+    /// Asks whoever decides for another primary, once. Who the primary is then, looks tell: it may take a while, and it may come to
+    /// nothing.
+    ///
+    /// # Errors
+    /// Nobody can be asked, or it was refused.
+    pub async fn switch_over(&self, wish: &Switchover) -> Result<(), NotSwitched> {
+        self.inner.kind.switch_over(&self.inner.options, wish).await
     }
 
     /// The writable host: the remembered one, or else whoever says so now.
@@ -247,12 +246,7 @@ impl Inner {
             state.begun += 1;
             (state.begun, state.epoch)
         };
-        let observation = Arc::new(match &self.kind {
-            Kind::Streaming(streaming) => streaming.observe().await,
-            Kind::Patroni(patroni, options) => patroni.observe(options).await,
-            Kind::AutoFailover(monitor, options) => monitor.observe(options).await,
-            Kind::Aurora(aurora, options) => aurora.observe(options, depth).await,
-        });
+        let observation = Arc::new(self.kind.observe(&self.options, depth).await);
         let before = self.seen.send_replace(Some(Arc::clone(&observation)));
         report(before.as_deref(), &observation);
         let mut state = self.state();

@@ -37,7 +37,7 @@ async fn unconnected(port: u16) -> (FakeRds, Aurora, Topology) {
     let fake = FakeRds::start("localhost", port).await;
     let aurora = aurora(&fake).await;
     let options = options("nobody", &PASSWORD.into(), cluster().await.ca_pem());
-    let topology = Topology::new(&Source::Aurora(aurora.clone()), options);
+    let topology = Topology::new(&Source::from(aurora.clone()), options);
     (fake, aurora, topology)
 }
 
@@ -53,7 +53,7 @@ async fn the_endpoint_is_the_primary_and_rds_is_asked_once_a_look() {
     fake.add_cluster("shared", 0);
     let aurora = aurora(&fake).await;
     let options = options(&login.username, &login.password, server.ca_pem());
-    let topology = Topology::new(&Source::Aurora(aurora.clone()), options);
+    let topology = Topology::new(&Source::from(aurora.clone()), options);
     assert_eq!(topology.hosts(), [], "nothing is known yet");
 
     assert_eq!(topology.primary().await.unwrap(), at(server.port()));
@@ -90,7 +90,7 @@ async fn a_failover_is_followed() {
     let (old, new) = (servers.primary().port(), servers.standby().unwrap().port());
     let fake = FakeRds::start("localhost", old).await;
     fake.add_cluster("shared", 1);
-    let topology = Topology::new(&Source::Aurora(aurora(&fake).await), options(&username, &password, ca));
+    let topology = Topology::new(&Source::from(aurora(&fake).await), options(&username, &password, ca));
     assert_eq!(topology.primary().await.unwrap(), at(old));
 
     servers.primary().kill().await;

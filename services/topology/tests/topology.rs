@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use pgtenant_model::{HostPort, MemberRole, SslMode};
+use pgtenant_aws::Aws;
+use pgtenant_model::{HostPort, MemberRole, SslMode, StreamingTopology, SyncState};
 use pgtenant_testkit::{cluster_of, pair};
 use pgtenant_topology::{Observation, ProbeOptions, Source, Topology};
 use sqlx::postgres::PgConnectOptions;
@@ -37,7 +38,8 @@ fn pem(file: &std::path::Path) -> String {
 
 fn topology(hosts: &[String], options: ProbeOptions) -> Topology {
     let hosts = hosts.iter().map(|h| host(h)).collect();
-    Topology::new(&Source::Streaming(hosts), options)
+    let spec = pgtenant_model::Topology::Streaming(StreamingTopology { hosts });
+    Topology::new(&Source::new(&spec, &Aws::default()), options)
 }
 
 async fn run(login: &PgConnectOptions, sql: &str) {
@@ -81,9 +83,17 @@ async fn members_are_seen_without_privileges_and_no_connection_is_kept() {
     assert_eq!(seen.version.as_deref(), Some(cluster.version()));
     assert!(seen.members.iter().all(|m| m.timeline == Some(1)), "{seen:?}");
     let standby = seen.members.iter().find(|m| m.role == MemberRole::Standby).unwrap();
-    let message = standby.message.as_deref().unwrap();
-    assert!(message.contains("bytes behind what it has received, "), "{message}");
-    assert!(message.ends_with("bytes behind the primary"), "{message}");
+    assert!(standby.lag_bytes.is_some() && standby.lag_seconds.is_some(), "{standby:?}");
+    assert_eq!((standby.sync, standby.said_by.as_deref()), (None, Some("the server")), "the login may not see it");
+    let blind = seen.members.iter().find_map(|m| m.message.as_deref().filter(|_| m.role == MemberRole::Primary));
+    assert!(blind.is_some_and(|message| message.ends_with("GRANT pg_read_all_stats TO looker")), "{blind:?}");
+    run(&cluster.superuser(), "GRANT pg_read_all_stats TO looker").await;
+    until(&topology, "what the GRANT shows", |o| {
+        let standby = o.members.iter().find(|m| m.role == MemberRole::Standby);
+        let told = o.members.iter().any(|m| m.role == MemberRole::Primary && m.message.is_some());
+        standby.is_some_and(|m| m.sync == Some(SyncState::Async)) && !told
+    })
+    .await;
     assert_eq!(topology.primary().await.unwrap(), primary);
     assert_eq!(topology.subscribe().borrow().as_ref().unwrap().status().primary, Some(primary.to_string()));
 

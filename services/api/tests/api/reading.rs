@@ -46,7 +46,7 @@ async fn clusters_are_shown_to_those_who_may_use_them() {
     let status = ClusterStatus {
         primary: Some("db1:5432".into()),
         version: Some("15.18".into()),
-        members: vec![Member { host: "db1:5432".into(), role: MemberRole::Primary, timeline: Some(1), message: None }],
+        members: vec![Member { timeline: Some(1), ..Member::new("db1:5432", MemberRole::Primary) }],
         problem: None,
         preflight: vec![InvalidField::new("max_connections", "is 100; raise it")],
         drift: Vec::new(),

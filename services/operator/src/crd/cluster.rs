@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
-use pgtenant_model::{ClusterSpec, InvalidField, StoreSpec};
+use pgtenant_model::{ClusterSpec, InvalidField, StoreSpec, Topology};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -70,6 +70,16 @@ impl PostgresqlClusterSpec {
         }
         if spec.tls.ca_file.is_some() {
             refuse("tls.caFile".to_owned(), "caSecretRef");
+        }
+        let file = match &spec.topology {
+            Topology::Patroni(spec) => spec.password_file.as_ref().map(|_| "topology.patroni.passwordFile"),
+            Topology::PgAutoFailover(spec) => {
+                spec.password_file.as_ref().map(|_| "topology.pgAutoFailover.passwordFile")
+            }
+            _ => None,
+        };
+        if let Some(file) = file {
+            refuse(file.to_owned(), "a cluster of the settings file");
         }
         for (index, _) in spec.stores.iter().enumerate().filter(|(_, store)| matches!(store, StoreSpec::File(_))) {
             refuse(format!("stores[{index}].file"), "kubernetes or another");

@@ -129,7 +129,11 @@ fn statements(cluster: &ClusterSpec, who: Who, options: PolicyOptions<'_>) -> Ve
 fn cluster_statements(cluster: &ClusterSpec, options: PolicyOptions<'_>) -> Vec<Value> {
     let aurora = match &cluster.topology {
         Topology::Aurora(aurora) => Some(aurora),
-        Topology::Streaming(_) | Topology::Patroni(_) | Topology::PgAutoFailover(_) => None,
+        Topology::Streaming(_)
+        | Topology::Repmgr(_)
+        | Topology::Haproxy(_)
+        | Topology::Patroni(_)
+        | Topology::PgAutoFailover(_) => None,
     };
     let login =
         cluster.provisioner.aws_secret.iter().flat_map(|secret| login_policy(secret, aurora.is_some(), options));

@@ -177,10 +177,22 @@ async fn topology(context: &Context, name: &str) -> Result<Outcome> {
         return Ok(Outcome::Done);
     }
     let Topology { members, problem, drift, observed_at } = reply.read()?;
-    let mut table = Table::new(&["HOST", "ROLE", "TIMELINE", "SEEN", "MESSAGE"]);
-    for Member { host, role, timeline, message } in members {
-        let timeline = timeline.map_or_else(|| "-".to_owned(), |n| n.to_string());
-        table.row([host, json_word(role), timeline, seen(observed_at), message.unwrap_or_default()]);
+    let mut table = Table::new(&["HOST", "ROLE", "TIMELINE", "LAG", "SYNC", "SAYS", "SEEN", "MESSAGE"]);
+    for member in members {
+        let lag = lag(&member);
+        let Member { host, role, said_by, timeline, sync, tool, message, .. } = member;
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        let says: Vec<String> = said_by.into_iter().chain(tool).collect();
+        table.row([
+            host,
+            json_word(role),
+            or_dash(timeline.map(|n| n.to_string())),
+            or_dash(lag),
+            or_dash(sync.map(json_word)),
+            says.join("; "),
+            seen(observed_at),
+            message.unwrap_or_default(),
+        ]);
     }
     context.out.table(&table, "The cluster was not seen yet.")?;
     if !drift.is_empty() {
@@ -194,6 +206,18 @@ async fn topology(context: &Context, name: &str) -> Result<Outcome> {
         note(&format!("{} {problem}", context.out.paint("problem:", Paint::Bad)));
     }
     Ok(Outcome::Done)
+}
+
+/// How far a standby is behind, as `16 kB, 3 s`.
+fn lag(member: &Member) -> Option<String> {
+    let bytes = member.lag_bytes.map(|bytes| match bytes {
+        ..10_240 => format!("{bytes} B"),
+        10_240..10_485_760 => format!("{} kB", bytes / 1024),
+        _ => format!("{} MB", bytes / 1_048_576),
+    });
+    let seconds = member.lag_seconds.map(|seconds| format!("{seconds} s"));
+    let parts: Vec<String> = bytes.into_iter().chain(seconds).collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 async fn preflight(context: &Context, name: &str, allow_warnings: bool) -> Result<Outcome> {
