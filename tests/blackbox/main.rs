@@ -51,4 +51,5 @@ mod slack;
 mod stage;
 mod steps;
 mod stores;
+mod switchover;
 mod topologies;

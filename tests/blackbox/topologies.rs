@@ -1,24 +1,27 @@
-//! Clusters of each kind that a lab runs: attached by what their tool says alone, and followed through a failover.
+//! Clusters of each kind that a lab runs: attached, and followed through a failover.
 
 use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use pgtenant_lab::{Binaries, Lab, LabKind, LabOptions, Lifetime};
-use pgtenant_tests::{Credential, Folder, Place, Site, SiteOptions, can, connect, eventually, measured, run, unique};
-use secrecy::ExposeSecret as _;
+use pgtenant_tests::{
+    Api, Cli, Credential, Folder, Place, Site, SiteOptions, can, eventually, measured, rows, run, superuser_sql, unique,
+};
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
+use sqlx::postgres::PgConnectOptions;
 
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A lab, and the member that is its primary.
-struct Cluster {
-    lab: Lab,
+/// A lab that a control plane is attached to.
+pub(crate) struct Cluster {
+    pub(crate) lab: Lab,
     _folder: Folder,
 }
 
 impl Cluster {
-    async fn up(kind: LabKind) -> Self {
+    pub(crate) async fn up(kind: LabKind) -> Self {
         let folder = Folder::new("topology");
         let binaries = Binaries::locate(None).unwrap_or_else(|error| panic!("{error}; run `.ci/postgres`"));
         let options = LabOptions::new(folder.join("lab"), kind, binaries);
@@ -27,25 +30,48 @@ impl Cluster {
         Self { lab, _folder: folder }
     }
 
-    fn port(&self, name: &str) -> u16 {
-        self.lab.nodes().into_iter().find(|(node, _)| node == name).map(|(_, port)| port).unwrap()
+    /// As the topology names a node.
+    pub(crate) fn host(&self, name: &str) -> String {
+        let (_, port) = self.lab.nodes().into_iter().find(|(node, _)| node == name).unwrap();
+        format!("localhost:{port}")
     }
 
-    /// As the settings describe it.
+    fn hosts(&self) -> Vec<String> {
+        self.lab.nodes().iter().map(|(_, port)| format!("localhost:{port}")).collect()
+    }
+
+    /// A superuser, on the primary.
+    pub(crate) async fn superuser(&self) -> PgConnectOptions {
+        let primary = self.lab.primary().await.expect("a primary");
+        let (_, port) = self.lab.nodes().into_iter().find(|(node, _)| *node == primary).unwrap();
+        self.lab.login(port)
+    }
+
+    /// As the settings describe it. The tool's password is in the site's file `tool.password`.
     fn described(&self, site: &Site) -> String {
-        if let Some(monitor) = self.lab.monitor_uri() {
-            let file = site.path().join("monitor.password");
-            fs::write(&file, self.lab.service_password().expose_secret()).unwrap();
-            return format!("topology = {{ pgAutoFailover = {{ monitor = {monitor:?}, passwordFile = {file:?} }} }}");
-        }
-        format!("topology = {{ patroni = {{ urls = {:?} }} }}", self.lab.patroni_urls())
+        let file = site.path().join("tool.password");
+        let of_tool = |password: &SecretString| fs::write(&file, password.expose_secret()).unwrap();
+        let (hosts, write) = (self.hosts(), self.lab.endpoints().write);
+        let topology = match self.lab.kind() {
+            LabKind::Streaming => format!("streaming = {{ hosts = {hosts:?} }}"),
+            LabKind::Repmgr => format!("repmgr = {{ hosts = {hosts:?}, pgpool = {:?} }}", write[0]),
+            LabKind::Patroni => {
+                of_tool(self.lab.password());
+                let urls = self.lab.patroni_urls();
+                format!("patroni = {{ urls = {urls:?}, username = \"postgres\", passwordFile = {file:?} }}")
+            }
+            LabKind::PgAutoFailover => {
+                of_tool(self.lab.service_password());
+                let monitor = self.lab.monitor_uri().unwrap();
+                format!("pgAutoFailover = {{ monitor = {monitor:?}, passwordFile = {file:?} }}")
+            }
+        };
+        format!("topology = {{ {topology} }}")
     }
 
     /// A control plane beside it.
-    async fn site(&self) -> Site {
-        let primary = self.lab.primary().await.expect("a primary");
-        let hosts = self.lab.nodes().iter().map(|(_, port)| format!("localhost:{port}")).collect();
-        let place = Place { hosts, ca: self.lab.ca_file(), superuser: self.lab.login(self.port(&primary)) };
+    pub(crate) async fn site(&self) -> Site {
+        let place = Place { hosts: self.hosts(), ca: self.lab.ca_file(), superuser: self.superuser().await };
         let options = SiteOptions::shared().await;
         let site = Site::new(SiteOptions { clusters: vec![("default".to_owned(), place)], ..options }).await;
         let topology = self.described(&site);
@@ -54,15 +80,31 @@ impl Cluster {
         fs::write(&site.config, text.lines().map(line).collect::<Vec<_>>().join("\n")).unwrap();
         site
     }
+
+    /// An application runs this with the URI that it has, which may be that of a server that is gone.
+    pub(crate) async fn psql(&self, credential: &Credential, sql: &str) -> Result<(), String> {
+        let mut psql = Command::new("psql");
+        psql.env("PGSSLROOTCERT", self.lab.ca_file()).env("PGCONNECT_TIMEOUT", "5");
+        psql.args(["-qc", sql]).arg(&credential.uri);
+        let ran = run(psql).await;
+        if ran.status == 0 { Ok(()) } else { Err(ran.stderr) }
+    }
 }
 
-fn messages(topology: &Value) -> Vec<&str> {
-    topology["members"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|member| member["message"].as_str().unwrap_or_default())
-        .collect()
+/// Waits until the control plane has seen the cluster like that.
+pub(crate) async fn seen(api: &Api, what: &str, holds: impl Fn(&Value, &[Value]) -> bool) -> Value {
+    eventually(what, PATIENCE, || async {
+        let told = api.get("/v1/clusters/default/topology").await.expect(200).json;
+        let members = told["members"].as_array().unwrap();
+        if holds(&told, members) { Ok(told) } else { Err(told.to_string()) }
+    })
+    .await
+}
+
+/// What the tool says, and what is said beside it.
+fn words(members: &[Value]) -> String {
+    let words = |member: &Value| format!("{} | {}", member["tool"], member["message"]);
+    members.iter().map(words).collect::<Vec<_>>().join(" | ")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -76,6 +118,41 @@ async fn claims_live_through_a_failover_of_pg_auto_failover() {
     lives_through_a_failover(LabKind::PgAutoFailover, said).await;
 }
 
+/// repmgr has no word that pgtenant needs, and pgpool leads tenants to whichever is the primary.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn claims_live_through_a_failover_of_repmgr_behind_pgpool() {
+    let said = ["repmgr.nodes is not seen: permission denied for schema repmgr (42501)", "GRANT pg_read_all_stats TO"];
+    lives_through_a_failover(LabKind::Repmgr, said).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_repmgr_says_is_seen_with_the_grants_that_the_guide_names() {
+    let cluster = Cluster::up(LabKind::Repmgr).await;
+    let site = cluster.site().await;
+    let superuser = cluster.superuser().await;
+    let grants =
+        format!("GRANT USAGE ON SCHEMA repmgr TO \"{0}\"; GRANT SELECT ON repmgr.nodes TO \"{0}\"", site.provisioner);
+    superuser_sql(&superuser, Some("repmgr"), &grants).await;
+    superuser_sql(&superuser, None, &format!("GRANT pg_read_all_stats TO \"{}\"", site.provisioner)).await;
+    let serve = site.serve("serve").await;
+    serve.is_ready().await;
+    let told = seen(&serve.api(), "every node's row", |_, members| {
+        members.len() == 3
+            && members
+                .iter()
+                .all(|member| member["tool"].as_str().is_some_and(|tool| tool.starts_with("repmgr: node-")))
+    })
+    .await;
+    for member in told["members"].as_array().unwrap() {
+        let standby = member["role"] == "standby";
+        assert_eq!(member["sync"], if standby { json!("async") } else { Value::Null }, "{told}");
+        assert_eq!(member["lagBytes"].is_number() && member["lagSeconds"].is_number(), standby, "{told}");
+        assert_eq!((&member["saidBy"], &member["message"]), (&json!("the server"), &Value::Null), "{told}");
+    }
+    let text = Cli::of(&serve.url, &site.token).run(&["cluster", "topology", "default"]).await.expect(0).stdout;
+    assert!(text.contains("async") && text.contains("repmgr: node-1, primary"), "{text}");
+}
+
 async fn lives_through_a_failover(kind: LabKind, said: [&str; 2]) {
     let mut cluster = Cluster::up(kind).await;
     let site = cluster.site().await;
@@ -85,15 +162,10 @@ async fn lives_through_a_failover(kind: LabKind, said: [&str; 2]) {
     api.ready(&namespace, "orders").await;
     let admin = Credential::read(&site.secrets, &namespace, "orders", "admin");
     can(&admin, "create table orders (id int primary key)").await;
-    let ports: Vec<String> = cluster.lab.nodes().iter().map(|(_, port)| format!(":{port}")).collect();
-    assert!(ports.iter().all(|port| admin.uri.contains(port)), "every member is in {}", admin.uri);
+    let endpoints = cluster.lab.endpoints().write;
+    assert!(endpoints.iter().all(|endpoint| admin.uri.contains(endpoint)), "{endpoints:?} are in {}", admin.uri);
     // The tool names a synchronous standby some seconds after the cluster is up.
-    eventually("the tool is quoted", PATIENCE, || async {
-        let told = api.get("/v1/clusters/default/topology").await.expect(200).json;
-        let words = messages(&told).join(" | ");
-        if said.iter().all(|said| words.contains(said)) { Ok(()) } else { Err(told.to_string()) }
-    })
-    .await;
+    seen(&api, "the tool is quoted", |_, members| said.iter().all(|said| words(members).contains(said))).await;
 
     // The primary dies; who asks in this moment is served by the next one, and what was acknowledged is there.
     let write = Credential::read(&site.secrets, &namespace, "orders", "write");
@@ -102,16 +174,13 @@ async fn lives_through_a_failover(kind: LabKind, said: [&str; 2]) {
         can(&write, &format!("insert into orders values ({acknowledged})")).await;
         acknowledged += 1;
     }
+    in_step(&cluster).await;
     let killed = cluster.lab.primary().await.unwrap();
     cluster.lab.kill(&killed).await.unwrap();
     let begun = Instant::now();
     api.create(&namespace, "asked-meanwhile").await;
-    eventually("the application writes with what it has", PATIENCE, || async {
-        let mut psql = Command::new("psql");
-        psql.env("PGSSLROOTCERT", cluster.lab.ca_file()).env("PGCONNECT_TIMEOUT", "5");
-        psql.args(["-qc", "insert into orders values (-1) on conflict do nothing"]).arg(&write.uri);
-        let ran = run(psql).await;
-        if ran.status == 0 { Ok(()) } else { Err(ran.stderr) }
+    eventually("the application writes with what it has", PATIENCE, || {
+        cluster.psql(&write, "insert into orders values (-1) on conflict do nothing")
     })
     .await;
     let gap = begun.elapsed();
@@ -125,28 +194,34 @@ async fn lives_through_a_failover(kind: LabKind, said: [&str; 2]) {
         gap.as_secs_f64(),
         begun.elapsed().as_secs_f64()
     ));
-    let mut db = connect(&Credential::read(&site.secrets, &namespace, "orders", "read")).await.unwrap();
-    let found: i64 = sqlx::query_scalar("select count(*) from orders where id >= 0").fetch_one(&mut db).await.unwrap();
-    assert_eq!(found, acknowledged, "no acknowledged write is lost");
-    drop(db);
-    let dead = json!(format!("localhost:{}", cluster.port(&killed)));
-    eventually("it is seen", PATIENCE, || async {
-        let told = api.get("/v1/clusters/default/topology").await.expect(200).json;
-        let member = told["members"].as_array().unwrap().iter().find(|member| member["host"] == dead);
-        let is_down = member.is_some_and(|member| member["role"] == "unreachable");
-        if is_down && told["primary"].is_string() && told["primary"] != dead { Ok(()) } else { Err(told.to_string()) }
+    // The stored endpoint may still be that of the server which is gone.
+    let read = Credential::read(&site.secrets, &namespace, "orders", "read");
+    let complete = format!("select 1 / (count(*) = {acknowledged})::int from orders where id >= 0");
+    cluster.psql(&read, &complete).await.expect("no acknowledged write is lost");
+    let dead = json!(cluster.host(&killed));
+    seen(&api, "it is seen", |told, members| {
+        let is_down = |member: &Value| member["host"] == dead && member["role"] == "unreachable";
+        members.iter().any(is_down) && told["primary"].is_string() && told["primary"] != dead
     })
     .await;
 
     // It comes back as a standby, and the URLs of the others were enough.
     cluster.lab.start(&killed, |_| {}).await.unwrap();
-    eventually("it is a standby", PATIENCE, || async {
-        let told = api.get("/v1/clusters/default/topology").await.expect(200).json;
-        let nodes = cluster.lab.nodes().len();
-        let standbys = told["members"].as_array().unwrap().iter().filter(|member| member["role"] == "standby").count();
-        if standbys == nodes - 1 { Ok(()) } else { Err(told.to_string()) }
+    seen(&api, "it is a standby", |_, members| {
+        members.iter().filter(|member| member["role"] == "standby").count() == cluster.lab.nodes().len() - 1
     })
     .await;
     api.is_ready(&namespace, "orders").await;
     cluster.lab.down(|_| {}).await.unwrap();
+}
+
+/// Where nobody waits for standbys, those that are behind would lose what was acknowledged: that is not what is tried here.
+async fn in_step(cluster: &Cluster) {
+    let primary = cluster.superuser().await;
+    eventually("the standbys have everything", PATIENCE, || async {
+        let sql = "select coalesce(bool_and(replay_lsn >= pg_current_wal_lsn()), false)::text from pg_stat_replication";
+        let found = rows(&primary, None, sql).await;
+        if found == ["true"] { Ok(()) } else { Err(format!("{found:?}")) }
+    })
+    .await;
 }

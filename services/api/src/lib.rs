@@ -40,7 +40,7 @@ use document::Document;
 use problem::{NO_SUCH_ROUTE, Problem};
 use routes::{
     apps, audit, clusters, credentials, databases, events as stream, health, operations, plan, restores, rotation,
-    snapshots, takeover, tokens,
+    snapshots, switchover, takeover, tokens,
 };
 
 /// Every path, with all limits around it. [`serve`] serves it on a socket.
@@ -108,6 +108,7 @@ fn versioned() -> OpenApiRouter<ApiState> {
         .routes(routes!(clusters::read))
         .routes(routes!(clusters::topology))
         .routes(routes!(clusters::preflight, clusters::try_out))
+        .routes(routes!(switchover::switch_over, switchover::read))
         .routes(routes!(rotation::rotate))
         .routes(routes!(rotation::read))
         .routes(routes!(rotation::rotate_provisioner))

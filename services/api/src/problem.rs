@@ -76,6 +76,10 @@ problem_types! {
         "Define it again or adopt it first.";
     PROTECTED = 409 "protected" "The database is protected"
         "Switch its mode to `standard` first, or release it to keep the database.";
+    SWITCHED_BY_HAND = 409 "switched-by-hand" "Nobody can be asked to switch this cluster over"
+        "Do what `detail` says.";
+    SWITCHOVER_UNDER_WAY = 409 "switchover-under-way" "Another switchover is under way"
+        "Wait for its end: `GET /v1/clusters/{cluster}/switchover`.";
     QUOTA_EXCEEDED = 409 "quota-exceeded" "The namespace has as many databases as it may have"
         "Remove one that is not needed, or ask the platform team for a higher limit.";
     RESTORE_OPEN = 409 "restore-open" "A restore of the database is under way"

@@ -12,6 +12,7 @@ pub(crate) mod plan;
 pub(crate) mod restores;
 pub(crate) mod rotation;
 pub(crate) mod snapshots;
+pub(crate) mod switchover;
 pub(crate) mod takeover;
 pub(crate) mod tokens;
 

@@ -10,7 +10,7 @@ use pgtenant_ledger::{
 };
 use pgtenant_model::{
     ClaimKey, ClaimPatch, ClaimSpec, DatabaseState, Event, Operation, OperationKind, Restore, RestoreSpec, SnapshotId,
-    Source, Tier, check_label,
+    Source, Switchover, Tier, check_label,
 };
 use secrecy::SecretString;
 use serde_json::json;
@@ -169,6 +169,25 @@ pub(crate) async fn rotate_cluster(
 /// Asks for another password of the control plane's own login; says when.
 pub(crate) async fn ask_for_login(db: &mut PgConnection, may: &Platform, cluster: &str) -> Result<DateTime<Utc>> {
     Ok(ledger::ask_for_login(db, cluster, may.actor()).await?)
+}
+
+/// Asks for another primary; of a wish that is open already it returns that.
+pub(crate) async fn ask_for_switchover(
+    db: &mut PgConnection,
+    may: &Platform,
+    cluster: &str,
+    to: Option<&str>,
+) -> Result<Switchover> {
+    Ok(ledger::ask_for_switchover(db, cluster, to, may.actor()).await?)
+}
+
+/// The newest wish for another primary.
+pub(crate) async fn last_switchover(
+    db: &mut PgConnection,
+    _may: &Platform,
+    cluster: &str,
+) -> Result<Option<Switchover>> {
+    Ok(ledger::last_switchover(db, cluster).await?)
 }
 
 pub(crate) async fn rotating(db: &mut PgConnection, _may: &Platform, cluster: &str) -> Result<Rotating> {

@@ -12,7 +12,7 @@ use pgtenant_rds::PROXY_AUTHORITY;
 use pgtenant_secrets::{Access, Stores};
 use pgtenant_snapshots::Dumps;
 use pgtenant_snapshots::pgbackrest::Repository;
-use pgtenant_topology::{Observation, ProbeOptions, Source, Topology};
+use pgtenant_topology::{Observation, ProbeOptions, Source, SwitchoverWish, Topology};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
@@ -46,6 +46,10 @@ pub(crate) struct Cluster {
     pub(crate) wake: Arc<Notify>,
     /// A restore or a dump was asked for.
     pub(crate) restores: Notify,
+    /// Another primary is wished for.
+    pub(crate) switchovers: Notify,
+    /// The cluster's status is not what it was a moment ago.
+    pub(crate) look: Notify,
     /// Where dumps of its databases are kept.
     pub(crate) dumps: Option<Dumps>,
     /// Where backups of all of it are kept.
@@ -129,6 +133,8 @@ impl Cluster {
             former,
             wake: Arc::default(),
             restores: Notify::new(),
+            switchovers: Notify::new(),
+            look: Notify::new(),
             dumps,
             backrest,
             access,
@@ -175,6 +181,12 @@ impl Cluster {
         let seen = self.parts().await?.0.observe().await;
         self.note_writer(&seen);
         Ok(seen)
+    }
+
+    /// Asks whoever decides for another primary, once; tells why not.
+    pub(crate) async fn switch_over(&self, wish: &SwitchoverWish) -> Result<(), String> {
+        let (topology, _) = self.parts().await.map_err(|cause| cause.to_string())?;
+        topology.switch_over(wish).await.map_err(|refused| refused.to_string())
     }
 
     /// Connections to a member that is not the writer any more are let go of, where the name they were made by stays.

@@ -25,6 +25,7 @@ mod roles;
 mod roster;
 mod schedule;
 mod settings;
+mod switchover;
 mod watch;
 
 use std::sync::Arc;

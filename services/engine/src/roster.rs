@@ -81,6 +81,11 @@ impl Roster {
         self.all().iter().for_each(|cluster| cluster.restores.notify_one());
     }
 
+    /// Another primary of a cluster is wished for.
+    pub(crate) fn wake_switchovers(&self) {
+        self.all().iter().for_each(|cluster| cluster.switchovers.notify_one());
+    }
+
     /// Descriptions were announced.
     pub(crate) fn look(&self) {
         self.changed.notify_one();

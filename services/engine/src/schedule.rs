@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use pgtenant_ledger::{
-    CLUSTERS_CHANNEL, Ledger, LedgerError, RESTORES_CHANNEL, Take, WORK_CHANNEL, Work, next_due, take, within_deadline,
+    CLUSTERS_CHANNEL, Ledger, LedgerError, RESTORES_CHANNEL, SWITCHOVERS_CHANNEL, Take, WORK_CHANNEL, Work, next_due,
+    take, within_deadline,
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -166,7 +167,7 @@ impl Pace {
 pub(crate) async fn listen(ledger: &Ledger, roster: &Roster, stop: &CancellationToken) {
     let listening = async {
         loop {
-            match ledger.listen(&[WORK_CHANNEL, CLUSTERS_CHANNEL, RESTORES_CHANNEL]).await {
+            match ledger.listen(&[WORK_CHANNEL, CLUSTERS_CHANNEL, RESTORES_CHANNEL, SWITCHOVERS_CHANNEL]).await {
                 Ok(mut listener) => {
                     // Nobody knows what was announced before the listener was there, so everyone looks once.
                     roster.look();
@@ -179,6 +180,9 @@ pub(crate) async fn listen(ledger: &Ledger, roster: &Roster, stop: &Cancellation
                                 }
                                 if heard.iter().any(|one| one.channel == RESTORES_CHANNEL) {
                                     roster.wake_restores();
+                                }
+                                if heard.iter().any(|one| one.channel == SWITCHOVERS_CHANNEL) {
+                                    roster.wake_switchovers();
                                 }
                                 if heard.iter().any(|one| one.channel == WORK_CHANNEL) {
                                     roster.wake();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use futures::future::{OptionFuture, join};
+use futures::future::{OptionFuture, join3};
 use pgtenant_ledger::{
     ClaimFilter, Ledger, LedgerError, LoginWish, NewEvent, append_event, claims, cluster, login_wish, look_soon,
     retry_now, set_cluster_status,
@@ -23,6 +23,7 @@ use crate::cluster::Cluster;
 use crate::failure::{Cause, Failure};
 use crate::provisioner::Kept;
 use crate::proxy::Proxy;
+use crate::switchover::Switchovers;
 
 /// After a change of the primary every credential is looked at within this time, since it may name the endpoint.
 const SPREAD_AFTER_FAILOVER: Duration = Duration::from_secs(10);
@@ -88,11 +89,14 @@ impl Watch<'_> {
         let looks = async {
             loop {
                 self.look(&mut memory, proxy.as_ref()).await;
-                tokio::time::sleep(memory.wait(self.settings.watch_interval)).await;
+                let wait = memory.wait(self.settings.watch_interval);
+                // Whoever asks for a look is answered by it, or waits no longer than otherwise.
+                let _ = tokio::time::timeout(wait, self.cluster.look.notified()).await;
             }
         };
         let registering = OptionFuture::from(proxy.as_ref().map(|proxy| proxy.keep(self.settings.watch_interval)));
-        stop.run_until_cancelled(join(looks, registering)).await;
+        let switchovers = Switchovers { ledger: self.ledger, cluster: self.cluster };
+        stop.run_until_cancelled(join3(looks, registering, switchovers.run())).await;
     }
 
     async fn look(&self, memory: &mut Memory, proxy: Option<&Proxy<'_>>) {

@@ -22,6 +22,7 @@ mod restore_work;
 mod rotation;
 mod slack;
 mod slack_outbox;
+mod switchover;
 mod test_restore;
 mod token;
 mod wish;
@@ -75,6 +76,9 @@ pub use slack_outbox::{
     SLACK_CHANNEL, SlackEnd, SlackMessage, SlackPost, SlackQuiet, end_slack_message, next_slack_message,
     put_slack_message, slack_queue_length, take_slack_message, untold_slack_news,
 };
+pub use switchover::{
+    ask_for_switchover, begin_switchover, end_switchover, last_switchover, renew_switchover, take_switchover,
+};
 pub use test_restore::{LastTest, ask_test, last_test, tested};
 pub use token::{NewToken, Token, TokenRole, create_token, find_token, revoke_token, token_named, tokens};
 pub use wish::{Written, adopt, create, purge, release, remove, update, withdraw};
@@ -90,6 +94,8 @@ pub const EVENTS_CHANNEL: &str = "pgtenant_events";
 pub const CLUSTERS_CHANNEL: &str = "pgtenant_clusters";
 /// The channel on which it is announced that something is to be done for a restore, or has become of it: its id.
 pub const RESTORES_CHANNEL: &str = "pgtenant_restores";
+/// The channel on which it is announced that another primary is wished for: the cluster's name.
+pub const SWITCHOVERS_CHANNEL: &str = "pgtenant_switchovers";
 /// The channel on which it is announced that something became of a claim of Kubernetes: `{namespace}/{name}`.
 pub const CLAIMS_CHANNEL: &str = "pgtenant_claims";
 

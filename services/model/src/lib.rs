@@ -20,6 +20,7 @@ mod restore_rules;
 mod span;
 mod status;
 mod store;
+mod switchover;
 mod tls;
 mod topology;
 mod window;
@@ -48,6 +49,7 @@ pub use status::{
     ProvisionerStatus, RoleStatus, Roles, StoreLocation, StoreState, set_condition,
 };
 pub use store::{AwsSecretsManagerStore, ExternalSecretStore, FileStore, KubernetesStore, SECRET_TAGS, StoreSpec};
+pub use switchover::Switchover;
 pub use tls::{SslMode, TlsSpec};
 pub use topology::{
     HaproxyTopology, Monitor, PatroniTopology, PgAutoFailoverTopology, RepmgrTopology, StreamingTopology, Topology,

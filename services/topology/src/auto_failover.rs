@@ -16,7 +16,7 @@ use crate::aurora::Depth;
 use crate::kind::Kind;
 use crate::probe::{ProbeOptions, Unheard, first_line};
 use crate::told::{Members, Told, ToldMember};
-use crate::{NotSwitched, Observation, Switchover};
+use crate::{NotSwitched, Observation, SwitchoverWish};
 
 /// Nothing in it that `autoctl_node` may not ask (2.0).
 const QUESTION: &str = "\
@@ -106,7 +106,7 @@ impl AutoFailover {
         Ok(nodes.into_iter().filter(|node| node.formation == self.spec.formation).collect())
     }
 
-    async fn ask_for_another(&self, options: &ProbeOptions, wish: &Switchover) -> Result<(), NotSwitched> {
+    async fn ask_for_another(&self, options: &ProbeOptions, wish: &SwitchoverWish) -> Result<(), NotSwitched> {
         let nodes = self.nodes(options).await?;
         let node = |host: &str| {
             let found = nodes.iter().find(|one| one.address().to_string() == host);
@@ -142,7 +142,7 @@ impl Kind for AutoFailover {
     fn switch_over<'a>(
         &'a self,
         options: &'a ProbeOptions,
-        wish: &'a Switchover,
+        wish: &'a SwitchoverWish,
     ) -> BoxFuture<'a, Result<(), NotSwitched>> {
         self.ask_for_another(options, wish).boxed()
     }

@@ -31,7 +31,7 @@ pub(crate) trait Kind: Debug + Send + Sync {
     fn switch_over<'a>(
         &'a self,
         _options: &'a ProbeOptions,
-        _wish: &'a Switchover,
+        _wish: &'a SwitchoverWish,
     ) -> BoxFuture<'a, Result<(), NotSwitched>> {
         async { Err(NotSwitched("nobody can be asked to switch this cluster over".to_owned())) }.boxed()
     }
@@ -39,7 +39,7 @@ pub(crate) trait Kind: Debug + Send + Sync {
 
 /// Another primary is wished for. Members are named as in an [`Observation`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Switchover {
+pub struct SwitchoverWish {
     /// The primary.
     pub from: String,
     /// The standby that is to take its place; none: whichever is the best.

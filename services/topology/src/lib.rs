@@ -18,7 +18,7 @@ mod topology;
 
 pub use aurora::Aurora;
 pub use health::{Health, HealthProbe, HealthRole};
-pub use kind::{NotSwitched, Switchover};
+pub use kind::{NotSwitched, SwitchoverWish};
 pub use observation::Observation;
 pub use probe::ProbeOptions;
 pub use topology::{NoPrimary, Source, Topology};

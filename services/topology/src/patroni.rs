@@ -18,7 +18,7 @@ use crate::aurora::Depth;
 use crate::kind::Kind;
 use crate::probe::{ProbeOptions, first_line};
 use crate::told::{Members, Told, ToldMember};
-use crate::{NotSwitched, Observation, Switchover};
+use crate::{NotSwitched, Observation, SwitchoverWish};
 
 /// How long Patroni may take to answer.
 const ASK_WITHIN: Duration = Duration::from_secs(3);
@@ -79,7 +79,7 @@ impl Patroni {
             .map_err(|why: String| format!("no REST API of Patroni answered; the last one: {why}"))
     }
 
-    async fn ask_for_another(&self, options: &ProbeOptions, wish: &Switchover) -> Result<(), NotSwitched> {
+    async fn ask_for_another(&self, options: &ProbeOptions, wish: &SwitchoverWish) -> Result<(), NotSwitched> {
         let (url, cluster) = self.ask(&client(options, ASK_WITHIN)?).await?;
         if cluster.pause {
             return Err("Patroni is paused, which somebody has asked for: `patronictl resume` first".to_owned().into());
@@ -146,7 +146,7 @@ impl Kind for Patroni {
     fn switch_over<'a>(
         &'a self,
         options: &'a ProbeOptions,
-        wish: &'a Switchover,
+        wish: &'a SwitchoverWish,
     ) -> BoxFuture<'a, Result<(), NotSwitched>> {
         self.ask_for_another(options, wish).boxed()
     }

@@ -15,7 +15,7 @@ use crate::kind::Kind;
 use crate::patroni::Patroni;
 use crate::repmgr::Repmgr;
 use crate::streaming::Streaming;
-use crate::{NotSwitched, Observation, ProbeOptions, Switchover};
+use crate::{NotSwitched, Observation, ProbeOptions, SwitchoverWish};
 
 /// Where a topology is read from, without a login. Clones are the same.
 #[derive(Debug, Clone)]
@@ -133,7 +133,7 @@ impl Topology {
     ///
     /// # Errors
     /// Nobody can be asked, or it was refused.
-    pub async fn switch_over(&self, wish: &Switchover) -> Result<(), NotSwitched> {
+    pub async fn switch_over(&self, wish: &SwitchoverWish) -> Result<(), NotSwitched> {
         self.inner.kind.switch_over(&self.inner.options, wish).await
     }
 

@@ -27,6 +27,7 @@ mod restore;
 mod rotate;
 mod server;
 pub(crate) mod server_args;
+mod switchover;
 mod token;
 
 use std::process::ExitCode;

@@ -1,0 +1,111 @@
+//! Another primary of a cluster.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use pgtenant_ledger::Cluster;
+use pgtenant_model::{ClusterStatus, InvalidField, Switchover};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::clusters::ClusterPath;
+use crate::ApiState;
+use crate::answer::{Answer, Begun, begin};
+use crate::caller::Caller;
+use crate::document::{Forbidden, NotFound};
+use crate::extract::{NoQuery, Path, PostOptional, Query};
+use crate::problem::{Problem, Result, SWITCHED_BY_HAND, SWITCHOVER_UNDER_WAY};
+use crate::store;
+
+/// Which member is to be the primary.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = SwitchoverRequest, example = json!({"to": "db2.example:5432"}))]
+pub(crate) struct SwitchoverRequest {
+    /// A standby, as the topology names it; none: whichever the cluster's tool chooses.
+    #[schema(max_length = 261)]
+    to: Option<String>,
+}
+
+/// Switch a cluster over
+///
+/// The tool that keeps the cluster available is asked once for another primary; `GET` of the same path has what came of it. Writes fail
+/// for some seconds. Where nobody can be asked, the answer says what a person does. For platform tokens.
+#[utoipa::path(
+    post, path = "/v1/clusters/{cluster}/switchover", operation_id = "switchOver", tag = "clusters",
+    params(ClusterPath), request_body = Option<SwitchoverRequest>,
+    responses(
+        (status = 202, description = "It is wished for.", body = Switchover),
+        (status = 403, response = Forbidden), (status = 404, response = NotFound),
+    ),
+)]
+pub(crate) async fn switch_over(
+    caller: Caller,
+    State(state): State<ApiState>,
+    Path(path): Path<ClusterPath>,
+    _: Query<NoQuery>,
+    PostOptional { body, attempt }: PostOptional<SwitchoverRequest>,
+) -> Result<Response> {
+    let may = caller.platform()?;
+    let SwitchoverRequest { to } = body.unwrap_or_default();
+    let mut change = match begin(&state, &caller, attempt).await? {
+        Begun::Fresh(change) => change,
+        Begun::Replay(answer) => return Ok(answer),
+    };
+    let Cluster { name, spec, status, .. } = store::cluster(change.db(), &caller.scope(), &path.cluster).await?;
+    if let Some(how) = spec.0.topology.switched_by_hand() {
+        return Err(Problem::new(&SWITCHED_BY_HAND, how));
+    }
+    if let Some(to) = &to {
+        check(to, &status.0)?;
+    }
+    let asked = store::ask_for_switchover(change.db(), &may, &name, to.as_deref()).await?;
+    if asked.to != to || asked.finished_at.is_some() {
+        return Err(Problem::new(
+            &SWITCHOVER_UNDER_WAY,
+            format!("another switchover of cluster {name:?} is under way"),
+        ));
+    }
+    change.commit(Answer::new(StatusCode::ACCEPTED, &asked)?).await
+}
+
+/// Whether it is a member beside the primary, as the cluster was last seen.
+fn check(to: &str, seen: &ClusterStatus) -> Result<()> {
+    let others: Vec<&str> = seen
+        .members
+        .iter()
+        .map(|member| member.host.as_str())
+        .filter(|host| seen.primary.as_deref() != Some(*host))
+        .collect();
+    if others.contains(&to) {
+        return Ok(());
+    }
+    let message = match others.as_slice() {
+        [] => "there is no standby".to_owned(),
+        some => format!("is none of the standbys, which are {}", some.join(", ")),
+    };
+    Err(Problem::invalid(vec![InvalidField::new("to", message)]))
+}
+
+/// See what came of a switchover
+#[utoipa::path(
+    get, path = "/v1/clusters/{cluster}/switchover", operation_id = "getSwitchover", tag = "clusters",
+    description = "The last one that was asked for. For platform tokens.", params(ClusterPath),
+    responses(
+        (status = 200, description = "The switchover.", body = Switchover),
+        (status = 403, response = Forbidden), (status = 404, response = NotFound),
+    ),
+)]
+pub(crate) async fn read(
+    caller: Caller,
+    State(state): State<ApiState>,
+    Path(path): Path<ClusterPath>,
+    _: Query<NoQuery>,
+) -> Result<Json<Switchover>> {
+    let may = caller.platform()?;
+    let mut db = state.ledger().acquire().await?;
+    let Cluster { name, .. } = store::cluster(&mut db, &caller.scope(), &path.cluster).await?;
+    let found = store::last_switchover(&mut db, &may, &name).await?;
+    found.map(Json).ok_or_else(|| Problem::not_found(format!("switchover of cluster {name:?}")))
+}
