@@ -48,6 +48,7 @@ mod rotation;
 mod shared;
 mod shop;
 mod slack;
+mod split_brain;
 mod stage;
 mod steps;
 mod stores;

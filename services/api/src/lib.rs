@@ -109,6 +109,7 @@ fn versioned() -> OpenApiRouter<ApiState> {
         .routes(routes!(clusters::topology))
         .routes(routes!(clusters::preflight, clusters::try_out))
         .routes(routes!(switchover::switch_over, switchover::read))
+        .routes(routes!(switchover::accept))
         .routes(routes!(rotation::rotate))
         .routes(routes!(rotation::read))
         .routes(routes!(rotation::rotate_provisioner))

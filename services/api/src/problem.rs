@@ -80,6 +80,8 @@ problem_types! {
         "Do what `detail` says.";
     SWITCHOVER_UNDER_WAY = 409 "switchover-under-way" "Another switchover is under way"
         "Wait for its end: `GET /v1/clusters/{cluster}/switchover`.";
+    NOT_REFUSED = 409 "not-refused" "There is nothing like that to accept"
+        "Read `refused` of the cluster's topology again.";
     QUOTA_EXCEEDED = 409 "quota-exceeded" "The namespace has as many databases as it may have"
         "Remove one that is not needed, or ask the platform team for a higher limit.";
     RESTORE_OPEN = 409 "restore-open" "A restore of the database is under way"

@@ -9,8 +9,8 @@ use pgtenant_ledger::{
     Refused, RestoreFilter, Rotating, Token, Wish, Written,
 };
 use pgtenant_model::{
-    ClaimKey, ClaimPatch, ClaimSpec, DatabaseState, Event, Operation, OperationKind, Restore, RestoreSpec, SnapshotId,
-    Source, Switchover, Tier, check_label,
+    ClaimKey, ClaimPatch, ClaimSpec, DatabaseState, Event, History, Operation, OperationKind, Restore, RestoreSpec,
+    SnapshotId, Source, Switchover, Tier, check_label,
 };
 use secrecy::SecretString;
 use serde_json::json;
@@ -179,6 +179,16 @@ pub(crate) async fn ask_for_switchover(
     to: Option<&str>,
 ) -> Result<Switchover> {
     Ok(ledger::ask_for_switchover(db, cluster, to, may.actor()).await?)
+}
+
+/// A person says that this is right; false: it is not what is refused.
+pub(crate) async fn accept_history(
+    db: &mut PgConnection,
+    may: &Platform,
+    cluster: &str,
+    seen: &History,
+) -> Result<bool> {
+    Ok(ledger::accept_history(db, cluster, seen, may.actor()).await?)
 }
 
 /// The newest wish for another primary.

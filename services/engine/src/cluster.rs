@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use pgtenant_model::{ClusterSpec, Endpoint, HostPort, InvalidField, StoreSpec, TlsSpec};
+use pgtenant_model::{ClusterSpec, Endpoint, History, HostPort, InvalidField, StoreSpec, TlsSpec};
 use pgtenant_postgres::{Server, ServerOptions, Timeouts};
 use pgtenant_rds::PROXY_AUTHORITY;
 use pgtenant_secrets::{Access, Stores};
@@ -146,6 +146,11 @@ impl Cluster {
             refused: AtomicBool::new(false),
             cut_off: AtomicBool::new(false),
         })
+    }
+
+    /// What the ledger knows of where the data comes from: another replica may have seen more, and a person may have said what is right.
+    pub(crate) fn remember(&self, history: Option<&History>) {
+        history.into_iter().for_each(|history| self.source.remember(history));
     }
 
     /// Connections to the primary, found anew if it has moved.

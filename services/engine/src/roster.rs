@@ -81,9 +81,12 @@ impl Roster {
         self.all().iter().for_each(|cluster| cluster.restores.notify_one());
     }
 
-    /// Another primary of a cluster is wished for.
+    /// Another primary of a cluster is wished for, or a person has said that the one that is there is right.
     pub(crate) fn wake_switchovers(&self) {
-        self.all().iter().for_each(|cluster| cluster.switchovers.notify_one());
+        for cluster in self.all() {
+            cluster.switchovers.notify_one();
+            cluster.look.notify_one();
+        }
     }
 
     /// Descriptions were announced.
@@ -108,6 +111,9 @@ impl Roster {
             let read = async { clusters(&mut *ledger.acquire().await?).await };
             let wait = match within_deadline(read).await {
                 Ok(found) => {
+                    let history =
+                        |one: &pgtenant_ledger::Cluster| Some((one.name.clone(), one.status.0.history.clone()?));
+                    let histories: BTreeMap<_, _> = found.iter().filter_map(history).collect();
                     let described = found.into_iter().map(|cluster| (cluster.name, cluster.spec.0)).collect();
                     self.end_others(&mut worked, &described).await;
                     for (name, spec) in
@@ -115,6 +121,7 @@ impl Roster {
                     {
                         match Cluster::new(name.clone(), spec.clone(), access.clone()) {
                             Ok(cluster) => {
+                                cluster.remember(histories.get(&name));
                                 let cluster = Arc::new(cluster);
                                 self.known
                                     .send_modify(|known| _ = known.clusters.insert(name.clone(), Arc::clone(&cluster)));

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use futures::future::{OptionFuture, join3};
+use metrics::gauge;
 use pgtenant_ledger::{
     ClaimFilter, Ledger, LedgerError, LoginWish, NewEvent, append_event, claims, cluster, login_wish, look_soon,
-    retry_now, set_cluster_status,
+    retry_now, set_cluster_status, within_deadline,
 };
 use pgtenant_model::{ClaimKey, ClusterStatus, EventKind, InvalidField, Member, MemberRole, ProvisionerStatus};
 use pgtenant_postgres::{
@@ -100,6 +101,7 @@ impl Watch<'_> {
     }
 
     async fn look(&self, memory: &mut Memory, proxy: Option<&Proxy<'_>>) {
+        self.learn(memory).await;
         let unmade = self.make(memory).await;
         self.read_login(memory).await;
         let mut status = match self.cluster.observe().await {
@@ -125,6 +127,8 @@ impl Watch<'_> {
                 }
             }
         }
+        gauge!("pgtenant_cluster_split_brain", "cluster" => self.cluster.name.clone())
+            .set(u8::from(status.split_brain));
         status.preflight.clone_from(&memory.preflight);
         status.preflight.extend(memory.login_problem.clone());
         status.provisioner.clone_from(&memory.provisioner);
@@ -144,6 +148,18 @@ impl Watch<'_> {
                 memory.written = Some((status, Instant::now()));
             }
             Err(error) => tracing::warn!(cluster = self.cluster.name, error = ?error, "status not written"),
+        }
+    }
+
+    /// While nobody is written to: what a person has said, or another replica has seen.
+    async fn learn(&self, memory: &Memory) {
+        if memory.trouble.is_none() && memory.written.is_some() {
+            return;
+        }
+        let read = async { cluster(&mut *self.ledger.acquire().await?, &self.cluster.name).await };
+        match within_deadline(read).await {
+            Ok(known) => self.cluster.remember(known.and_then(|known| known.status.0.history).as_ref()),
+            Err(error) => tracing::warn!(cluster = self.cluster.name, error = ?error, "the ledger does not answer"),
         }
     }
 
@@ -266,6 +282,7 @@ impl Watch<'_> {
         let name = self.cluster.name.as_str();
         let mut tx = self.ledger.begin().await?;
         let before = set_cluster_status(&mut tx, name, status).await?;
+        self.cluster.remember(before.history.as_ref());
         let known = before.observed_at.is_some();
         let writer = |status: &ClusterStatus| {
             let mut members = status.members.iter().filter(|member| member.role == MemberRole::Primary);
@@ -295,7 +312,8 @@ impl Watch<'_> {
                 ),
             };
             tracing::warn!(cluster = name, "{message}");
-            let detail = json!({"before": before.primary, "after": status.primary, "problem": status.problem});
+            let detail = json!({"before": before.primary, "after": status.primary, "problem": status.problem,
+                                "splitBrain": status.split_brain});
             let event = NewEvent { kind: EventKind::ClusterChanged, namespace: None, name, message, detail };
             append_event(&mut tx, event).await?;
         }
@@ -404,6 +422,7 @@ fn same(a: &ClusterStatus, b: &ClusterStatus) -> bool {
         && a.preflight == b.preflight
         && a.drift == b.drift
         && a.identity == b.identity
+        && (&a.history, &a.refused) == (&b.history, &b.refused)
         && a.provisioner == b.provisioner
         && members(a) == members(b)
 }

@@ -1,11 +1,12 @@
 //! Shared clusters and what was last seen of them.
 
 use chrono::{DateTime, Utc};
-use pgtenant_model::{ClusterSpec, ClusterStatus};
+use pgtenant_model::{ClusterSpec, ClusterStatus, History};
+use serde_json::json;
 use sqlx::PgConnection;
 use sqlx::types::Json;
 
-use crate::{CLUSTERS_CHANNEL, LedgerError, Result};
+use crate::{Actor, CLUSTERS_CHANNEL, LedgerError, Result, SWITCHOVERS_CHANNEL, write_audit};
 
 /// Who described a cluster; nobody else changes or removes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,7 +189,8 @@ async fn announce_clusters(db: &mut PgConnection) -> Result<()> {
 }
 
 /// Writes down what was seen of a cluster, and when, by the ledger's clock; returns what was there before. Of several replicas that see the same change
-/// one gets the earlier status, the others the new one. An identity stays until another one is seen.
+/// one gets the earlier status, the others the new one. An identity stays until another one is seen, and so does what is known of where the
+/// data comes from.
 ///
 /// # Errors
 /// The ledger did not answer, or there is no such cluster.
@@ -197,14 +199,43 @@ pub async fn set_cluster_status(db: &mut PgConnection, name: &str, status: &Clus
         .bind(name)
         .fetch_one(&mut *db)
         .await?;
+    let known = before.0.history.clone();
+    let history = match (known, status.history.clone()) {
+        (Some(known), Some(seen)) => Some(known.and(seen)),
+        (known, seen) => known.or(seen),
+    };
+    let status = ClusterStatus { history, ..status.clone() };
     sqlx::query(
         "update clusters set status = jsonb_strip_nulls(jsonb_build_object('identity', status -> 'identity'))
                 || $2 || jsonb_build_object('observedAt', now())
          where name = $1",
     )
     .bind(name)
-    .bind(Json(status))
+    .bind(Json(&status))
     .execute(db)
     .await?;
     Ok(before.0)
+}
+
+/// A person says that the data of the server that takes writes is right; says whether it was that of `seen` which is refused.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn accept_history(db: &mut PgConnection, name: &str, seen: &History, actor: &Actor) -> Result<bool> {
+    let done = sqlx::query(
+        "update clusters set status = jsonb_set(status, '{history}',
+                jsonb_build_object('system', $2::text, 'timeline', $3::int, 'acceptedAt', now()))
+         where name = $1 and status #>> '{refused,system}' = $2 and status #> '{refused,timeline}' = to_jsonb($3::int)",
+    )
+    .bind(name)
+    .bind(&seen.system)
+    .bind(seen.timeline)
+    .execute(&mut *db)
+    .await?;
+    if done.rows_affected() == 0 {
+        return Ok(false);
+    }
+    write_audit(db, actor, "cluster.accept", (None, Some(name)), &json!(seen)).await?;
+    sqlx::query("select pg_notify($1, $2)").bind(SWITCHOVERS_CHANNEL).bind(name).execute(db).await?;
+    Ok(true)
 }

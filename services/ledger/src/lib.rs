@@ -48,7 +48,7 @@ pub use claim::{
     count_by_namespace, count_by_state, owner_of,
 };
 pub use cluster::{
-    Cluster, ClusterSource, PutCluster, cluster, clusters, put_cluster, put_clusters, remove_cluster,
+    Cluster, ClusterSource, PutCluster, accept_history, cluster, clusters, put_cluster, put_clusters, remove_cluster,
     set_cluster_status,
 };
 pub use door::{DoorClaim, door_claims, forget_release, look_now, move_claim, note_definition, try_door_turn};
@@ -94,7 +94,8 @@ pub const EVENTS_CHANNEL: &str = "pgtenant_events";
 pub const CLUSTERS_CHANNEL: &str = "pgtenant_clusters";
 /// The channel on which it is announced that something is to be done for a restore, or has become of it: its id.
 pub const RESTORES_CHANNEL: &str = "pgtenant_restores";
-/// The channel on which it is announced that another primary is wished for: the cluster's name.
+/// The channel on which it is announced that another primary is wished for, or that a person has said which one is right: the
+/// cluster's name.
 pub const SWITCHOVERS_CHANNEL: &str = "pgtenant_switchovers";
 /// The channel on which it is announced that something became of a claim of Kubernetes: `{namespace}/{name}`.
 pub const CLAIMS_CHANNEL: &str = "pgtenant_claims";

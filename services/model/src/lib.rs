@@ -8,6 +8,7 @@ mod claim;
 mod cluster;
 mod credential;
 mod event;
+mod history;
 mod host_port;
 mod inventory;
 mod marks;
@@ -31,6 +32,7 @@ pub use claim::{ClaimPatch, ClaimSpec, InvalidField, Mode, Source, is_slack_chan
 pub use cluster::{ClusterSpec, Endpoint, Environment, Limits};
 pub use credential::{CA_KEY, CREDENTIAL_KEYS, Credential, CredentialTarget, READ_KEYS, ReadAddress};
 pub use event::{Event, EventKind, Operation, OperationKind, OperationState};
+pub use history::History;
 pub use host_port::HostPort;
 pub use inventory::{Finding, Inventory, InventorySequence, InventoryTable, LargeObjects, LeftOut, Verification};
 pub use marks::{CLAIM_LABEL, MANAGED_BY, RELOADER, STORE_MANAGER, TIER_LABEL};

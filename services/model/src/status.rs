@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::{ClaimSpec, Endpoint, InvalidField, Member, Mode, Source, Tier};
+use crate::{ClaimSpec, Endpoint, History, InvalidField, Member, Mode, Source, Tier};
 
 /// The state of a database in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
@@ -303,6 +303,15 @@ pub struct ClusterStatus {
     /// What tells the cluster from another one that has its name now, where the topology knows such a thing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
+    /// More than one server takes writes, or the one that does has not the data that was there: nothing is written.
+    #[serde(default)]
+    pub split_brain: bool,
+    /// Where its data comes from, as it was last seen to be right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<History>,
+    /// Where the data of the server comes from that takes writes and is not written to for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<History>,
     /// The control plane's own login, where pgtenant can replace its password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provisioner: Option<ProvisionerStatus>,

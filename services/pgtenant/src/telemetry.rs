@@ -86,6 +86,10 @@ fn describe() {
     describe_gauge!("pgtenant_claims", "Claims by cluster and state");
     describe_gauge!("pgtenant_queue_length", "Claims that are due and that nobody works on");
     describe_gauge!("pgtenant_cluster_connections", "Open connections to a cluster, of this replica");
+    describe_gauge!(
+        "pgtenant_cluster_split_brain",
+        "1 where nothing is written, since more than one server may take writes"
+    );
     describe_gauge!("pgtenant_ledger_connections", "Open connections to the ledger, of this replica");
     describe_histogram!(
         "pgtenant_time_to_ready_seconds",

@@ -1,7 +1,7 @@
 //! What the members' answers mean.
 
 use chrono::{DateTime, Utc};
-use pgtenant_model::{ClusterStatus, HostPort, Member, MemberRole, SyncState};
+use pgtenant_model::{ClusterStatus, History, HostPort, Member, MemberRole, SyncState};
 
 /// What was seen of a cluster at one time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,12 @@ pub struct Observation {
     pub problem: Option<String>,
     /// What tells the cluster from another one that has its name now, where the topology knows such a thing.
     pub identity: Option<String>,
+    /// More than one server takes writes, or the one that does has not the data that was there.
+    pub split_brain: bool,
+    /// Where the primary's data comes from, where servers say that.
+    pub history: Option<History>,
+    /// Where the data of the one comes from that takes writes and is no primary for that.
+    pub refused: Option<History>,
     /// When the last member had answered.
     pub observed_at: DateTime<Utc>,
 }
@@ -60,6 +66,10 @@ impl Answer {
     fn writable(&self) -> bool {
         !self.in_recovery && !self.read_only
     }
+
+    fn history(&self) -> Option<History> {
+        Some(History { system: self.system.to_string(), timeline: self.timeline?, accepted_at: None })
+    }
 }
 
 impl Observation {
@@ -87,8 +97,22 @@ impl Observation {
             version: version.map(|answer| answer.version.clone()),
             problem,
             identity: None,
+            split_brain: writable.len() > 1,
+            history: leader.and_then(Answer::history),
+            refused: None,
             observed_at,
         }
+    }
+
+    /// Nobody is written to who has not the data that was there.
+    pub(crate) fn refuse(&mut self, why: &str) {
+        let host = self.primary.take().map(|host| host.to_string()).unwrap_or_default();
+        self.problem = Some(format!(
+            "{host} accepts writes, and {why}. Nothing is written until a person has looked: stop it where it does not belong, or say \
+             that it is right, as after a restore, with `pgtenant cluster accept`"
+        ));
+        self.split_brain = true;
+        self.refused = self.history.take();
     }
 
     /// Nothing was seen but `problem`.
@@ -99,6 +123,9 @@ impl Observation {
             version: None,
             problem: Some(problem),
             identity: None,
+            split_brain: false,
+            history: None,
+            refused: None,
             observed_at: Utc::now(),
         }
     }
@@ -114,6 +141,9 @@ impl Observation {
             preflight: Vec::new(),
             drift: Vec::new(),
             identity: self.identity.clone(),
+            split_brain: self.split_brain,
+            history: self.history.clone(),
+            refused: self.refused.clone(),
             provisioner: None,
             observed_at: Some(self.observed_at),
         }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pgtenant_aws::Aws;
-use pgtenant_model::HostPort;
+use pgtenant_model::{History, HostPort};
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::Instant;
 
@@ -22,6 +22,8 @@ use crate::{NotSwitched, Observation, ProbeOptions, SwitchoverWish};
 pub struct Source {
     kind: Arc<dyn Kind>,
     aurora: Option<Aurora>,
+    /// What is known of where the data comes from.
+    history: Arc<Mutex<Option<History>>>,
 }
 
 impl Source {
@@ -37,7 +39,14 @@ impl Source {
             Spec::PgAutoFailover(spec) => Arc::new(AutoFailover::new(spec)),
             Spec::Aurora(spec) => return Aurora::new(spec, aws).into(),
         };
-        Self { kind, aurora: None }
+        Self { kind, aurora: None, history: Arc::default() }
+    }
+
+    /// What is known from before, or from another replica, of where the data comes from.
+    pub fn remember(&self, history: &History) {
+        let mut known = lock(&self.history);
+        let both = known.take().map_or_else(|| history.clone(), |known| known.and(history.clone()));
+        *known = Some(both);
     }
 
     /// The Aurora cluster, where it is one.
@@ -49,7 +58,7 @@ impl Source {
 
 impl From<Aurora> for Source {
     fn from(aurora: Aurora) -> Self {
-        Self { kind: Arc::new(aurora.clone()), aurora: Some(aurora) }
+        Self { kind: Arc::new(aurora.clone()), aurora: Some(aurora), history: Arc::default() }
     }
 }
 
@@ -61,7 +70,7 @@ pub struct Topology {
 
 #[derive(Debug)]
 struct Inner {
-    kind: Arc<dyn Kind>,
+    source: Source,
     options: ProbeOptions,
     state: Mutex<State>,
     /// Whoever holds it asks the members; the others wait, and take what was found.
@@ -107,25 +116,25 @@ impl Topology {
     pub fn new(source: &Source, options: ProbeOptions) -> Self {
         let (state, turn) = (Mutex::default(), Arc::default());
         let (seen, _) = watch::channel(None);
-        Self { inner: Arc::new(Inner { kind: Arc::clone(&source.kind), options, state, turn, seen }) }
+        Self { inner: Arc::new(Inner { source: source.clone(), options, state, turn, seen }) }
     }
 
     /// Every host that takes connections of tenants who want to write: what a connection URI lists.
     #[must_use]
     pub fn hosts(&self) -> Vec<HostPort> {
-        self.inner.kind.hosts()
+        self.inner.source.kind.hosts()
     }
 
     /// The address that leads to whichever is the primary, where something in front of the servers has one: tenants are given this.
     #[must_use]
     pub fn endpoint(&self) -> Option<HostPort> {
-        self.inner.kind.endpoint()
+        self.inner.source.kind.endpoint()
     }
 
     /// The one host for whoever wants to read, where there is such a host.
     #[must_use]
     pub fn read_host(&self) -> Option<HostPort> {
-        self.inner.kind.read_host()
+        self.inner.source.kind.read_host()
     }
 
     /// Asks whoever decides for another primary, once. Who the primary is then, looks tell: it may take a while, and it may come to
@@ -134,7 +143,7 @@ impl Topology {
     /// # Errors
     /// Nobody can be asked, or it was refused.
     pub async fn switch_over(&self, wish: &SwitchoverWish) -> Result<(), NotSwitched> {
-        self.inner.kind.switch_over(&self.inner.options, wish).await
+        self.inner.source.kind.switch_over(&self.inner.options, wish).await
     }
 
     /// The writable host: the remembered one, or else whoever says so now.
@@ -237,7 +246,22 @@ impl Topology {
 
 impl Inner {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
+    }
+
+    /// Whether the primary has the data that was there, and what is known from now on.
+    fn judge(&self, observation: &mut Observation) {
+        let Some(seen) = observation.history.take().filter(|_| observation.primary.is_some()) else { return };
+        let mut known = lock(&self.source.history);
+        let why = known.as_ref().and_then(|known| known.refuses(&seen));
+        if let Some(why) = why {
+            observation.history = Some(seen);
+            observation.refuse(&why);
+            return;
+        }
+        let now = History { accepted_at: known.as_ref().and_then(|known| known.accepted_at), ..seen };
+        observation.history = Some(now.clone());
+        *known = Some(now);
     }
 
     async fn probe(&self, depth: Depth) -> Arc<Observation> {
@@ -246,7 +270,9 @@ impl Inner {
             state.begun += 1;
             (state.begun, state.epoch)
         };
-        let observation = Arc::new(self.kind.observe(&self.options, depth).await);
+        let mut observation = self.source.kind.observe(&self.options, depth).await;
+        self.judge(&mut observation);
+        let observation = Arc::new(observation);
         let before = self.seen.send_replace(Some(Arc::clone(&observation)));
         report(before.as_deref(), &observation);
         let mut state = self.state();
@@ -261,6 +287,10 @@ impl Inner {
         }
         observation
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One line in the log for each change.

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use chrono::Utc;
 use pgtenant_aws::Aws;
-use pgtenant_model::{HostPort, MemberRole, SslMode, StreamingTopology, SyncState};
+use pgtenant_model::{History, HostPort, MemberRole, SslMode, StreamingTopology, SyncState};
 use pgtenant_testkit::{cluster_of, pair};
 use pgtenant_topology::{Observation, ProbeOptions, Source, Topology};
 use sqlx::postgres::PgConnectOptions;
@@ -160,6 +161,38 @@ async fn a_failover_is_followed() {
     })
     .await;
     assert_eq!(seen.primary, Some(standby));
+}
+
+#[tokio::test]
+async fn a_stranger_is_no_primary_until_a_person_says_so() {
+    let cluster = pair().await;
+    run(&cluster.superuser(), &format!("CREATE ROLE looker LOGIN PASSWORD '{PASSWORD}'")).await;
+    let hosts = vec![host(&cluster.hosts()[0])];
+    let source = Source::new(&pgtenant_model::Topology::Streaming(StreamingTopology { hosts }), &Aws::default());
+    let topology = Topology::new(&source, options(Some(pem(&cluster.ca_file()))));
+    topology.primary().await.unwrap();
+    let here = topology.last().unwrap().history.clone().unwrap();
+
+    // As after a restart, when what was there before is read from the ledger.
+    let source = Source::new(
+        &pgtenant_model::Topology::Streaming(StreamingTopology { hosts: topology.hosts() }),
+        &Aws::default(),
+    );
+    source.remember(&History { system: "1".to_owned(), timeline: 1, accepted_at: None });
+    let topology = Topology::new(&source, options(Some(pem(&cluster.ca_file()))));
+    let refused = topology.primary().await.unwrap_err();
+    assert!(
+        refused.to_string().contains(&format!("its system identifier is {}, before it was 1", here.system)),
+        "{refused}"
+    );
+    assert_eq!((refused.observation.split_brain, refused.observation.refused.as_ref()), (true, Some(&here)));
+
+    source.remember(&History { accepted_at: Some(Utc::now()), ..here.clone() });
+    topology.primary().await.unwrap();
+    // What somebody else has seen before that does not undo it.
+    source.remember(&History { system: "1".to_owned(), timeline: 9, accepted_at: None });
+    let seen = topology.observe().await;
+    assert!(seen.primary.is_some() && !seen.split_brain, "{seen:?}");
 }
 
 #[tokio::test]

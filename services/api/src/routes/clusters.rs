@@ -7,7 +7,7 @@ use axum::extract::State;
 use chrono::{DateTime, Utc};
 use pgtenant_ledger::Cluster;
 use pgtenant_model::{
-    CheckResult, ClusterSpec, ClusterStatus, Drift, Endpoint, Environment, InvalidField, Limits, Member,
+    CheckResult, ClusterSpec, ClusterStatus, Drift, Endpoint, Environment, History, InvalidField, Limits, Member,
     PreflightCheck, ProvisionerStatus,
 };
 use serde::{Deserialize, Serialize};
@@ -143,6 +143,12 @@ pub(crate) struct TopologyView {
     members: Vec<Member>,
     /// Why no claim can be served, if so.
     problem: Option<String>,
+    /// More than one server takes writes, or the one that does has not the data that was there: nothing is written.
+    split_brain: bool,
+    /// Where its data comes from, as it was last seen to be right.
+    history: Option<History>,
+    /// Where the data of the server comes from that takes writes and is not written to for that: `POST …/accept` says that it is right.
+    refused: Option<History>,
     /// Where a cluster that is described with `create` is not as described: what a person may do, and pgtenant does not.
     drift: Vec<Drift>,
     /// When it was seen; none: not yet.
@@ -167,8 +173,21 @@ pub(crate) async fn topology(
     caller.platform()?;
     let mut db = state.ledger().acquire().await?;
     let Cluster { name, status, .. } = store::cluster(&mut db, &caller.scope(), &path.cluster).await?;
-    let ClusterStatus { primary, version, members, problem, drift, observed_at, .. } = status.0;
-    Ok(Json(TopologyView { cluster: name, primary, version, members, problem, drift, observed_at }))
+    let ClusterStatus { primary, version, members, problem, split_brain, history, refused, drift, observed_at, .. } =
+        status.0;
+    let cluster = name;
+    Ok(Json(TopologyView {
+        cluster,
+        primary,
+        version,
+        members,
+        problem,
+        split_brain,
+        history,
+        refused,
+        drift,
+        observed_at,
+    }))
 }
 
 /// What would bite later.

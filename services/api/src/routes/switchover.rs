@@ -1,11 +1,11 @@
-//! Another primary of a cluster.
+//! Another primary of a cluster, and whether the one that is there is the right one.
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use pgtenant_ledger::Cluster;
-use pgtenant_model::{ClusterStatus, InvalidField, Switchover};
+use pgtenant_model::{ClusterStatus, History, InvalidField, Switchover};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -13,9 +13,9 @@ use super::clusters::ClusterPath;
 use crate::ApiState;
 use crate::answer::{Answer, Begun, begin};
 use crate::caller::Caller;
-use crate::document::{Forbidden, NotFound};
-use crate::extract::{NoQuery, Path, PostOptional, Query};
-use crate::problem::{Problem, Result, SWITCHED_BY_HAND, SWITCHOVER_UNDER_WAY};
+use crate::document::{Conflict, Forbidden, NotFound};
+use crate::extract::{NoQuery, Path, Post, PostOptional, Query};
+use crate::problem::{NOT_REFUSED, Problem, Result, SWITCHED_BY_HAND, SWITCHOVER_UNDER_WAY};
 use crate::store;
 
 /// Which member is to be the primary.
@@ -37,7 +37,7 @@ pub(crate) struct SwitchoverRequest {
     params(ClusterPath), request_body = Option<SwitchoverRequest>,
     responses(
         (status = 202, description = "It is wished for.", body = Switchover),
-        (status = 403, response = Forbidden), (status = 404, response = NotFound),
+        (status = 403, response = Forbidden), (status = 404, response = NotFound), (status = 409, response = Conflict),
     ),
 )]
 pub(crate) async fn switch_over(
@@ -86,6 +86,50 @@ fn check(to: &str, seen: &ClusterStatus) -> Result<()> {
         some => format!("is none of the standbys, which are {}", some.join(", ")),
     };
     Err(Problem::invalid(vec![InvalidField::new("to", message)]))
+}
+
+/// Where the data comes from that is right.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = AcceptedHistory, example = json!({"system": "7460113300000000000", "timeline": 1}))]
+pub(crate) struct Accepted {
+    /// As `refused` of the topology has it.
+    #[schema(max_length = 20)]
+    system: String,
+    /// As `refused` of the topology has it.
+    timeline: i32,
+}
+
+/// Say that a cluster's data is right
+///
+/// Where the server that takes writes has another history than the one that was there, nothing is written to it until a person says that
+/// it is right, as after a restore. Repeat what `refused` of the topology says, so that nothing else is accepted. For platform tokens.
+#[utoipa::path(
+    post, path = "/v1/clusters/{cluster}/accept", operation_id = "acceptHistory", tag = "clusters",
+    params(ClusterPath), request_body = Accepted,
+    responses(
+        (status = 200, description = "It is what counts from now on.", body = History),
+        (status = 403, response = Forbidden), (status = 404, response = NotFound), (status = 409, response = Conflict),
+    ),
+)]
+pub(crate) async fn accept(
+    caller: Caller,
+    State(state): State<ApiState>,
+    Path(path): Path<ClusterPath>,
+    _: Query<NoQuery>,
+    Post { body: Accepted { system, timeline }, attempt }: Post<Accepted>,
+) -> Result<Response> {
+    let may = caller.platform()?;
+    let mut change = match begin(&state, &caller, attempt).await? {
+        Begun::Fresh(change) => change,
+        Begun::Replay(answer) => return Ok(answer),
+    };
+    let Cluster { name, .. } = store::cluster(change.db(), &caller.scope(), &path.cluster).await?;
+    let history = History { system, timeline, accepted_at: None };
+    if !store::accept_history(change.db(), &may, &name, &history).await? {
+        return Err(Problem::new(&NOT_REFUSED, format!("no such history of cluster {name:?} is refused now")));
+    }
+    change.commit(Answer::new(StatusCode::OK, &history)?).await
 }
 
 /// See what came of a switchover

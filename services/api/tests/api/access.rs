@@ -16,6 +16,7 @@ fn good_body(path: &str, method: &Method) -> Option<Value> {
         ("POST", "/v1/namespaces/{namespace}/databases/{name}/restores") => Some(json!({"from": {"latest": true}})),
         ("PATCH", _) => Some(json!({"connectionLimit": 7})),
         ("POST", "/v1/plan") => Some(json!({"claims": [{"namespace": "team", "name": "a"}]})),
+        ("POST", "/v1/clusters/{cluster}/accept") => Some(json!({"system": "1", "timeline": 1})),
         ("POST", "/v1/tokens") => Some(json!({"name": "t", "role": "platform"})),
         _ => None,
     }

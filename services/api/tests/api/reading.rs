@@ -51,6 +51,9 @@ async fn clusters_are_shown_to_those_who_may_use_them() {
         preflight: vec![InvalidField::new("max_connections", "is 100; raise it")],
         drift: Vec::new(),
         identity: None,
+        split_brain: false,
+        history: None,
+        refused: None,
         provisioner: None,
         observed_at: Some("2026-11-20T03:00:00Z".parse().unwrap()),
     };

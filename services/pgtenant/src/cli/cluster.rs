@@ -10,7 +10,7 @@ use super::context::Context;
 use super::error::{Outcome, Result};
 use super::operation::{fields, json_word};
 use super::output::{Paint, Table, age, note};
-use super::{read, rotate, switchover};
+use super::{accept, read, rotate, switchover};
 
 /// `pgtenant cluster …`
 #[derive(Debug, Clone, Subcommand)]
@@ -48,6 +48,8 @@ Examples:
     },
     /// Have another member take the primary's place, where somebody can be asked for that
     Switchover(switchover::SwitchoverArgs),
+    /// Say that the data of the server which takes writes is right, where pgtenant does not write to it for its history
+    Accept(accept::AcceptArgs),
     /// Replace the password of the control plane's own login, where it is in AWS Secrets Manager
     #[command(
         after_help = "The second login of the secret gets a new password and takes the place of the one in use. That one gets a new
@@ -104,6 +106,7 @@ pub(super) async fn run(context: &Context, command: ClusterCommand) -> Result<Ou
         ClusterCommand::Topology { name } => topology(context, &name).await,
         ClusterCommand::Preflight { name, allow_warnings } => preflight(context, &name, allow_warnings).await,
         ClusterCommand::Switchover(args) => switchover::run(context, &args).await,
+        ClusterCommand::Accept(args) => accept::run(context, &args).await,
         ClusterCommand::RotateProvisioner { name, no_wait } => rotate::provisioner(context, &name, no_wait).await,
         ClusterCommand::Bootstrap(args) => bootstrap::run(context, &args),
     }

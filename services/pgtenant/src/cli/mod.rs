@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and who does it.
 
+mod accept;
 mod apply;
 mod audit;
 mod aws;
