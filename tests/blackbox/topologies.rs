@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use pgtenant_lab::{Binaries, Lab, LabKind, LabOptions, Lifetime};
 use pgtenant_tests::{
-    Api, Cli, Credential, Folder, Place, Site, SiteOptions, can, eventually, measured, rows, run, superuser_sql, unique,
+    Api, Cli, Credential, Folder, Place, Site, SiteOptions, binary, can, eventually, measured, rows, run,
+    superuser_sql, unique,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
@@ -25,7 +26,9 @@ impl Cluster {
         let folder = Folder::new("topology");
         let binaries = Binaries::locate(None).unwrap_or_else(|error| panic!("{error}; run `.ci/postgres`"));
         let options = LabOptions::new(folder.join("lab"), kind, binaries);
-        let mut lab = Lab::create(LabOptions { lifetime: Lifetime::Bound, fsync: false, ..options }).unwrap();
+        let health_program = Some(binary().to_path_buf());
+        let options = LabOptions { lifetime: Lifetime::Bound, fsync: false, health_program, ..options };
+        let mut lab = Lab::create(options).unwrap();
         lab.up(|_| {}).await.unwrap();
         Self { lab, _folder: folder }
     }
@@ -55,6 +58,13 @@ impl Cluster {
         let topology = match self.lab.kind() {
             LabKind::Streaming => format!("streaming = {{ hosts = {hosts:?} }}"),
             LabKind::Repmgr => format!("repmgr = {{ hosts = {hosts:?}, pgpool = {:?} }}", write[0]),
+            LabKind::Haproxy => {
+                // All nodes are on one host here, so the port is that of the first one's service.
+                let (read, health) = (self.lab.endpoints().read, &self.lab.health_urls()[0]);
+                let port = health.rsplit(':').next().unwrap();
+                let [write, read] = [&write[0], &read[0]];
+                format!("haproxy = {{ write = {write:?}, read = {read:?}, hosts = {hosts:?}, healthPort = {port} }}")
+            }
             LabKind::Patroni => {
                 of_tool(self.lab.password());
                 let urls = self.lab.patroni_urls();
@@ -125,6 +135,13 @@ async fn claims_live_through_a_failover_of_repmgr_behind_pgpool() {
     lives_through_a_failover(LabKind::Repmgr, said).await;
 }
 
+/// What the health service of the first node says is shown for each of them, since all are on one host, and decides nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn claims_live_through_a_failover_behind_haproxy() {
+    let said = ["the health service: primary", "the health service takes it for the primary"];
+    lives_through_a_failover(LabKind::Haproxy, said).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_repmgr_says_is_seen_with_the_grants_that_the_guide_names() {
     let cluster = Cluster::up(LabKind::Repmgr).await;
@@ -164,6 +181,12 @@ async fn lives_through_a_failover(kind: LabKind, said: [&str; 2]) {
     can(&admin, "create table orders (id int primary key)").await;
     let endpoints = cluster.lab.endpoints().write;
     assert!(endpoints.iter().all(|endpoint| admin.uri.contains(endpoint)), "{endpoints:?} are in {}", admin.uri);
+    if kind == LabKind::Haproxy {
+        let stored = fs::read_to_string(Credential::file(&site.secrets, &namespace, "orders", "read")).unwrap();
+        let stored: Value = serde_json::from_str(&stored).unwrap();
+        let address = [&stored["readEndpoint"], &stored["readPort"]].map(|part| part.as_str().unwrap().to_owned());
+        assert_eq!(vec![address.join(":")], cluster.lab.endpoints().read, "reads have an address of their own");
+    }
     // The tool names a synchronous standby some seconds after the cluster is up.
     seen(&api, "the tool is quoted", |_, members| said.iter().all(|said| words(members).contains(said))).await;
 

@@ -67,14 +67,10 @@ pub struct HaproxyTopology {
     #[schema(value_type = Vec<String>)]
     #[schemars(with = "Vec<String>", length(min = 1, max = 32), inner(length(max = 261), regex(pattern = HOST_PORT)))]
     pub hosts: Vec<HostPort>,
-    /// Port of the health service beside each server, which HAProxy asks `/primary` over HTTP.
-    #[serde(default = "default_health_port")]
+    /// Port of the health service beside each server, which HAProxy asks `/primary` over HTTP; none: nobody asks it here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
-    pub health_port: u16,
-}
-
-fn default_health_port() -> u16 {
-    8008
+    pub health_port: Option<u16>,
 }
 
 /// A cluster that Patroni keeps: its REST API is asked, and told to switch over when somebody wants that.
@@ -192,7 +188,7 @@ impl Topology {
                 if hosts.contains(write) {
                     say("haproxy.write", "name HAProxy's own address, not that of a server".to_owned());
                 }
-                if *health_port == 0 {
+                if *health_port == Some(0) {
                     say("haproxy.healthPort", "must be from 1 to 65535".to_owned());
                 }
             }

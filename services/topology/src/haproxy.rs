@@ -33,18 +33,19 @@ impl Haproxy {
 
     async fn look(&self, options: &ProbeOptions, depth: Depth) -> Observation {
         let servers = ask_servers(&self.spec.hosts, options);
-        if depth == Depth::Work {
-            return servers.await;
+        match self.spec.health_port.filter(|_| depth == Depth::Look) {
+            None => servers.await,
+            Some(port) => {
+                let (seen, told) = join(servers, self.health_services(port)).await;
+                compare(seen, &told)
+            }
         }
-        let (seen, told) = join(servers, self.health_services()).await;
-        compare(seen, &told)
     }
 
-    async fn health_services(&self) -> Told {
+    async fn health_services(&self, port: u16) -> Told {
         let client = Client::builder().no_proxy().redirect(redirect::Policy::none()).timeout(ASK_WITHIN).build();
         let client = client.map_err(|error| error.to_string());
         let members = self.spec.hosts.iter().map(async |address| {
-            let port = self.spec.health_port;
             let (leads, words) = match &client {
                 Ok(client) => health(client, &HostPort { host: address.host.clone(), port }).await,
                 Err(why) => (false, why.clone()),
