@@ -103,26 +103,48 @@ pub(crate) fn programs(dir: &Path) -> BTreeSet<&'static str> {
 /// SIGKILL to all of it at once, until nothing is left. It looks twice: a program that is just beginning has no command line.
 pub(crate) async fn kill(dir: &Path) -> Result<()> {
     let deadline = Instant::now() + KILL_DEADLINE;
+    let mut killed = BTreeSet::new();
     let mut nothing = 0;
     while nothing < 2 {
-        match kill_once(dir) {
+        let found = kill_all(dir);
+        match found.first() {
             None => nothing += 1,
-            Some(pid) if Instant::now() > deadline => {
-                return Err(Error::StillRunning { pid, dir: dir.to_path_buf() });
+            Some(process) if Instant::now() > deadline => {
+                return Err(Error::StillRunning { pid: process.pid, dir: dir.to_path_buf() });
             }
             Some(_) => nothing = 0,
         }
+        killed.extend(found.iter().map(|process| process.pid));
+        sleep(POLL).await;
+    }
+    // PostgreSQL takes a process for running until its parent, which is init by now, has taken note of its end. Children of this
+    // process are taken note of by whoever has started them.
+    while killed.iter().any(|pid| is_orphan(*pid)) && Instant::now() < deadline {
         sleep(POLL).await;
     }
     Ok(())
 }
 
-/// SIGKILL to what is there now; who starts others goes first. One that was there.
+/// SIGKILL to what is there now. One that was there.
 pub(crate) fn kill_once(dir: &Path) -> Option<i32> {
+    kill_all(dir).first().map(|process| process.pid)
+}
+
+/// Who starts others goes first.
+fn kill_all(dir: &Path) -> Vec<Process> {
     let mut found = of(dir);
     found.sort_by_key(|process| (!is_keeper(process.program), process.started));
     found.iter().for_each(|process| process.send(Signal::KILL));
-    found.first().map(|process| process.pid)
+    found
+}
+
+/// Whether it is a zombie that is not this process's own.
+fn is_orphan(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let mut fields = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ')).into_iter().flatten();
+    let zombie = fields.next() == Some("Z");
+    let parent = fields.next().and_then(|parent| parent.parse::<u32>().ok());
+    zombie && parent != Some(std::process::id())
 }
 
 /// Tells pgpool to end, whose shared memory would stay for good if it were killed. Whether there is one.
