@@ -115,6 +115,13 @@ impl Stage {
         Self { cli, folder, names, prelude: SERVICE.to_owned(), _servers: vec![cluster, ledger], _dev: None }
     }
 
+    /// Labs are made and removed by the document itself; one that is left by a command that failed is removed, too.
+    pub(crate) fn of_a_lab() -> Self {
+        let prelude = "trap 'if [ -e lab ]; then pgtenant lab down --remove --yes --dir lab; fi' EXIT\n".to_owned();
+        let folder = Folder::new("documents-lab");
+        Self { cli: Cli::new(), folder, names: Vec::new(), prelude, _servers: Vec::new(), _dev: None }
+    }
+
     /// Runs the blocks of a document; `Err` says which one failed and how.
     pub(crate) async fn run(&self, document: &str, blocks: &[Block]) -> Result<(), String> {
         for name in ["bin", "work"] {
