@@ -13,6 +13,7 @@ mod connect;
 mod credentials;
 mod dev_refuses;
 mod dev_start;
+mod dev_topology;
 mod disaster;
 mod documents;
 mod documents_complete;

@@ -10,8 +10,8 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use crate::{Api, Apps, Cli, Folder, Running};
 
-/// Two clusters are made before `ready`.
-const START: Duration = Duration::from_secs(90);
+/// Two clusters are made before `ready`, one of them of several servers and what keeps them.
+const START: Duration = Duration::from_secs(180);
 
 /// A development environment that is up.
 #[derive(Debug)]

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use pgtenant_lab::LabKind;
 
 use super::migrate_values::ValuesArgs;
 use crate::config::SettingsArgs;
@@ -15,6 +16,7 @@ use crate::config::SettingsArgs;
   pgtenant dev --dir ./try --listen 127.0.0.1:9090
   pgtenant dev --kubernetes            # then: . DIR/env; kubectl get pgdb -A
   pgtenant dev --aws                   # then: . DIR/env; aws secretsmanager list-secrets
+  pgtenant dev --topology patroni      # then: . DIR/env; pgtenant cluster switchover default
   pgtenant dev --backups               # then: . DIR/env; pgtenant restore request demo/orders")]
 pub(crate) struct DevArgs {
     /// Where everything is kept: apps folder, credentials, clusters, env [default: the user's data folder]
@@ -29,6 +31,10 @@ pub(crate) struct DevArgs {
     /// Also start moto in the place of Amazon (needs Python 3), and keep credentials in its Secrets Manager, too
     #[arg(long)]
     pub(crate) aws: bool,
+    /// The kind of the shared cluster, in place of a primary and a standby: streaming, repmgr, haproxy, patroni or pg-auto-failover. Its lab is
+    /// in DIR/lab; without this, what is there goes on
+    #[arg(long, value_name = "KIND")]
+    pub(crate) topology: Option<LabKind>,
     /// Dump each database daily, into DIR/backups, with a first one at once
     #[arg(long)]
     pub(crate) backups: bool,

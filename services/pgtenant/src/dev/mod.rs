@@ -6,6 +6,7 @@ mod folder;
 mod kubernetes;
 mod passfile;
 mod servers;
+mod shared;
 mod welcome;
 
 use std::io::{IsTerminal, Write};
@@ -59,7 +60,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
             }
             aws::start(&folder, |text: &str| say(begun, text)).await.map(Some)
         };
-        let servers = Servers::start(&folder, |text: &str| say(begun, text));
+        let servers = Servers::start(&folder, args.topology, |text: &str| say(begun, text));
         let (servers, kubernetes, aws) = tokio::try_join!(servers, kubernetes, aws)?;
         let token = welcome::token(&folder, &servers.ledger).await?;
         Ok::<_, Box<dyn std::error::Error>>((servers, kubernetes, aws, token))

@@ -1,14 +1,10 @@
 //! The ledger's server and the shared cluster.
 
 use std::path::PathBuf;
-use std::str::FromStr as _;
 
-use pgtenant_lab::{Binaries, Cluster, ClusterOptions};
+use pgtenant_lab::{Binaries, Cluster, ClusterOptions, LabKind};
 use pgtenant_ledger::Ledger;
-use pgtenant_model::{
-    ClusterSpec, FileStore, HostPort, Limits, Provisioner, Span, SslMode, StoreSpec, StreamingTopology, TlsSpec,
-    Topology,
-};
+use pgtenant_model::{ClusterSpec, FileStore, HostPort, Limits, Provisioner, Span, SslMode, StoreSpec, TlsSpec};
 use pgtenant_postgres::{Bootstrap, GROUP, Server, ServerOptions, Timeouts, Verifier, bootstrap};
 use postgres_protocol::password::scram_sha_256;
 use secrecy::{ExposeSecret, SecretString};
@@ -18,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::Result;
 use super::folder::Folder;
+use super::shared::Shared;
 
 /// Trusted extensions of PostgreSQL's own distribution: a database's owner may make them.
 const EXTENSIONS: [&str; 17] = [
@@ -45,14 +42,18 @@ const LEDGER_CONNECTIONS: u32 = 12;
 /// Running servers.
 #[derive(Debug)]
 pub(super) struct Servers {
-    cluster: Cluster,
+    cluster: Shared,
     ledger_server: Cluster,
     pub(super) ledger: Ledger,
     pub(super) ca_file: PathBuf,
 }
 
 impl Servers {
-    pub(super) async fn start(folder: &Folder, mut progress: impl FnMut(&str) + Send) -> Result<Self> {
+    pub(super) async fn start(
+        folder: &Folder,
+        kind: Option<LabKind>,
+        mut progress: impl FnMut(&str) + Send,
+    ) -> Result<Self> {
         let binaries = Binaries::locate(None)?;
         progress(&format!("PostgreSQL {} from {}", binaries.version(), binaries.dir().display()));
         let options = ClusterOptions {
@@ -61,11 +62,7 @@ impl Servers {
             ..ClusterOptions::new(folder.root().join("ledger"), binaries.clone())
         };
         let ledger_server = Cluster::open_or_create(options, |text| progress(&format!("ledger: {text}"))).await?;
-        let options = ClusterOptions {
-            extra_conf: vec![("max_connections".into(), "300".into())],
-            ..ClusterOptions::new(folder.root().join("cluster"), binaries)
-        };
-        let cluster = Cluster::open_or_create(options, |text| progress(&format!("cluster: {text}"))).await?;
+        let cluster = Shared::start(folder, kind, binaries, |text| progress(&format!("cluster: {text}"))).await?;
         progress("bringing the ledger up to date");
         let ledger = open_ledger(folder, &ledger_server).await?;
         prepare_cluster(folder, &cluster).await?;
@@ -77,7 +74,6 @@ impl Servers {
     pub(super) fn spec(&self, folder: &Folder, beside: impl IntoIterator<Item = StoreSpec>) -> ClusterSpec {
         let file = FileStore { directory: folder.secrets(), name: "customer/{namespace}/{role}".to_owned() };
         let provisioner = Provisioner::from_file(PROVISIONER, folder.root().join("provisioner.password"));
-        let topology = Topology::Streaming(StreamingTopology { hosts: self.hosts() });
         let tls = TlsSpec { ca_file: Some(self.ca_file.clone()), ..TlsSpec::default() };
         let stores = [StoreSpec::File(file)].into_iter().chain(beside).collect();
         ClusterSpec {
@@ -85,12 +81,12 @@ impl Servers {
             rotate_overlap: Span::from_secs(5),
             allowed_extensions: EXTENSIONS.map(str::to_owned).to_vec(),
             limits: Limits { databases_per_namespace: 1000, connections: None },
-            ..ClusterSpec::new(topology, provisioner, tls, stores)
+            ..ClusterSpec::new(self.cluster.topology(), provisioner, tls, stores)
         }
     }
 
     pub(super) fn hosts(&self) -> Vec<HostPort> {
-        self.cluster.hosts().iter().filter_map(|host| HostPort::from_str(host).ok()).collect()
+        self.cluster.hosts()
     }
 
     pub(super) async fn stop(&mut self) -> Result<()> {
@@ -126,16 +122,16 @@ async fn open_ledger(folder: &Folder, server: &Cluster) -> Result<Ledger> {
 }
 
 /// What a superuser does once when a cluster is attached.
-async fn prepare_cluster(folder: &Folder, cluster: &Cluster) -> Result<()> {
+async fn prepare_cluster(folder: &Folder, cluster: &Shared) -> Result<()> {
     let (password, _) = folder.secret("provisioner.password")?;
-    let superuser = cluster.superuser();
+    let (superuser, superuser_password) = cluster.superuser().await?;
     let server = Server::new(ServerOptions {
         host: superuser.get_host().to_owned(),
         port: superuser.get_port(),
         sslmode: SslMode::VerifyFull,
         ca: Some(std::fs::read_to_string(cluster.ca_file())?),
         username: superuser.get_username().to_owned(),
-        password: cluster.superuser_password().clone(),
+        password: superuser_password,
         maintenance_database: "postgres".to_owned(),
         application_name: "pgtenant-dev".to_owned(),
         timeouts: Timeouts::default(),
