@@ -22,7 +22,7 @@ pub(crate) fn options(dir: &Path, kind: LabKind) -> LabOptions {
 }
 
 /// The program that answers for a node's health.
-fn pgtenant() -> PathBuf {
+pub(crate) fn pgtenant() -> PathBuf {
     let test = std::env::current_exe().expect("the path of this test");
     // target/debug/deps/lab-…
     let built = test.ancestors().nth(2).expect("cargo's layout").join("pgtenant");

@@ -1,5 +1,7 @@
 //! HAProxy in front of a lab's nodes: it asks the health service of each, and leads writes and reads apart.
 
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::time::{Duration, Instant};
 
 use pgtenant_lab::{Lab, LabKind, LabOptions};
@@ -7,7 +9,7 @@ use sqlx::postgres::{PgConnection, PgSslMode};
 use sqlx::{ConnectOptions, Connection};
 
 use crate::folder;
-use crate::ha::{DEADLINE, options, ports};
+use crate::ha::{DEADLINE, options, pgtenant, ports};
 
 async fn is_standby(connection: &mut PgConnection) -> sqlx::Result<bool> {
     sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(connection).await
@@ -77,9 +79,14 @@ async fn writes_and_reads_are_led_apart_and_sessions_follow_roles() {
 }
 
 #[tokio::test]
-async fn the_health_login_has_no_privilege() {
+async fn the_health_login_has_no_privilege_and_its_program_may_be_anywhere() {
     let dir = folder();
-    let options = LabOptions { nodes: Some(1), ..options(dir.path(), LabKind::Haproxy) };
+    // Only this user may go there, as to a folder of root's.
+    let hidden = tempfile::tempdir().expect("a folder");
+    std::fs::set_permissions(hidden.path(), Permissions::from_mode(0o700)).expect("a mode");
+    let program = hidden.path().join("pgtenant");
+    std::os::unix::fs::symlink(pgtenant(), &program).expect("a link");
+    let options = LabOptions { nodes: Some(1), health_program: Some(program), ..options(dir.path(), LabKind::Haproxy) };
     let mut lab = Lab::create(options).expect("a lab");
     lab.up(|_| {}).await.expect("up");
     let mut connection = session(&lab, ports(&lab.endpoints().write)[0]).await;
@@ -89,4 +96,6 @@ async fn the_health_login_has_no_privilege() {
     assert!(!more);
     connection.close().await.expect("a close");
     assert_eq!(lab.health_urls().len(), 1);
+    let root = std::fs::metadata(lab.dir()).expect("the lab's folder").uid() == 0;
+    assert_eq!(lab.dir().join("nodes/pgtenant").exists(), root, "it is copied for another user");
 }
