@@ -172,6 +172,7 @@ fn status(
     };
     let ready = match (refusal, &seen.problem, &seen.primary) {
         (Some((reason, message)), _, _) => condition("Ready", "False", reason, message),
+        (None, Some(problem), _) if seen.split_brain => condition("Ready", "False", "SplitBrain", problem.clone()),
         (None, Some(problem), _) => condition("Ready", "False", "ClusterUnavailable", problem.clone()),
         (None, None, Some(primary)) => condition("Ready", "True", "PrimaryFound", format!("{primary} is the primary")),
         (None, None, None) => condition("Ready", "Unknown", "Pending", "not looked at yet".to_owned()),
@@ -197,4 +198,23 @@ fn status(
 
 fn retry(object: Arc<PostgresqlCluster>, error: &OperatorError, context: Arc<Context>) -> Action {
     context.retry(KIND, &*object, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_split_brain_has_a_reason_of_its_own() {
+        let object = serde_json::json!({"apiVersion": "pgtenant.io/v1", "kind": "PostgresqlCluster",
+                                        "metadata": {"name": "default"}, "spec": {}});
+        let object: PostgresqlCluster = serde_json::from_value(object).unwrap();
+        let ready = |split_brain| {
+            let seen = ClusterStatus { problem: Some("why".to_owned()), split_brain, ..ClusterStatus::default() };
+            let ready = status(&object, Some(seen), None, Utc::now()).conditions.remove(0);
+            (ready.status, ready.reason)
+        };
+        assert_eq!(ready(true), ("False".to_owned(), "SplitBrain".to_owned()));
+        assert_eq!(ready(false), ("False".to_owned(), "ClusterUnavailable".to_owned()));
+    }
 }
