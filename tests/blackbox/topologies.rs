@@ -199,8 +199,8 @@ async fn lives_through_a_failover(kind: LabKind, said: [&str; 2]) {
     }
     in_step(&cluster).await;
     let killed = cluster.lab.primary().await.unwrap();
-    cluster.lab.kill(&killed).await.unwrap();
     let begun = Instant::now();
+    cluster.lab.kill(&killed).await.unwrap();
     api.create(&namespace, "asked-meanwhile").await;
     eventually("the application writes with what it has", PATIENCE, || {
         cluster.psql(&write, "insert into orders values (-1) on conflict do nothing")
