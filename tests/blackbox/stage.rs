@@ -59,6 +59,16 @@ pub(crate) struct Stage {
     _dev: Option<Dev>,
 }
 
+/// A script that takes too long is killed, and can not remove its lab then.
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let lab = self.folder.join("work/lab");
+        if lab.exists() {
+            self.cli.command(&["lab", "down", "--remove", "--yes", "--dir"]).arg(lab).output().ok();
+        }
+    }
+}
+
 impl Stage {
     pub(crate) async fn of_a_developer() -> Self {
         // Other tests break the apps folder of the one that they share.
