@@ -3,7 +3,7 @@
 CARGO ?= cargo
 ARGS ?=
 
-.PHONY: help run build kubernetes test bench lint generate clean
+.PHONY: help run build kubernetes test drill bench lint generate clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,12 @@ test: ## Install what the tests need, and run all of them
 	@.ci/kubernetes-binaries
 	@.ci/packages python3-venv
 	@.ci/test
+
+drill: ## Kill the primary of a lab of every kind, and measure what a tenant sees
+	@.ci/require-rust
+	@.ci/postgres
+	@.ci/postgres-tools
+	@.ci/drill
 
 bench: ## Measure against the same SQL by hand (takes some minutes)
 	@.ci/require-rust

@@ -18,6 +18,7 @@ mod disaster;
 mod documents;
 mod documents_complete;
 mod drift;
+mod drill;
 mod events;
 mod failover;
 mod health;

@@ -46,11 +46,16 @@ impl Finished {
 
 /// Runs a command to its end, with no input.
 pub async fn run(command: Command) -> Finished {
+    run_within(command, PATIENCE).await
+}
+
+/// The same for one that may take longer than usual.
+pub async fn run_within(command: Command, patience: Duration) -> Finished {
     let shown = format!("{command:?}");
     let mut command = tokio::process::Command::from(command);
     command.stdin(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(PATIENCE, command.output()).await;
-    let output = output.unwrap_or_else(|_| panic!("not done after {PATIENCE:?}: {shown}"));
+    let output = tokio::time::timeout(patience, command.output()).await;
+    let output = output.unwrap_or_else(|_| panic!("not done after {patience:?}: {shown}"));
     let output = output.unwrap_or_else(|error| panic!("{shown}: {error}"));
     Finished {
         status: output.status.code().unwrap_or(-1),

@@ -26,7 +26,7 @@ mod wait;
 pub use api::{Answer, Api};
 pub use apps::{APPLICATION, Apps};
 pub use binary::{binary, repository};
-pub use cli::{Cli, Finished, run};
+pub use cli::{Cli, Finished, run, run_within};
 pub use credential::{Credential, TIERS, files_below};
 pub use dev::Dev;
 pub use folder::Folder;

@@ -5,6 +5,7 @@ pub(crate) mod audit;
 pub(crate) mod clusters;
 pub(crate) mod credentials;
 pub(crate) mod databases;
+pub(crate) mod drills;
 pub(crate) mod events;
 pub(crate) mod health;
 pub(crate) mod operations;

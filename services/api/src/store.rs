@@ -5,11 +5,11 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use pgtenant_ledger as ledger;
 use pgtenant_ledger::{
-    AppsProblem, AuditEntry, Claim, ClaimFilter, Cluster, Decision, LedgerError, Named, NewToken, PgConnection,
-    Refused, RestoreFilter, Rotating, Token, Wish, Written,
+    AppsProblem, AuditEntry, Claim, ClaimFilter, Cluster, Decision, LedgerError, Named, NewToken, PastDrill,
+    PgConnection, Refused, RestoreFilter, Rotating, Token, Wish, Written,
 };
 use pgtenant_model::{
-    ClaimKey, ClaimPatch, ClaimSpec, DatabaseState, Event, History, Operation, OperationKind, Restore, RestoreSpec,
+    ClaimKey, ClaimPatch, ClaimSpec, DatabaseState, Drill, Event, History, Operation, OperationKind, Restore, RestoreSpec,
     SnapshotId, Source, Switchover, Tier, check_label,
 };
 use secrecy::SecretString;
@@ -198,6 +198,19 @@ pub(crate) async fn last_switchover(
     cluster: &str,
 ) -> Result<Option<Switchover>> {
     Ok(ledger::last_switchover(db, cluster).await?)
+}
+
+pub(crate) async fn add_drill(
+    db: &mut PgConnection,
+    may: &Platform,
+    cluster: &str,
+    drill: &Drill,
+) -> Result<PastDrill> {
+    Ok(ledger::add_drill(db, cluster, drill, may.actor()).await?)
+}
+
+pub(crate) async fn drills(db: &mut PgConnection, _may: &Platform, cluster: &str) -> Result<Vec<PastDrill>> {
+    Ok(ledger::drills(db, cluster).await?)
 }
 
 pub(crate) async fn rotating(db: &mut PgConnection, _may: &Platform, cluster: &str) -> Result<Rotating> {

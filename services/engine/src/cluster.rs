@@ -329,6 +329,20 @@ impl Cluster {
         Ok(changed)
     }
 
+    /// Returns when somebody has found another primary than this.
+    pub(crate) async fn sees_another_primary(&self, known: Option<String>) {
+        let another = |seen: &Option<Arc<Observation>>| {
+            let primary = seen.as_ref().and_then(|seen| seen.primary.as_ref());
+            primary.is_some_and(|primary| known.as_ref() != Some(&primary.to_string()))
+        };
+        if let Ok((topology, _)) = self.parts().await
+            && topology.subscribe().wait_for(another).await.is_ok()
+        {
+            return;
+        }
+        std::future::pending().await
+    }
+
     async fn parts(&self) -> Result<(Topology, Arc<Login>), Cause> {
         let made = |parts: &Option<Parts>| parts.as_ref().map(|one| (one.topology.clone(), Arc::clone(&one.login)));
         if let Some(made) = made(&self.lock()) {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use metrics::gauge;
 use pgtenant_ledger::{
-    BackupAge, Ledger, LedgerError, OpenRestores, backup_ages, count_by_state, open_restores_by_phase, queue_length,
-    within_deadline,
+    BackupAge, Ledger, LedgerError, OpenRestores, PastDrill, PgConnection, backup_ages, count_by_state, last_drills,
+    open_restores_by_phase, queue_length, within_deadline,
 };
 use pgtenant_model::{DatabaseState, RestorePhase, RestoreStrategy};
 use tokio_util::sync::CancellationToken;
@@ -98,6 +98,19 @@ fn set_ages((cluster, namespace, name): Place, dumped: f64, verified: f64) {
     gauge!("pgtenant_backup_verified_age_seconds", &labels).set(verified);
 }
 
+/// What the last drill of each cluster that was ever drilled has shown.
+#[expect(clippy::cast_precision_loss, reason = "no drill takes 2^52 ms")]
+async fn drilled(db: &mut PgConnection, clusters: &[Arc<Cluster>]) -> Result<(), LedgerError> {
+    let names: Vec<_> = clusters.iter().map(|one| one.name.clone()).collect();
+    for PastDrill { cluster, drill, .. } in last_drills(db, &names).await? {
+        let label = [("cluster", cluster)];
+        gauge!("pgtenant_cluster_drill_passed", &label).set(f64::from(u8::from(drill.passed)));
+        gauge!("pgtenant_cluster_drill_age_seconds", &label).set((Utc::now() - drill.stopped_at).as_seconds_f64());
+        gauge!("pgtenant_cluster_drill_gap_seconds", &label).set(drill.writes.longest_gap_ms as f64 / 1000.0);
+    }
+    Ok(())
+}
+
 #[expect(clippy::cast_precision_loss, reason = "counts of rows stay far below 2^52")]
 async fn counts(ledger: &Ledger, clusters: &[Arc<Cluster>]) -> Result<(), LedgerError> {
     let mut db = ledger.acquire().await?;
@@ -112,6 +125,7 @@ async fn counts(ledger: &Ledger, clusters: &[Arc<Cluster>]) -> Result<(), Ledger
         gauge!("pgtenant_claims", "cluster" => cluster, "state" => state).set(count as f64);
     }
     gauge!("pgtenant_queue_length").set(queue_length(&mut db).await? as f64);
+    drilled(&mut db, clusters).await?;
     let open = open_restores_by_phase(&mut db).await?;
     let every = OPEN_PHASES.into_iter().flat_map(|phase| STRATEGIES.map(|strategy| (phase, strategy)));
     for (cluster, (phase, strategy)) in clusters.iter().flat_map(|one| every.clone().map(|each| (&one.name, each))) {

@@ -1,27 +1,27 @@
 //! What is seen of a cluster while nobody asks: its primary, what would bite later, and what a killed process left.
 
-use std::collections::BTreeSet;
+mod inspect;
+
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use futures::future::{OptionFuture, join3};
+use futures::future::{OptionFuture, join3, select};
 use metrics::gauge;
 use pgtenant_ledger::{
-    ClaimFilter, Ledger, LedgerError, LoginWish, NewEvent, append_event, claims, cluster, login_wish, look_soon,
-    retry_now, set_cluster_status, within_deadline,
+    Ledger, LedgerError, LoginWish, NewEvent, append_event, cluster, login_wish, look_soon, retry_now,
+    set_cluster_status, within_deadline,
 };
-use pgtenant_model::{ClaimKey, ClusterStatus, EventKind, InvalidField, Member, MemberRole, ProvisionerStatus};
-use pgtenant_postgres::{
-    Session, claims_on_cluster, drop_half_made, drop_roles_put_aside, extension_problems, half_made, preflight,
-};
+use pgtenant_model::{ClusterStatus, EventKind, InvalidField, Member, MemberRole, ProvisionerStatus};
 use rand::RngExt as _;
 use serde_json::json;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::EngineSettings;
 use crate::aurora::Told;
 use crate::cluster::Cluster;
-use crate::failure::{Cause, Failure};
+use crate::failure::Cause;
 use crate::provisioner::Kept;
 use crate::proxy::Proxy;
 use crate::switchover::Switchovers;
@@ -30,17 +30,17 @@ use crate::switchover::Switchovers;
 const SPREAD_AFTER_FAILOVER: Duration = Duration::from_secs(10);
 /// An unchanged status is written again after this time, so that `observedAt` is never older.
 const STATUS_AGE: Duration = Duration::from_secs(60);
-/// How often a cluster is looked at that can not be used, at first: somebody waits for it, and may have just mended it. For how
-/// long.
+/// How often a cluster is looked at that can not be used, or lacks a member, at first: somebody waits for it, and may have just mended
+/// it. For how long.
 const TROUBLE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+/// Between two looks, whatever is seen meanwhile.
+const SHORTEST: Duration = Duration::from_millis(250);
 /// How often the provisioner's login and the CA are read again.
 const LOGIN_AGE: Duration = Duration::from_secs(60);
 /// How often a password is tried to be replaced that a person has to mend first.
 const LOGIN_RETRY: Duration = Duration::from_secs(3600);
 /// How often the cluster is checked for what would bite later, and for what is left on it.
 const INSPECTION: Duration = Duration::from_secs(300);
-/// How many databases without a claim are told of one by one.
-const MOST_UNCLAIMED: usize = 20;
 
 /// One cluster's watch in this replica.
 pub(crate) struct Watch<'a> {
@@ -55,8 +55,8 @@ struct Memory {
     written: Option<(ClusterStatus, Instant)>,
     inspected: Option<Instant>,
     login_read: Option<Instant>,
-    /// Since when it can not be used.
-    trouble: Option<Instant>,
+    /// Since when it can not be used, or lacks a member.
+    unwell: Option<Instant>,
     preflight: Vec<InvalidField>,
     /// What RDS said, and when.
     told: Option<(Told, Instant)>,
@@ -71,11 +71,19 @@ struct Memory {
 }
 
 impl Memory {
+    /// Whether it can not be used.
+    fn in_trouble(&self) -> bool {
+        self.written.as_ref().is_some_and(|(status, _)| status.primary.is_none())
+    }
+
     /// Until the next look, which is after about `usual`, or sooner. With jitter, so that replicas do not look together.
     fn wait(&mut self, usual: Duration) -> Duration {
-        let in_trouble = self.written.as_ref().is_some_and(|(status, _)| status.primary.is_none());
-        let since = in_trouble.then(|| *self.trouble.get_or_insert_with(Instant::now));
-        self.trouble = since;
+        let unwell = |status: &ClusterStatus| {
+            status.primary.is_none() || status.members.iter().any(|member| member.role == MemberRole::Unreachable)
+        };
+        let unwell = self.written.as_ref().is_some_and(|(status, _)| unwell(status));
+        let since = unwell.then(|| *self.unwell.get_or_insert_with(Instant::now));
+        self.unwell = since;
         let fresh = since.is_some_and(|since| since.elapsed() < TROUBLE.1);
         let wait = if fresh { usual.min(TROUBLE.0) } else { usual };
         wait.mul_f64(rand::rng().random_range(0.9..=1.1))
@@ -91,8 +99,11 @@ impl Watch<'_> {
             loop {
                 self.look(&mut memory, proxy.as_ref()).await;
                 let wait = memory.wait(self.settings.watch_interval);
-                // Whoever asks for a look is answered by it, or waits no longer than otherwise.
-                let _ = tokio::time::timeout(wait, self.cluster.look.notified()).await;
+                let known = memory.written.as_ref().and_then(|(status, _)| status.primary.clone());
+                tokio::time::sleep(SHORTEST.min(wait)).await;
+                // Whoever works on claims finds a new primary first, and whoever asks for a look is answered by it.
+                let called = select(pin!(self.cluster.look.notified()), pin!(self.cluster.sees_another_primary(known)));
+                timeout(wait.saturating_sub(SHORTEST), called).await.ok();
             }
         };
         let registering = OptionFuture::from(proxy.as_ref().map(|proxy| proxy.keep(self.settings.watch_interval)));
@@ -193,10 +204,10 @@ impl Watch<'_> {
     async fn read_login(&self, memory: &mut Memory) {
         let old = memory.login_read.is_none_or(|at| at.elapsed() > LOGIN_AGE);
         let refused = self.cluster.take_login_refused();
-        if !refused && memory.trouble.is_none() && !old {
+        if !refused && !memory.in_trouble() && !old {
             return;
         }
-        if let Some(aurora) = self.cluster.aurora().filter(|_| refused || memory.trouble.is_some()) {
+        if let Some(aurora) = self.cluster.aurora().filter(|_| refused || memory.in_trouble()) {
             aurora.doubt_login();
         }
         memory.login_read = Some(Instant::now());
@@ -222,7 +233,7 @@ impl Watch<'_> {
 
     /// Does what is due with the control plane's own logins, when somebody asks and otherwise once a minute.
     async fn keep_own_login(&self, memory: &mut Memory) {
-        if self.cluster.spec.provisioner.kept_secret().is_none() || memory.trouble.is_some() {
+        if self.cluster.spec.provisioner.kept_secret().is_none() || memory.in_trouble() {
             return;
         }
         let read = async { login_wish(&mut *self.ledger.acquire().await?, &self.cluster.name).await };
@@ -318,97 +329,6 @@ impl Watch<'_> {
             append_event(&mut tx, event).await?;
         }
         Ok(tx.commit().await?)
-    }
-
-    /// Preflight, and the half-made databases that a process left which was killed after its claim was gone. Such a
-    /// database never had a connection, so there is nothing in it to lose; it has to be there at two inspections. Roles of
-    /// removed claims that could not be dropped then are dropped when they can be.
-    async fn inspect(&self, memory: &mut Memory) -> Result<(), Failure> {
-        let server = self.cluster.server().await.map_err(Failure::at("inspect"))?;
-        let mut session = server.maintenance().await.map_err(Failure::at("inspect"))?;
-        memory.preflight = preflight(&mut session).await.map_err(Failure::at("inspect"))?;
-        let extensions = extension_problems(&mut session, &self.cluster.spec.allowed_extensions).await;
-        let extensions = extensions.map_err(Failure::at("inspect"))?.into_values();
-        memory.preflight.extend(extensions.map(|problem| InvalidField::new("allowedExtensions", problem)));
-        memory.preflight.extend(self.unclaimed(&mut session).await.map_err(Failure::at("inspect"))?);
-        for role in drop_roles_put_aside(&mut session).await.map_err(Failure::at("inspect"))? {
-            tracing::info!(cluster = self.cluster.name, role, "dropped a role of a removed claim, which was put aside");
-        }
-        self.drop_half_made(session, memory).await.map_err(Failure::at("inspect"))
-    }
-
-    /// Databases with the comment of a claim that the ledger does not have. They are only told of: a failover to a standby
-    /// that was behind has undone their removal, or the ledger is not the one that they were made with.
-    async fn unclaimed(&self, session: &mut Session) -> Result<Vec<InvalidField>, Cause> {
-        // Asked before the cluster, and claim by claim after it: what is made or removed meanwhile is not told of.
-        let known = self.claims().await?;
-        let mut left = claims_on_cluster(session).await?;
-        left.retain(|key| !known.contains(key));
-        let mut left = left.into_iter();
-        let mut problems = Vec::new();
-        while problems.len() < MOST_UNCLAIMED
-            && let Some(key) = left.next()
-        {
-            if !self.claimed(&key.database()).await? {
-                problems.push(InvalidField::new(
-                    "databases",
-                    format!(
-                        "database {:?} says that it is of claim {key}, which is not in the ledger: its removal may have \
-                         been undone by a failover. Create the claim, which takes over what is there, and remove it \
-                         again if it is not needed",
-                        key.database()
-                    ),
-                ));
-            }
-        }
-        if left.len() > 0 {
-            problems.push(InvalidField::new("databases", format!("and up to {} more like these", left.len())));
-        }
-        Ok(problems)
-    }
-
-    /// Every claim on the cluster.
-    async fn claims(&self) -> Result<BTreeSet<ClaimKey>, LedgerError> {
-        const PAGE: i64 = 500;
-        let mut keys = BTreeSet::new();
-        let mut last: Option<ClaimKey> = None;
-        let mut db = self.ledger.acquire().await?;
-        loop {
-            let after = last.as_ref().map(|key| (key.namespace(), key.name()));
-            let filter = ClaimFilter { cluster: Some(&self.cluster.name), after, ..ClaimFilter::default() };
-            let page = claims(&mut db, &filter, PAGE).await?;
-            let Some(end) = page.last() else { return Ok(keys) };
-            last = Some(end.key.clone());
-            keys.extend(page.into_iter().map(|claim| claim.key));
-        }
-    }
-
-    /// Drops databases that were half made, and that nobody claims, at this inspection and the last one.
-    async fn drop_half_made(&self, mut session: Session, memory: &mut Memory) -> Result<(), Cause> {
-        let mut orphans = Vec::new();
-        for database in half_made(&mut session).await? {
-            let claimed = async { Ok::<_, Cause>(self.claimed(&database).await?) };
-            if !memory.orphans.contains(&database) {
-                if !claimed.await? {
-                    orphans.push(database);
-                }
-            } else if drop_half_made(&mut session, &database, claimed).await? {
-                tracing::warn!(
-                    cluster = self.cluster.name,
-                    database,
-                    "dropped a half-made database that nobody claims"
-                );
-            }
-        }
-        memory.orphans = orphans;
-        Ok(())
-    }
-
-    async fn claimed(&self, database: &str) -> Result<bool, LedgerError> {
-        let mut db = self.ledger.acquire().await?;
-        pgtenant_ledger::owner_of(&mut db, &self.cluster.name, database)
-            .await
-            .map(|owner: Option<ClaimKey>| owner.is_some())
     }
 }
 

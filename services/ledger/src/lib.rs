@@ -10,6 +10,7 @@ mod check;
 mod claim;
 mod cluster;
 mod door;
+mod drill;
 mod event;
 mod idempotency;
 mod listener;
@@ -52,6 +53,7 @@ pub use cluster::{
     set_cluster_status,
 };
 pub use door::{DoorClaim, door_claims, forget_release, look_now, move_claim, note_definition, try_door_turn};
+pub use drill::{PastDrill, add_drill, drills, last_drills};
 pub use event::{NewEvent, append_event, event_before, event_high_water, events_after};
 pub use idempotency::{Idempotency, begin_idempotent, finish_idempotent};
 pub use listener::{Announcement, Listener};

@@ -7,6 +7,7 @@ mod backup;
 mod claim;
 mod cluster;
 mod credential;
+mod drill;
 mod event;
 mod history;
 mod host_port;
@@ -31,6 +32,7 @@ pub use backup::{BackupSpec, DumpPlace, DumpSpec, FolderPlace, PgBackRestSpec, R
 pub use claim::{ClaimPatch, ClaimSpec, InvalidField, Mode, Source, is_slack_channel};
 pub use cluster::{ClusterSpec, Endpoint, Environment, Limits};
 pub use credential::{CA_KEY, CREDENTIAL_KEYS, Credential, CredentialTarget, READ_KEYS, ReadAddress};
+pub use drill::{Drill, DrillClient, DrillEvent, DrillMeans};
 pub use event::{Event, EventKind, Operation, OperationKind, OperationState};
 pub use history::History;
 pub use host_port::HostPort;

@@ -12,9 +12,10 @@ use kube::runtime::controller::Action;
 use kube::runtime::{Controller, watcher};
 use kube::{Api, Resource as _, ResourceExt as _};
 use pgtenant_ledger::{
-    Cluster, ClusterSource, LedgerError, PutCluster, cluster, clusters, put_cluster, remove_cluster, within_deadline,
+    Cluster, ClusterSource, LedgerError, PutCluster, cluster, clusters, last_drills, put_cluster, remove_cluster,
+    within_deadline,
 };
-use pgtenant_model::{ClusterStatus, InvalidField, check_label};
+use pgtenant_model::{ClusterStatus, Drill, InvalidField, check_label};
 
 use crate::context::{Context, count, drive};
 use crate::crd::{ClusterResourceStatus, MemberStatus, PostgresqlCluster};
@@ -103,12 +104,18 @@ async fn reconcile(object: Arc<PostgresqlCluster>, context: Arc<Context>) -> Res
     } else {
         describe(&object, &context).await?
     };
-    let seen = within_deadline(async { cluster(&mut *context.ledger.acquire().await?, &name).await }).await?;
+    let read = async {
+        let mut db = context.ledger.acquire().await?;
+        let drilled = last_drills(&mut db, std::slice::from_ref(&name)).await?;
+        Ok::<_, LedgerError>((cluster(&mut db, &name).await?, drilled))
+    };
+    let (seen, drilled) = within_deadline(read).await?;
     // What was seen before it was described as it is now says nothing.
     let seen = seen.filter(|one| one.source == DOOR && one.status.observed_at >= Some(one.updated_at));
     let seen = seen.map(|one| one.status.0);
     let refused = refusal.is_some();
-    let status = status(&object, seen, refusal, Utc::now());
+    let drill = drilled.first().filter(|_| seen.is_some()).map(|past| &past.drill.0);
+    let status = status(&object, seen, refusal, drill, Utc::now());
     put_status(&*object, object.status.as_ref(), &status, &context).await?;
     count(KIND, if refused { "refused" } else { "done" });
     context.retries.succeeded(&object.uid().unwrap_or_default());
@@ -154,6 +161,7 @@ fn status(
     object: &PostgresqlCluster,
     seen: Option<ClusterStatus>,
     refusal: Option<Refusal>,
+    drill: Option<&Drill>,
     now: DateTime<Utc>,
 ) -> ClusterResourceStatus {
     let seen = seen.unwrap_or_default();
@@ -183,13 +191,24 @@ fn status(
         (Some(_), []) => condition("Preflight", "True", "Passed", "nothing was found that would bite later".to_owned()),
         (Some(_), found) => condition("Preflight", "False", "Findings", found.join("; ")),
     };
+    let drilled = drill.map(|drill| {
+        let gap = Duration::from_millis(drill.writes.longest_gap_ms);
+        let at = drill.stopped_at.format("%Y-%m-%d %H:%M UTC");
+        let lost = drill.lost.map_or_else(|| "?".to_owned(), |lost| lost.to_string());
+        let found = format!("{at}: writes went on after {gap:.1?}, {lost} acknowledged ones were lost");
+        if drill.passed {
+            condition("Drilled", "True", "Passed", found)
+        } else {
+            condition("Drilled", "False", "Failed", format!("{found}; {}", drill.problems.join("; ")))
+        }
+    });
     let members = seen
         .members
         .iter()
         .map(|member| MemberStatus { host: member.host.clone(), role: member.role.as_str().to_owned() });
     ClusterResourceStatus {
         observed_generation: generation,
-        conditions: vec![ready, preflight],
+        conditions: [ready, preflight].into_iter().chain(drilled).collect(),
         primary: seen.primary,
         version: seen.version,
         members: members.collect(),

@@ -45,6 +45,7 @@ mod observed;
 mod own_login;
 mod plan;
 mod preflight;
+mod pulse;
 mod server;
 mod session;
 mod sessions;
@@ -77,6 +78,7 @@ pub use observed::{
 pub use own_login::{OwnLogin, acts_as};
 pub use plan::{Batch, Beyond, Desired, Logins, Place, Plan, Refusal, plan, plan_drop, step};
 pub use preflight::preflight;
+pub use pulse::{Beat, PULSE_TABLE, Pulse, PulseOptions, Record};
 pub use server::{Server, ServerOptions, Timeouts};
 pub use session::Session;
 pub use sessions::{databases_bytes, logged_in, server_started, server_version, strangers};

@@ -95,7 +95,8 @@ pub struct ClusterResourceStatus {
     /// The generation that the conditions speak of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`: claims can be served. `Preflight`: nothing was found that would bite later.
+    /// `Ready`: claims can be served. `Preflight`: nothing was found that would bite later. `Drilled`: the last drill has
+    /// passed; there is none where there was no drill.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -10,7 +10,7 @@ use super::context::Context;
 use super::error::{Outcome, Result};
 use super::operation::{fields, json_word};
 use super::output::{Paint, Table, age, note};
-use super::{accept, read, rotate, switchover};
+use super::{accept, drill, read, rotate, switchover};
 
 /// `pgtenant cluster …`
 #[derive(Debug, Clone, Subcommand)]
@@ -65,6 +65,16 @@ Examples:
         #[arg(long)]
         no_wait: bool,
     },
+    /// Stop the primary, and measure what applications see of it
+    Drill(Box<drill::DrillArgs>),
+    /// List the drills of a cluster
+    #[command(
+        after_help = "Examples:\n  pgtenant cluster drills default\n  pgtenant cluster drills default --output json"
+    )]
+    Drills {
+        /// The cluster
+        name: String,
+    },
     /// Print the SQL with which a superuser attaches a cluster; asks no control plane
     Bootstrap(bootstrap::BootstrapArgs),
 }
@@ -108,6 +118,8 @@ pub(super) async fn run(context: &Context, command: ClusterCommand) -> Result<Ou
         ClusterCommand::Switchover(args) => switchover::run(context, &args).await,
         ClusterCommand::Accept(args) => accept::run(context, &args).await,
         ClusterCommand::RotateProvisioner { name, no_wait } => rotate::provisioner(context, &name, no_wait).await,
+        ClusterCommand::Drill(args) => drill::run(context, &args).await,
+        ClusterCommand::Drills { name } => drill::list(context, &name).await,
         ClusterCommand::Bootstrap(args) => bootstrap::run(context, &args),
     }
 }

@@ -12,6 +12,7 @@ mod config;
 mod confirm;
 mod context;
 mod db;
+mod drill;
 mod error;
 mod events;
 mod first_token;

@@ -46,19 +46,29 @@ struct Credentials {
 }
 
 pub(super) async fn run(context: &Context, args: &ConnectArgs) -> Result<Outcome> {
-    let key = args.target.key()?;
-    let tier = args.tier.tier();
-    let path = [&database_path(&key)[..], &["credentials"]].concat();
+    let login = login(context, &args.target.key()?, args.tier.tier(), args.secrets_dir.as_deref()).await?;
+    let ca = std::env::var_os("PGTENANT_CA").filter(|path| !path.is_empty()).map(PathBuf::from);
+    open(&login, ca.as_deref(), &args.psql).await
+}
+
+/// The stored credential of a tier, read from the file store.
+///
+/// # Errors
+/// It is not in a file store, or can not be read from here.
+pub(in crate::cli) async fn login(
+    context: &Context,
+    key: &ClaimKey,
+    tier: Tier,
+    secrets_dir: Option<&Path>,
+) -> Result<Login> {
+    let path = [&database_path(key)[..], &["credentials"]].concat();
     let Credentials { roles } = context.client()?.get(&path, &[]).await?.read()?;
     let role = match tier {
         Tier::Read => roles.read,
         Tier::Write => roles.write,
         Tier::Admin => roles.admin,
     };
-    let file = locate(&key, tier, &role, args.secrets_dir.as_deref())?;
-    let login = read(&file)?;
-    let ca = std::env::var_os("PGTENANT_CA").filter(|path| !path.is_empty()).map(PathBuf::from);
-    open(&login, ca.as_deref(), &args.psql).await
+    read(&locate(key, tier, &role, secrets_dir)?)
 }
 
 /// The file that holds the credential of a role.

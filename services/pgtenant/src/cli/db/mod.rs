@@ -2,7 +2,7 @@
 
 mod adopt;
 mod change;
-mod connect;
+pub(super) mod connect;
 mod create;
 mod delete;
 mod get;

@@ -7,6 +7,8 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
+use pgtenant_model::HostPort;
+use pgtenant_postgres::PulseOptions;
 use rustix::process::{Pid, Signal, kill_process};
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -22,7 +24,7 @@ const TRUST_STORES: [&str; 3] =
 
 /// A stored credential.
 #[derive(Debug, Deserialize)]
-pub(super) struct Login {
+pub(in crate::cli) struct Login {
     username: String,
     password: SecretString,
     endpoint: String,
@@ -32,6 +34,10 @@ pub(super) struct Login {
     uri: SecretString,
     #[serde(rename = "ca.crt", default)]
     ca_crt: Option<String>,
+    #[serde(rename = "readEndpoint", default)]
+    read_endpoint: Option<String>,
+    #[serde(rename = "readPort", default)]
+    read_port: Option<Port>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -66,6 +72,37 @@ impl Login {
         }
         variables.push(("PGHOST", hosts));
         variables
+    }
+
+    /// How a client reaches the database, and how one that only reads does where that is another way.
+    ///
+    /// # Errors
+    /// The document is not as pgtenant writes it.
+    pub(in crate::cli) fn pulse(&self) -> Result<(PulseOptions, Option<PulseOptions>)> {
+        let odd = |what: &str| CliError::failed(format!("the stored credential has no {what} that can be used"));
+        let (hosts, ports) = hosts(self.uri.expose_secret()).ok_or_else(|| odd("uri"))?;
+        let mut pairs = hosts.split(',').zip(ports.split(','));
+        let address = |host: &str, port: &str| {
+            let port = port.parse().map_err(|_| odd("port"))?;
+            Ok::<_, CliError>(HostPort { host: host.to_owned(), port })
+        };
+        let ca = match (std::env::var_os("PGTENANT_CA").filter(|path| !path.is_empty()), &self.ca_crt) {
+            (Some(file), _) => Some(std::fs::read_to_string(file)?),
+            (None, pem) => pem.clone(),
+        };
+        let sslmode = serde_json::from_value(serde_json::Value::String(self.sslmode.clone()));
+        let options = PulseOptions {
+            hosts: pairs.by_ref().map(|(host, port)| address(host, port)).collect::<Result<_>>()?,
+            sslmode: sslmode.map_err(|_| odd("sslmode"))?,
+            ca,
+            username: self.username.clone(),
+            password: self.password.clone(),
+            database: self.database.clone(),
+        };
+        let read = self.read_endpoint.as_ref().zip(self.read_port.as_ref());
+        let read = read.map(|(host, port)| address(host, &port.text())).transpose()?;
+        let read = read.map(|host| PulseOptions { hosts: vec![host], ..options.clone() });
+        Ok((options, read))
     }
 
     /// The line of a password file: any host and port, since there may be several.
