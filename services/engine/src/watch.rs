@@ -58,6 +58,7 @@ struct Memory {
     /// Since when it can not be used, or lacks a member.
     unwell: Option<Instant>,
     preflight: Vec<InvalidField>,
+    max_connections: Option<u32>,
     /// What RDS said, and when.
     told: Option<(Told, Instant)>,
     /// The identity of the cluster that was there, once the ledger was asked for it.
@@ -141,6 +142,7 @@ impl Watch<'_> {
         gauge!("pgtenant_cluster_split_brain", "cluster" => self.cluster.name.clone())
             .set(u8::from(status.split_brain));
         status.preflight.clone_from(&memory.preflight);
+        status.max_connections = memory.max_connections;
         status.preflight.extend(memory.login_problem.clone());
         status.provisioner.clone_from(&memory.provisioner);
         if let Some((told, _)) = &memory.told {
@@ -341,6 +343,7 @@ fn same(a: &ClusterStatus, b: &ClusterStatus) -> bool {
         && a.problem == b.problem
         && a.preflight == b.preflight
         && a.drift == b.drift
+        && a.max_connections == b.max_connections
         && a.identity == b.identity
         && (&a.history, &a.refused) == (&b.history, &b.refused)
         && a.provisioner == b.provisioner

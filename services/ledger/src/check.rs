@@ -1,10 +1,10 @@
 //! What has to be true of a wish that is written down; and the same for doors that are asked before somebody wishes.
 
-use pgtenant_model::{ClaimKey, ClaimSpec, ClusterSpec, InvalidField, Source};
+use pgtenant_model::{ClaimKey, ClaimSpec, ClusterSpec, InvalidField, Limits, Source};
 use sqlx::PgConnection;
 
 use crate::refused::Result;
-use crate::{Claim, Cluster, Refused, Wish, claim, owner_of};
+use crate::{Claim, Cluster, LedgerError, Refused, Wish, claim, owner_of};
 
 /// Reads what [`crate::create`] and [`crate::update`] would say of a wish now. Nothing is written, nothing is locked, and a
 /// moment later it may be otherwise.
@@ -101,6 +101,9 @@ pub(crate) async fn check_cluster(db: &mut PgConnection, key: &ClaimKey, spec: &
     if problems.is_empty() { Ok(cluster) } else { Err(Refused::Invalid(problems)) }
 }
 
+/// A claim's roles, each of which has its connection limit.
+const ROLES: i64 = 3;
+
 /// Connections are added up for one claim after another, in a transaction.
 async fn too_many_connections(
     db: &mut PgConnection,
@@ -108,21 +111,54 @@ async fn too_many_connections(
     spec: &ClaimSpec,
     cluster: &Cluster,
 ) -> Result<Option<InvalidField>> {
-    let (Some(limit), Some(asked)) = (cluster.spec.limits.connections, spec.connection_limit) else { return Ok(None) };
+    let Limits { connections, connections_per_namespace, reserved_connections, .. } = cluster.spec.limits;
+    let Some(asked) = spec.connection_limit.map(i64::from) else { return Ok(None) };
+    if connections.is_none() && connections_per_namespace.is_none() {
+        return Ok(None);
+    }
     sqlx::query("select pg_advisory_xact_lock(hashtextextended($1, 8))").bind(&spec.cluster).execute(&mut *db).await?;
-    let others: i64 = sqlx::query_scalar(
-        "select coalesce(sum(connection_limit), 0) from claims where cluster = $1 and (namespace, name) <> ($2, $3)",
+    let (all, own): (i64, i64) = sqlx::query_as(
+        "select coalesce(sum(connection_limit), 0) * $4, coalesce(sum(connection_limit) filter (where namespace = $2), 0) * $4
+         from claims where cluster = $1 and (namespace, name) <> ($2, $3)",
     )
     .bind(&spec.cluster)
     .bind(key.namespace())
     .bind(key.name())
+    .bind(ROLES)
     .fetch_one(db)
     .await?;
-    let left = (i64::from(limit) - others).max(0);
-    Ok((i64::from(asked) > left).then(|| {
-        let message = format!("{asked} are more than the {left} that cluster {:?} has left of {limit}", spec.cluster);
-        InvalidField::new("connectionLimit", message)
-    }))
+    let servers = cluster.status.max_connections.map(|most| most.saturating_sub(reserved_connections));
+    let namespace = format!("namespace {:?} on cluster {:?}", key.namespace(), spec.cluster);
+    let bounds = [
+        (connections_per_namespace, own, namespace, "limits.connectionsPerNamespace"),
+        (connections, all, format!("cluster {:?}", spec.cluster), "limits.connections"),
+        (
+            servers.filter(|_| connections.is_some()),
+            all,
+            format!("cluster {:?}", spec.cluster),
+            "max_connections less those reserved",
+        ),
+    ];
+    let needed = asked * ROLES;
+    let exceeded = bounds.into_iter().find_map(|(limit, taken, whose, of)| {
+        let limit = i64::from(limit?);
+        (taken + needed > limit).then(|| {
+            format!(
+                "{ROLES} roles with {asked} connections each are {needed}, and {whose} has {limit} ({of}) - {taken} of other claims = {} left",
+                (limit - taken).max(0)
+            )
+        })
+    });
+    Ok(exceeded.map(|message| InvalidField::new("connectionLimit", message)))
+}
+
+/// Connections that the roles of a cluster's claims may open, as far as their claims have a limit.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn promised_connections(db: &mut PgConnection, cluster: &str) -> Result<i64, LedgerError> {
+    let query = "select coalesce(sum(connection_limit), 0) * $2 from claims where cluster = $1";
+    Ok(sqlx::query_scalar(query).bind(cluster).bind(ROLES).fetch_one(db).await?)
 }
 
 /// Who holds the name that could not be inserted: this claim, made at the same moment, or another.

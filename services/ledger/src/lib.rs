@@ -43,7 +43,7 @@ pub use backup::{
 pub use backup_schedule::{
     BackupAge, DueBackup, backup_ages, due_backups, forget_removed, note_dump, removed_before, set_backup_at,
 };
-pub use check::{check, count_of};
+pub use check::{check, count_of, promised_connections};
 pub use claim::{
     Claim, ClaimFilter, CredentialState, NextPassword, Wish, claim, claims, claims_with_credentials,
     count_by_namespace, count_by_state, owner_of,

@@ -147,10 +147,24 @@ pub struct Limits {
     #[serde(default = "default_databases_per_namespace")]
     #[schemars(range(max = 1_000_000))]
     pub databases_per_namespace: u32,
-    /// Connections that the claims' `connectionLimit` may add up to; no value: not checked.
+    /// Connections that the claims' roles may add up to: a claim has three roles, each with its `connectionLimit`. No more than the
+    /// servers have beside `reservedConnections`. No value: not checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 1_000_000))]
     pub connections: Option<u32>,
+    /// The same for the claims of each namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1_000_000))]
+    pub connections_per_namespace: Option<u32>,
+    /// Of the servers' `max_connections`, beside those that PostgreSQL keeps for superusers: for the control plane, which takes up to
+    /// eight for each replica, for monitoring and for people.
+    #[serde(default = "default_reserved_connections")]
+    #[schemars(range(max = 1_000_000))]
+    pub reserved_connections: u32,
+}
+
+fn default_reserved_connections() -> u32 {
+    20
 }
 
 fn default_databases_per_namespace() -> u32 {
@@ -159,7 +173,12 @@ fn default_databases_per_namespace() -> u32 {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { databases_per_namespace: default_databases_per_namespace(), connections: None }
+        Self {
+            databases_per_namespace: default_databases_per_namespace(),
+            connections: None,
+            connections_per_namespace: None,
+            reserved_connections: default_reserved_connections(),
+        }
     }
 }
 

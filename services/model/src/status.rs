@@ -297,6 +297,9 @@ pub struct ClusterStatus {
     pub problem: Option<String>,
     /// What would bite later, and how to mend it.
     pub preflight: Vec<InvalidField>,
+    /// Connections that the primary takes of logins that are no superusers: `max_connections` less those that are kept for others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<u32>,
     /// Where a cluster that is described with `create` is not as described.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drift: Vec<Drift>,

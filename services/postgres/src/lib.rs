@@ -77,7 +77,7 @@ pub use observed::{
 };
 pub use own_login::{OwnLogin, acts_as};
 pub use plan::{Batch, Beyond, Desired, Logins, Place, Plan, Refusal, plan, plan_drop, step};
-pub use preflight::preflight;
+pub use preflight::{max_connections, preflight};
 pub use pulse::{Beat, PULSE_TABLE, Pulse, PulseOptions, Record};
 pub use server::{Server, ServerOptions, Timeouts};
 pub use session::Session;

@@ -68,6 +68,21 @@ pub async fn preflight(session: &mut Session) -> Result<Vec<InvalidField>, Postg
     Ok(problems)
 }
 
+/// Connections that the server takes of logins that are no superusers: `max_connections` less those that are kept for superusers and,
+/// from 16 on, for members of `pg_use_reserved_connections`.
+///
+/// # Errors
+/// What the server says.
+pub async fn max_connections(session: &mut Session) -> Result<u32, PostgresError> {
+    const QUESTION: &str =
+        "select (current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+                - coalesce(current_setting('reserved_connections', true)::int, 0))::text";
+    let what = "read max_connections";
+    let answer = session.texts(what, QUESTION, &[]).await?.into_iter().next().flatten();
+    let number = answer.as_ref().and_then(|text| text.parse().ok());
+    number.ok_or_else(|| PostgresError::Answer { what: what.to_owned(), reason: format!("{answer:?} is no number") })
+}
+
 fn of_rds(facts: &Facts, problems: &mut Vec<InvalidField>) {
     if facts.restricted {
         let message = format!(

@@ -139,6 +139,7 @@ impl Observation {
             members: self.members.clone(),
             problem: self.problem.clone(),
             preflight: Vec::new(),
+            max_connections: None,
             drift: Vec::new(),
             identity: self.identity.clone(),
             split_brain: self.split_brain,

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use pgtenant_ledger::{ClaimFilter, LedgerError, claims};
+use pgtenant_ledger::{ClaimFilter, LedgerError, claims, promised_connections};
 use pgtenant_model::{ClaimKey, InvalidField};
 use pgtenant_postgres::{
-    Session, claims_on_cluster, drop_half_made, drop_roles_put_aside, extension_problems, half_made, preflight,
+    Session, claims_on_cluster, drop_half_made, drop_roles_put_aside, extension_problems, half_made, max_connections,
+    preflight,
 };
 
 use super::{Memory, Watch};
@@ -25,11 +26,29 @@ impl Watch<'_> {
         let extensions = extension_problems(&mut session, &self.cluster.spec.allowed_extensions).await;
         let extensions = extensions.map_err(Failure::at("inspect"))?.into_values();
         memory.preflight.extend(extensions.map(|problem| InvalidField::new("allowedExtensions", problem)));
+        let most = max_connections(&mut session).await.map_err(Failure::at("inspect"))?;
+        memory.max_connections = Some(most);
+        memory.preflight.extend(self.overcommitted(most).await.map_err(Failure::at("inspect"))?);
         memory.preflight.extend(self.unclaimed(&mut session).await.map_err(Failure::at("inspect"))?);
         for role in drop_roles_put_aside(&mut session).await.map_err(Failure::at("inspect"))? {
             tracing::info!(cluster = self.cluster.name, role, "dropped a role of a removed claim, which was put aside");
         }
         self.drop_half_made(session, memory).await.map_err(Failure::at("inspect"))
+    }
+
+    /// Claims that may open more connections than the server has for them.
+    async fn overcommitted(&self, most: u32) -> Result<Option<InvalidField>, LedgerError> {
+        let reserved = self.cluster.spec.limits.reserved_connections;
+        let promised = promised_connections(&mut *self.ledger.acquire().await?, &self.cluster.name).await?;
+        let room = i64::from(most.saturating_sub(reserved));
+        Ok((promised > room).then(|| {
+            let message = format!(
+                "the roles of its claims may open {promised} connections together, and the primary has {room}: {most} for logins that \
+                 are no superusers, less {reserved} (limits.reservedConnections). Raise max_connections, lower connectionLimit of \
+                 claims, or set limits.connections, which refuses more"
+            );
+            InvalidField::new("limits.connections", message)
+        }))
     }
 
     /// Databases with the comment of a claim that the ledger does not have. They are only told of: a failover to a standby

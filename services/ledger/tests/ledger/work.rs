@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use pgtenant_ledger::{
-    LedgerError, Refused, Wish, Work, check, create, finish, forget, look_now, next_due, note_definition, put_clusters,
-    remove, renew, rotate, update, withdraw,
+    LedgerError, Refused, Wish, Work, check, create, finish, forget, look_now, next_due, note_definition,
+    promised_connections, put_clusters, remove, renew, rotate, set_cluster_status, update, withdraw,
 };
-use pgtenant_model::{ClaimKey, ClaimSpec, DatabaseState, Mode, Source, Tier};
+use pgtenant_model::{ClaimKey, ClaimSpec, ClusterStatus, DatabaseState, Mode, Source, Tier};
 use uuid::Uuid;
 
 use crate::world::{LEASE, World, actor, ready};
@@ -139,22 +139,44 @@ async fn claims_ask_for_no_more_connections_than_their_cluster_has() {
     let world = World::new().await;
     let mut db = world.ledger.acquire().await.unwrap();
     let mut described = pgtenant_ledger::cluster(&mut db, "default").await.unwrap().unwrap().spec.0;
-    described.limits.connections = Some(100);
-    put_clusters(&mut db, &[("default".to_owned(), described)]).await.unwrap();
+    described.limits.connections = Some(300);
+    described.limits.connections_per_namespace = Some(270);
+    put_clusters(&mut db, &[("default".to_owned(), described.clone())]).await.unwrap();
     let of = |connections| ClaimSpec { connection_limit: connections, ..ClaimSpec::default() };
-    let key = |name: &str| ClaimKey::new("team", name).unwrap();
+    let key = |name: &str| ClaimKey::new(if name == "most" { "team" } else { "other" }, name).unwrap();
     let actor = actor();
     create(&mut db, &key("most"), &of(Some(80)), (Source::Api, None), &actor).await.unwrap();
     let refused = create(&mut db, &key("more"), &of(Some(21)), (Source::Api, None), &actor).await.unwrap_err();
     assert_eq!(
         refused.to_string(),
-        "connectionLimit: 21 are more than the 20 that cluster \"default\" has left of 100"
+        "connectionLimit: 3 roles with 21 connections each are 63, and cluster \"default\" has 300 (limits.connections) - 240 of \
+         other claims = 60 left"
     );
     create(&mut db, &key("rest"), &of(Some(20)), (Source::Api, None), &actor).await.unwrap();
     create(&mut db, &key("unlimited"), &of(None), (Source::Api, None), &actor).await.unwrap();
     // What it has itself does not count against it.
     update(&mut db, &key("most"), |_| of(Some(79)), Source::Api, None, &actor).await.unwrap();
     assert!(update(&mut db, &key("most"), |_| of(Some(81)), Source::Api, None, &actor).await.is_err());
+    // A namespace has a budget of its own, and no budget is larger than what the servers have.
+    described.limits.connections = Some(3000);
+    put_clusters(&mut db, &[("default".to_owned(), described)]).await.unwrap();
+    let refused =
+        update(&mut db, &key("most"), |_| of(Some(91)), Source::Api, None, &actor).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("namespace \"team\" on cluster \"default\" has 270 (limits.connectionsPerNamespace) - 0"),
+        "{refused}"
+    );
+    let seen = ClusterStatus { max_connections: Some(330), ..ClusterStatus::default() };
+    set_cluster_status(&mut db, "default", &seen).await.unwrap();
+    let refused =
+        create(&mut db, &key("late"), &of(Some(5)), (Source::Api, None), &actor).await.unwrap_err().to_string();
+    assert!(
+        refused.ends_with(
+            "cluster \"default\" has 310 (max_connections less those reserved) - 297 of other claims = 13 left"
+        ),
+        "{refused}"
+    );
+    assert_eq!(promised_connections(&mut db, "default").await.unwrap(), 297);
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ const MADE_WITHIN: Duration = Duration::from_secs(120);
 const REQUEST: Duration = Duration::from_secs(5);
 /// The claim's connection limit is one of these, and becomes the other: a change that means nothing to anybody, and that a server has
 /// to make.
-const LIMITS: [u32; 2] = [50, 51];
+const LIMITS: [u32; 2] = [5, 6];
 
 /// A cluster that is healthy.
 #[derive(Debug)]
