@@ -26,6 +26,7 @@ mod kills;
 mod kubernetes;
 mod lab;
 mod leak;
+mod maintenance;
 mod modes;
 mod names;
 mod observe;

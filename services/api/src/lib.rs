@@ -39,8 +39,8 @@ pub use state::{
 use document::Document;
 use problem::{NO_SUCH_ROUTE, Problem};
 use routes::{
-    apps, audit, clusters, credentials, databases, drills, events as stream, health, operations, plan, restores,
-    rotation, snapshots, switchover, takeover, tokens,
+    apps, audit, clusters, credentials, databases, drills, events as stream, health, maintenance, operations, plan,
+    restores, rotation, snapshots, switchover, takeover, tokens,
 };
 
 /// Every path, with all limits around it. [`serve`] serves it on a socket.
@@ -111,6 +111,7 @@ fn versioned() -> OpenApiRouter<ApiState> {
         .routes(routes!(switchover::switch_over, switchover::read))
         .routes(routes!(switchover::accept))
         .routes(routes!(drills::list, drills::create))
+        .routes(routes!(maintenance::start, maintenance::end))
         .routes(routes!(rotation::rotate))
         .routes(routes!(rotation::read))
         .routes(routes!(rotation::rotate_provisioner))

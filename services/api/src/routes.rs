@@ -8,6 +8,7 @@ pub(crate) mod databases;
 pub(crate) mod drills;
 pub(crate) mod events;
 pub(crate) mod health;
+pub(crate) mod maintenance;
 pub(crate) mod operations;
 pub(crate) mod plan;
 pub(crate) mod restores;

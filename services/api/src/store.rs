@@ -9,8 +9,8 @@ use pgtenant_ledger::{
     PgConnection, Refused, RestoreFilter, Rotating, Token, Wish, Written,
 };
 use pgtenant_model::{
-    ClaimKey, ClaimPatch, ClaimSpec, DatabaseState, Drill, Event, History, Operation, OperationKind, Restore, RestoreSpec,
-    SnapshotId, Source, Switchover, Tier, check_label,
+    ClaimKey, ClaimPatch, ClaimSpec, DatabaseState, Drill, Event, History, Operation, OperationKind, Restore,
+    RestoreSpec, SnapshotId, Source, Switchover, Tier, check_label,
 };
 use secrecy::SecretString;
 use serde_json::json;
@@ -198,6 +198,19 @@ pub(crate) async fn last_switchover(
     cluster: &str,
 ) -> Result<Option<Switchover>> {
     Ok(ledger::last_switchover(db, cluster).await?)
+}
+
+pub(crate) async fn begin_maintenance(
+    db: &mut PgConnection,
+    may: &Platform,
+    cluster: &str,
+    reason: &str,
+) -> Result<()> {
+    Ok(ledger::begin_maintenance(db, cluster, reason, may.actor()).await?)
+}
+
+pub(crate) async fn end_maintenance(db: &mut PgConnection, may: &Platform, cluster: &str) -> Result<bool> {
+    Ok(ledger::end_maintenance(db, cluster, may.actor()).await?)
 }
 
 pub(crate) async fn add_drill(

@@ -98,6 +98,9 @@ impl Attendant {
         if failure.lease_lost() {
             return Err(LedgerError::Fenced(work.claim.key.to_string()));
         }
+        if failure.waits_for_maintenance() {
+            return self.finish(work, &outcome::waits(work, failure, Utc::now())).await;
+        }
         counter!("pgtenant_looks_total", "result" => "failed").increment(1);
         if failure.cut_off() {
             self.cluster.note_cut_off(true);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use pgtenant_model::{ClusterSpec, Endpoint, History, HostPort, InvalidField, StoreSpec, TlsSpec};
+use pgtenant_model::{ClusterSpec, Endpoint, History, HostPort, InvalidField, Maintenance, StoreSpec, TlsSpec};
 use pgtenant_postgres::{Server, ServerOptions, Timeouts};
 use pgtenant_rds::PROXY_AUTHORITY;
 use pgtenant_secrets::{Access, Stores};
@@ -73,6 +73,7 @@ pub(crate) struct Cluster {
     refused: AtomicBool,
     /// A store did not answer this replica when it was last asked.
     cut_off: AtomicBool,
+    maintenance: Mutex<Option<Maintenance>>,
 }
 
 /// Where dumps of the cluster's databases are kept; nothing is connected.
@@ -145,6 +146,7 @@ impl Cluster {
             leftovers: Mutex::default(),
             refused: AtomicBool::new(false),
             cut_off: AtomicBool::new(false),
+            maintenance: Mutex::default(),
         })
     }
 
@@ -153,8 +155,11 @@ impl Cluster {
         history.into_iter().for_each(|history| self.source.remember(history));
     }
 
-    /// Connections to the primary, found anew if it has moved.
+    /// Connections to the primary, found anew if it has moved. There are none while somebody works on the cluster.
     pub(crate) async fn server(&self) -> Result<Server, Cause> {
+        if let Some(maintenance) = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            return Err(Cause::Maintenance { cluster: self.name.clone(), maintenance });
+        }
         let (topology, login) = self.parts().await?;
         self.note_use();
         let primary = topology.primary().await?;
@@ -294,6 +299,11 @@ impl Cluster {
             ca.push_str(PROXY_AUTHORITY);
         }
         Some(ca)
+    }
+
+    /// Somebody works on the cluster from now on, or does not any more.
+    pub(crate) fn set_maintenance(&self, maintenance: Option<Maintenance>) {
+        *self.maintenance.lock().unwrap_or_else(PoisonError::into_inner) = maintenance;
     }
 
     /// The server has refused the control plane's own login.

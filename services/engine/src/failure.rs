@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pgtenant_ledger::LedgerError;
+use pgtenant_model::Maintenance;
 use pgtenant_postgres::{ErrorClass, PostgresError, ProofError, Refusal};
 use pgtenant_secrets::{Fault, StoreError, StoreErrors};
 use pgtenant_topology::NoPrimary;
@@ -39,6 +40,9 @@ pub(crate) enum Cause {
     Settings(String),
     #[error("something else changes the database at the same time")]
     Unsettled,
+    /// Somebody works on the cluster.
+    #[error("cluster {cluster} is in maintenance since {}: {}", .maintenance.since.format("%Y-%m-%d %H:%M UTC"), .maintenance.reason)]
+    Maintenance { cluster: String, maintenance: Maintenance },
 }
 
 impl Cause {
@@ -93,6 +97,7 @@ impl Failure {
     fn advice(&self) -> Option<String> {
         match &*self.cause {
             Cause::Postgres(error) => error.advice().map(|advice| advice.to_string()),
+            Cause::Maintenance { .. } => Some("nothing here; work goes on by itself afterwards".to_owned()),
             Cause::Topology(_) => Some("nothing here; work goes on when a primary answers".to_owned()),
             Cause::Store(errors) => Some(format!("{}; the credential that was there stays valid", errors.advice())),
             Cause::Refused(_)
@@ -118,6 +123,7 @@ impl Failure {
             Cause::LeaseLost => "LeaseLost",
             Cause::Settings(_) => "BadSettings",
             Cause::Unsettled => "ServerBusy",
+            Cause::Maintenance { .. } => "Maintenance",
             Cause::Postgres(error) => match error.class() {
                 ErrorClass::Moved => "ClusterUnavailable",
                 ErrorClass::Fenced => "LeaseLost",
@@ -146,8 +152,14 @@ impl Failure {
             | Cause::Ledger(_)
             | Cause::Unproven(_)
             | Cause::LeaseLost
+            | Cause::Maintenance { .. }
             | Cause::Unsettled => false,
         }
+    }
+
+    /// Whether nothing has failed, and somebody works on the cluster.
+    pub(crate) fn waits_for_maintenance(&self) -> bool {
+        matches!(*self.cause, Cause::Maintenance { .. })
     }
 
     /// As [`Cause::moved`]. What happens to a tier's login says nothing of the server: a tenant may end its own sessions.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use metrics::{counter, histogram};
-use pgtenant_ledger::{Claim, Finished, Work};
+use pgtenant_ledger::{Claim, Finished, Wish, Work};
 use pgtenant_model::{Condition, ConditionStatus, DatabaseState, EventKind, set_condition};
 use pgtenant_postgres::Beyond;
 use rand::RngExt as _;
@@ -148,6 +148,41 @@ fn said(claim: &Claim, kind: &str, message: &str) -> bool {
 
 fn plural(count: usize) -> String {
     if count == 1 { "1 change was".to_owned() } else { format!("{count} changes were") }
+}
+
+/// Between looks at a claim whose cluster somebody works on; the end of that is told.
+const MAINTENANCE_LOOK: Duration = Duration::from_secs(30);
+
+/// Somebody works on the cluster: nothing has failed, and what is wished for waits.
+pub(crate) fn waits(work: &Work, failure: &Failure, now: DateTime<Utc>) -> Finished {
+    let claim = &work.claim;
+    let message = failure.message();
+    let mut conditions = claim.conditions.clone();
+    let changes = claim.observed_generation < claim.generation || claim.wish == Wish::Absent;
+    let wished = changes || work.urgent;
+    if changes {
+        falsify(&mut conditions, "Database", failure.reason(), &message, now);
+    }
+    if claim.roles.is_none() {
+        falsify(&mut conditions, "Ready", failure.reason(), &message, now);
+    }
+    Finished {
+        state: claim.state,
+        conditions,
+        done: !wished,
+        step: Some(failure.step),
+        message: Some(message),
+        next: MAINTENANCE_LOOK,
+        keep: None,
+        proven: None,
+        endpoint: None,
+        roles: None,
+        credentials: claim.credentials.clone(),
+        rotated: Vec::new(),
+        waits: wished,
+        to_rotate: Vec::new(),
+        events: Vec::new(),
+    }
 }
 
 /// A step failed; the claim is tried again.

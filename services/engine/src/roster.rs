@@ -114,14 +114,20 @@ impl Roster {
                     let history =
                         |one: &pgtenant_ledger::Cluster| Some((one.name.clone(), one.status.0.history.clone()?));
                     let histories: BTreeMap<_, _> = found.iter().filter_map(history).collect();
+                    let paused: BTreeMap<_, _> =
+                        found.iter().map(|one| (one.name.clone(), one.maintenance.clone().map(|it| it.0))).collect();
                     let described = found.into_iter().map(|cluster| (cluster.name, cluster.spec.0)).collect();
                     self.end_others(&mut worked, &described).await;
+                    for cluster in self.all() {
+                        cluster.set_maintenance(paused.get(&cluster.name).cloned().flatten());
+                    }
                     for (name, spec) in
                         described.into_iter().filter(|(name, _)| !worked.contains_key(name)).collect::<Vec<_>>()
                     {
                         match Cluster::new(name.clone(), spec.clone(), access.clone()) {
                             Ok(cluster) => {
                                 cluster.remember(histories.get(&name));
+                                cluster.set_maintenance(paused.get(&name).cloned().flatten());
                                 let cluster = Arc::new(cluster);
                                 self.known
                                     .send_modify(|known| _ = known.clusters.insert(name.clone(), Arc::clone(&cluster)));

@@ -1,12 +1,14 @@
 //! Shared clusters and what was last seen of them.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
-use pgtenant_model::{ClusterSpec, ClusterStatus, History};
+use pgtenant_model::{ClusterSpec, ClusterStatus, History, Maintenance};
 use serde_json::json;
 use sqlx::PgConnection;
 use sqlx::types::Json;
 
-use crate::{Actor, CLUSTERS_CHANNEL, LedgerError, Result, SWITCHOVERS_CHANNEL, write_audit};
+use crate::{Actor, CLUSTERS_CHANNEL, LedgerError, Result, SWITCHOVERS_CHANNEL, look_soon, write_audit};
 
 /// Who described a cluster; nobody else changes or removes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,12 +58,14 @@ pub struct Cluster {
     pub updated_at: DateTime<Utc>,
     /// Nobody describes it any more, and it has claims left: it takes no new ones.
     pub removing: bool,
+    /// Nothing is changed on it at the moment.
+    pub maintenance: Option<Json<Maintenance>>,
 }
 
 /// [`Cluster`]'s columns.
 macro_rules! columns {
     () => {
-        "select name, source, spec, status, updated_at, removing from clusters "
+        "select name, source, spec, status, updated_at, removing, maintenance from clusters "
     };
 }
 
@@ -237,5 +241,47 @@ pub async fn accept_history(db: &mut PgConnection, name: &str, seen: &History, a
     }
     write_audit(db, actor, "cluster.accept", (None, Some(name)), &json!(seen)).await?;
     sqlx::query("select pg_notify($1, $2)").bind(SWITCHOVERS_CHANNEL).bind(name).execute(db).await?;
+    Ok(true)
+}
+
+/// After a maintenance every claim is looked at within this time.
+const LOOKED_AT_WITHIN: Duration = Duration::from_secs(60);
+
+/// From now on nothing is changed on a cluster. Said again, it is for another reason, since the same time.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn begin_maintenance(db: &mut PgConnection, cluster: &str, reason: &str, actor: &Actor) -> Result<()> {
+    sqlx::query(
+        "update clusters set maintenance = jsonb_build_object(
+            'since', coalesce(maintenance -> 'since', to_jsonb(now())), 'reason', $2::text, 'requestedBy', $3::text)
+         where name = $1",
+    )
+    .bind(cluster)
+    .bind(reason)
+    .bind(&actor.name)
+    .execute(&mut *db)
+    .await?;
+    let detail = json!({"cluster": cluster, "reason": reason});
+    write_audit(db, actor, "cluster.maintenance.begin", (None, None), &detail).await?;
+    announce_clusters(db).await
+}
+
+/// Work goes on: every claim is looked at within a minute, and proven. Says whether there was a maintenance.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn end_maintenance(db: &mut PgConnection, cluster: &str, actor: &Actor) -> Result<bool> {
+    let ended = sqlx::query("update clusters set maintenance = null where name = $1 and maintenance is not null")
+        .bind(cluster)
+        .execute(&mut *db)
+        .await?;
+    if ended.rows_affected() == 0 {
+        return Ok(false);
+    }
+    let detail = json!({"cluster": cluster});
+    write_audit(db, actor, "cluster.maintenance.end", (None, None), &detail).await?;
+    look_soon(db, cluster, LOOKED_AT_WITHIN).await?;
+    announce_clusters(db).await?;
     Ok(true)
 }

@@ -49,8 +49,8 @@ pub use claim::{
     count_by_namespace, count_by_state, owner_of,
 };
 pub use cluster::{
-    Cluster, ClusterSource, PutCluster, accept_history, cluster, clusters, put_cluster, put_clusters, remove_cluster,
-    set_cluster_status,
+    Cluster, ClusterSource, PutCluster, accept_history, begin_maintenance, cluster, clusters, end_maintenance,
+    put_cluster, put_clusters, remove_cluster, set_cluster_status,
 };
 pub use door::{DoorClaim, door_claims, forget_release, look_now, move_claim, note_definition, try_door_turn};
 pub use drill::{PastDrill, add_drill, drills, last_drills};

@@ -182,7 +182,7 @@ pub struct Finished {
     pub credentials: BTreeMap<Tier, CredentialState>,
     /// Tiers that need no new password any more.
     pub rotated: Vec<Tier>,
-    /// What was asked for has to wait although all is as it should be: its operations go on, and it is tried again at `next`.
+    /// What was asked for has to wait although nothing has failed: its operations go on, and it is tried again at `next`.
     pub waits: bool,
     /// Tiers that are to get a new password later, whether somebody has asked for it or not.
     pub to_rotate: Vec<Tier>,
@@ -213,7 +213,7 @@ pub async fn finish(db: &mut PgConnection, work: &Work, finished: &Finished) -> 
              looked_at = now(), woken = false, keep_at = now() + $16 * interval '1 second',
              proven_at = case when woken then null when $17 then now() when $17 is null then proven_at end,
              urgent = case when generation = $3 and not woken then not $8 or $14 else true end,
-             attempts = case when $8 then 0 else attempts + 1 end,
+             attempts = case when $8 then 0 when $14 then attempts else attempts + 1 end,
              due_at = case when generation <> $3 then now()
                            when woken then now() + least($10, $13) * interval '1 second'
                            else now() + $10 * interval '1 second' end

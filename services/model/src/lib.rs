@@ -49,8 +49,8 @@ pub use restore::{
 pub use restore_rules::{Approval, RdsCopyRules, RestoreRules};
 pub use span::Span;
 pub use status::{
-    CheckResult, ClusterStatus, Condition, ConditionStatus, Database, DatabaseState, Drift, PreflightCheck,
-    ProvisionerStatus, RoleStatus, Roles, StoreLocation, StoreState, set_condition,
+    CheckResult, ClusterStatus, Condition, ConditionStatus, Database, DatabaseState, Drift, Maintenance,
+    PreflightCheck, ProvisionerStatus, RoleStatus, Roles, StoreLocation, StoreState, set_condition,
 };
 pub use store::{AwsSecretsManagerStore, ExternalSecretStore, FileStore, KubernetesStore, SECRET_TAGS, StoreSpec};
 pub use switchover::Switchover;

@@ -322,6 +322,18 @@ pub struct ClusterStatus {
     pub observed_at: Option<DateTime<Utc>>,
 }
 
+/// Somebody works on a cluster: pgtenant changes nothing on it meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Maintenance {
+    /// Why, for those whose databases wait.
+    pub reason: String,
+    /// Since when.
+    pub since: DateTime<Utc>,
+    /// Who has said so.
+    pub requested_by: String,
+}
+
 /// The control plane's own login.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -7,8 +7,8 @@ use axum::extract::State;
 use chrono::{DateTime, Utc};
 use pgtenant_ledger::Cluster;
 use pgtenant_model::{
-    CheckResult, ClusterSpec, ClusterStatus, Drift, Endpoint, Environment, History, InvalidField, Limits, Member,
-    PreflightCheck, ProvisionerStatus,
+    CheckResult, ClusterSpec, ClusterStatus, Drift, Endpoint, Environment, History, InvalidField, Limits, Maintenance,
+    Member, PreflightCheck, ProvisionerStatus,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -55,6 +55,9 @@ pub(crate) struct ClusterView {
     limits: Limits,
     /// Why no claim can be served, if so.
     problem: Option<String>,
+    /// Nothing is changed on it at the moment, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    maintenance: Option<Maintenance>,
     /// When it was last seen.
     observed_at: Option<DateTime<Utc>>,
     /// When its description last changed.
@@ -71,8 +74,8 @@ pub(crate) struct ClusterView {
 }
 
 impl ClusterView {
-    fn of(cluster: Cluster, caller: &Caller) -> Self {
-        let Cluster { name, source, spec, status, updated_at, .. } = cluster;
+    pub(crate) fn of(cluster: Cluster, caller: &Caller) -> Self {
+        let Cluster { name, source, spec, status, updated_at, maintenance, .. } = cluster;
         let (spec, status) = (spec.0, status.0);
         let ClusterStatus { primary, version, problem, provisioner, observed_at, .. } = status;
         Self {
@@ -84,6 +87,7 @@ impl ClusterView {
             allowed_extensions: spec.allowed_extensions.clone(),
             limits: spec.limits.clone(),
             problem,
+            maintenance: maintenance.map(|it| it.0),
             observed_at,
             updated_at,
             primary: primary.filter(|_| caller.is_platform()),

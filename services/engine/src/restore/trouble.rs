@@ -35,6 +35,8 @@ pub(super) enum Kind {
     LeaseLost,
 }
 
+/// How often a job that waits for the end of a maintenance looks.
+const MAINTENANCE_LOOK: Duration = Duration::from_secs(10);
 /// Tries of a step that fail for what may pass.
 const MOST_TRIES: i32 = 12;
 
@@ -133,6 +135,7 @@ impl From<Cause> for Trouble {
         let kind = match &cause {
             Cause::Postgres(error) => of_class(error.class()),
             Cause::LeaseLost => Kind::LeaseLost,
+            Cause::Maintenance { .. } => Kind::Later(MAINTENANCE_LOOK),
             Cause::Refused(_) | Cause::Settings(_) => Kind::Final,
             _ => Kind::Again,
         };

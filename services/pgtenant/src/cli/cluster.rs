@@ -2,7 +2,9 @@
 
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
-use pgtenant_model::{CheckResult, Drift, Endpoint, Environment, Limits, Member, PreflightCheck, ProvisionerStatus};
+use pgtenant_model::{
+    CheckResult, Drift, Endpoint, Environment, Limits, Maintenance, Member, PreflightCheck, ProvisionerStatus,
+};
 use serde::Deserialize;
 
 use super::bootstrap;
@@ -65,6 +67,26 @@ Examples:
         #[arg(long)]
         no_wait: bool,
     },
+    /// Change nothing on a cluster for as long as you work on it
+    #[command(
+        after_help = "What is asked for waits, says why, and goes on by itself afterwards. What is under way ends within seconds; restores
+wait at their next step. Databases are used as ever. At the end every claim is looked at within a minute, and its
+logins are proven: as after an upgrade.
+
+Examples:
+  pgtenant cluster maintenance default --reason 'upgrade to PostgreSQL 17'
+  pgtenant cluster maintenance default --end"
+    )]
+    Maintenance {
+        /// The cluster
+        name: String,
+        /// Begin, and why
+        #[arg(long, required_unless_present = "end", conflicts_with = "end")]
+        reason: Option<String>,
+        /// End
+        #[arg(long)]
+        end: bool,
+    },
     /// Stop the primary, and measure what applications see of it
     Drill(Box<drill::DrillArgs>),
     /// List the drills of a cluster
@@ -92,6 +114,15 @@ struct Cluster {
     observed_at: Option<DateTime<Utc>>,
     primary: Option<String>,
     provisioner: Option<ProvisionerStatus>,
+    maintenance: Option<Maintenance>,
+}
+
+impl Cluster {
+    /// Why nothing is done on it, if so.
+    fn trouble(&self) -> Option<String> {
+        let maintenance = self.maintenance.as_ref().map(|it| format!("in maintenance: {}", it.reason));
+        maintenance.or_else(|| self.problem.clone())
+    }
 }
 
 #[derive(Deserialize)]
@@ -118,10 +149,27 @@ pub(super) async fn run(context: &Context, command: ClusterCommand) -> Result<Ou
         ClusterCommand::Switchover(args) => switchover::run(context, &args).await,
         ClusterCommand::Accept(args) => accept::run(context, &args).await,
         ClusterCommand::RotateProvisioner { name, no_wait } => rotate::provisioner(context, &name, no_wait).await,
+        ClusterCommand::Maintenance { name, reason, .. } => maintain(context, &name, reason.as_deref()).await,
         ClusterCommand::Drill(args) => drill::run(context, &args).await,
         ClusterCommand::Drills { name } => drill::list(context, &name).await,
         ClusterCommand::Bootstrap(args) => bootstrap::run(context, &args),
     }
+}
+
+async fn maintain(context: &Context, name: &str, reason: Option<&str>) -> Result<Outcome> {
+    let (client, path) = (context.client()?, ["v1", "clusters", name, "maintenance"]);
+    let Some(reason) = reason else {
+        client.delete(&path, &[]).await?;
+        note("work goes on; every claim is looked at within a minute");
+        return Ok(Outcome::Done);
+    };
+    let reply = client.post(&path, &[], Some(&serde_json::json!({"reason": reason}))).await?;
+    if context.out.is_for_machines() {
+        context.out.document(&reply.document()?)?;
+    } else {
+        note(&format!("nothing is changed on {name} until: pgtenant cluster maintenance {name} --end"));
+    }
+    Ok(Outcome::Done)
 }
 
 async fn list(context: &Context) -> Result<Outcome> {
@@ -132,12 +180,13 @@ async fn list(context: &Context) -> Result<Outcome> {
     }
     let mut table = Table::new(&["NAME", "ENVIRONMENT", "VERSION", "SEEN", "PROBLEM"]);
     for cluster in read::<Cluster>(items)? {
+        let trouble = cluster.trouble().unwrap_or_default();
         table.row([
             cluster.name,
             json_word(cluster.environment),
             cluster.version.unwrap_or_else(|| "-".to_owned()),
             seen(cluster.observed_at),
-            cluster.problem.unwrap_or_default(),
+            trouble,
         ]);
     }
     context.out.table(&table, "There are no clusters.")?;
@@ -154,6 +203,8 @@ async fn get(context: &Context, name: &str) -> Result<Outcome> {
         context.out.document(&reply.document()?)?;
         return Ok(Outcome::Done);
     }
+    let cluster: Cluster = reply.read()?;
+    let trouble = cluster.trouble();
     let Cluster {
         name,
         environment,
@@ -161,11 +212,11 @@ async fn get(context: &Context, name: &str) -> Result<Outcome> {
         version,
         allowed_extensions,
         limits,
-        problem,
         observed_at,
         primary,
         provisioner,
-    } = reply.read()?;
+        ..
+    } = cluster;
     let login = |one: ProvisionerStatus| match one.turned_at {
         Some(at) => format!("{}, since {} ago", one.login, age(at, Utc::now())),
         None => one.login,
@@ -183,7 +234,7 @@ async fn get(context: &Context, name: &str) -> Result<Outcome> {
         ("Connections", number(limits.connections)),
         ("Provisioner", provisioner.map(login).unwrap_or_default()),
         ("Seen", seen(observed_at)),
-        ("Problem", problem.map(|p| context.out.paint(&p, Paint::Bad)).unwrap_or_default()),
+        ("Problem", trouble.map(|p| context.out.paint(&p, Paint::Bad)).unwrap_or_default()),
     ]))?;
     Ok(Outcome::Done)
 }

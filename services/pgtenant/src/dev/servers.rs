@@ -80,7 +80,7 @@ impl Servers {
             // Whoever reads a credential here reads the file itself.
             rotate_overlap: Span::from_secs(5),
             allowed_extensions: EXTENSIONS.map(str::to_owned).to_vec(),
-            limits: Limits { databases_per_namespace: 1000, connections: None },
+            limits: Limits { databases_per_namespace: 1000, ..Limits::default() },
             ..ClusterSpec::new(self.cluster.topology(), provisioner, tls, stores)
         }
     }
