@@ -31,7 +31,6 @@ test: ## Install what the tests need, and run all of them
 drill: ## Kill the primary of a lab of every kind, and measure what a tenant sees
 	@.ci/require-rust
 	@.ci/postgres
-	@.ci/postgres-tools
 	@.ci/drill
 
 bench: ## Measure against the same SQL by hand (takes some minutes)

@@ -21,7 +21,7 @@ async fn drill(cluster: &Cluster, site: &Site, serve: &Serve, more: &[&str]) -> 
 
 /// With nothing lost where replication is synchronous, and everybody back.
 async fn passes(kind: LabKind) -> Value {
-    let cluster = Cluster::up(kind).await;
+    let cluster = Cluster::detached(kind).await;
     let site = cluster.site().await;
     let serve = site.serve("serve").await;
     serve.is_ready().await;
@@ -74,8 +74,13 @@ async fn of_repmgr() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_haproxy() {
+    is_good(&passes(LabKind::Haproxy).await, false);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn its_exit_status_says_what_fell_short() {
-    let mut cluster = Cluster::up(LabKind::Streaming).await;
+    let mut cluster = Cluster::detached(LabKind::Streaming).await;
     let site = cluster.site().await;
     let serve = site.serve("serve").await;
     serve.is_ready().await;

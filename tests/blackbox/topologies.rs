@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use pgtenant_lab::{Binaries, Lab, LabKind, LabOptions, Lifetime};
 use pgtenant_tests::{
-    Api, Cli, Credential, Folder, Place, Site, SiteOptions, binary, can, eventually, measured, rows, run,
+    Api, Cli, Credential, Folder, Place, Site, SiteOptions, binary, can, eventually, measured, rows, run, run_within,
     superuser_sql, unique,
 };
 use secrecy::{ExposeSecret as _, SecretString};
@@ -18,7 +18,18 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// A lab that a control plane is attached to.
 pub(crate) struct Cluster {
     pub(crate) lab: Lab,
+    /// It outlives whoever has brought it up.
+    detached: bool,
     _folder: Folder,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if self.detached {
+            let dir = self.lab.dir().display().to_string();
+            Cli::new().command(&["lab", "down", "--remove", "--yes", "--dir", &dir]).output().ok();
+        }
+    }
 }
 
 impl Cluster {
@@ -30,7 +41,18 @@ impl Cluster {
         let options = LabOptions { lifetime: Lifetime::Bound, fsync: false, health_program, ..options };
         let mut lab = Lab::create(options).unwrap();
         lab.up(|_| {}).await.unwrap();
-        Self { lab, _folder: folder }
+        Self { lab, detached: false, _folder: folder }
+    }
+
+    /// Brought up by a command, so that nodes may be killed and started by others: PostgreSQL takes a process for running until its
+    /// parent has taken note of its end.
+    pub(crate) async fn detached(kind: LabKind) -> Self {
+        let folder = Folder::new("drill");
+        let dir = folder.join("lab");
+        let up = ["lab", "up", "--topology", kind.name(), "--dir", &dir.display().to_string()];
+        run_within(Cli::new().command(&up), PATIENCE).await.expect(0);
+        let lab = Lab::open(&dir, Binaries::locate(None).unwrap(), Lifetime::Detached).unwrap();
+        Self { lab, detached: true, _folder: folder }
     }
 
     /// As the topology names a node.

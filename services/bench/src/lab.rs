@@ -254,7 +254,7 @@ impl Lab {
         ClusterSpec {
             environment: Environment::Test,
             restores: RestoreRules { approval: Some(Approval::Nobody), ..RestoreRules::default() },
-            limits: Limits { databases_per_namespace: 1000, connections: None },
+            limits: Limits { databases_per_namespace: 1000, ..Limits::default() },
             ..ClusterSpec::new(topology, provisioner, tls, stores.collect())
         }
     }

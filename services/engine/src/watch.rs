@@ -2,11 +2,10 @@
 
 mod inspect;
 
-use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use futures::future::{OptionFuture, join3, select};
+use futures::future::{OptionFuture, join3};
 use metrics::gauge;
 use pgtenant_ledger::{
     Ledger, LedgerError, LoginWish, NewEvent, append_event, cluster, login_wish, look_soon, retry_now,
@@ -103,7 +102,12 @@ impl Watch<'_> {
                 let known = memory.written.as_ref().and_then(|(status, _)| status.primary.clone());
                 tokio::time::sleep(SHORTEST.min(wait)).await;
                 // Whoever works on claims finds a new primary first, and whoever asks for a look is answered by it.
-                let called = select(pin!(self.cluster.look.notified()), pin!(self.cluster.sees_another_primary(known)));
+                let called = async {
+                    tokio::select! {
+                        () = self.cluster.look.notified() => {}
+                        () = self.cluster.sees_another_primary(known) => {}
+                    }
+                };
                 timeout(wait.saturating_sub(SHORTEST), called).await.ok();
             }
         };
@@ -166,7 +170,7 @@ impl Watch<'_> {
 
     /// While nobody is written to: what a person has said, or another replica has seen.
     async fn learn(&self, memory: &Memory) {
-        if memory.trouble.is_none() && memory.written.is_some() {
+        if !memory.in_trouble() && memory.written.is_some() {
             return;
         }
         let read = async { cluster(&mut *self.ledger.acquire().await?, &self.cluster.name).await };

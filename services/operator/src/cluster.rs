@@ -230,7 +230,7 @@ mod tests {
         let object: PostgresqlCluster = serde_json::from_value(object).unwrap();
         let ready = |split_brain| {
             let seen = ClusterStatus { problem: Some("why".to_owned()), split_brain, ..ClusterStatus::default() };
-            let ready = status(&object, Some(seen), None, Utc::now()).conditions.remove(0);
+            let ready = status(&object, Some(seen), None, None, Utc::now()).conditions.remove(0);
             (ready.status, ready.reason)
         };
         assert_eq!(ready(true), ("False".to_owned(), "SplitBrain".to_owned()));

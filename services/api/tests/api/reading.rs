@@ -48,6 +48,7 @@ async fn clusters_are_shown_to_those_who_may_use_them() {
         version: Some("15.18".into()),
         members: vec![Member { timeline: Some(1), ..Member::new("db1:5432", MemberRole::Primary) }],
         problem: None,
+        max_connections: None,
         preflight: vec![InvalidField::new("max_connections", "is 100; raise it")],
         drift: Vec::new(),
         identity: None,
