@@ -39,14 +39,15 @@ pub(crate) async fn up(site: &mut Site, progress: Progress<'_>) -> Result<()> {
     for name in &nodes {
         wait_until_part(site, name).await?;
     }
-    Ok(())
+    wait_until_one_may_follow(site).await
 }
 
 /// Patroni itself rewinds or copies.
 pub(crate) async fn start(site: &mut Site, name: &str, progress: Progress<'_>) -> Result<()> {
     start_etcd(site, progress).await?;
     launch(site, name, progress)?;
-    wait_until_part(site, name).await
+    wait_until_part(site, name).await?;
+    wait_until_one_may_follow(site).await
 }
 
 /// Has each Patroni take the passwords that are now.
@@ -161,6 +162,17 @@ async fn wait_until_part(site: &mut Site, name: &str) -> Result<()> {
         }
     };
     site.wait_for((name, PATRONI), DEADLINE, &format!("{name} did not take part"), takes_part).await
+}
+
+/// Until the leader has named a synchronous standby, which takes a round or two, nobody may take its place.
+async fn wait_until_one_may_follow(site: &mut Site) -> Result<()> {
+    let Some(name) = site.nodes().into_iter().find(|name| site.runs(name, PATRONI)) else { return Ok(()) };
+    let named = async |site: &Site| {
+        let members = members(site).await;
+        let running = members.iter().filter(|member| matches!(member.state.as_str(), "running" | "streaming")).count();
+        running < 2 || members.iter().any(|member| member.role == "sync_standby")
+    };
+    site.wait_for((&name, PATRONI), DEADLINE, "no standby became a synchronous one", named).await
 }
 
 async fn members(site: &Site) -> Vec<Member> {

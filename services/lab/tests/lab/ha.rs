@@ -79,7 +79,10 @@ async fn whole(lab: &Lab, nodes: usize) -> String {
     loop {
         let status = lab.status().await;
         let of = |role| status.nodes.iter().filter(|node| node.role == role).count();
-        if status.nodes.len() == nodes && of(LabRole::Primary) == 1 && of(LabRole::Standby) == nodes - 1 {
+        // With Patroni nobody may take the leader's place before it has named a synchronous standby.
+        let one_may =
+            lab.kind() != LabKind::Patroni || status.nodes.iter().any(|node| node.said.starts_with("sync_standby"));
+        if status.nodes.len() == nodes && of(LabRole::Primary) == 1 && of(LabRole::Standby) == nodes - 1 && one_may {
             let primary = status.nodes.iter().find(|node| node.role == LabRole::Primary);
             return primary.expect("one").name.clone();
         }
