@@ -99,6 +99,13 @@ impl Member {
         }
     }
 
+    /// Whether it answers, and follows if it is a standby.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        let idle = self.message.as_ref().is_some_and(|message| message.contains("not streaming"));
+        self.role != MemberRole::Unreachable && !idle
+    }
+
     /// Says this beside what is said already.
     pub fn add_message(&mut self, text: &str) {
         self.message = Some(self.message.take().map_or_else(|| text.to_owned(), |before| format!("{before}, {text}")));

@@ -62,6 +62,8 @@ pub struct Record {
     pub acknowledged: Vec<(i64, Duration)>,
     /// Beats and connections that failed.
     pub failures: u64,
+    /// When the last of them failed.
+    pub failed_at: Option<Duration>,
     /// What was said, each text once with when it was first said.
     pub errors: Vec<(Duration, String)>,
 }
@@ -101,6 +103,7 @@ impl Record {
 
     fn fail(&mut self, at: Duration, text: String) {
         self.failures += 1;
+        self.failed_at = Some(at);
         if self.errors.len() < MOST_ERRORS && !self.errors.iter().any(|(_, known)| *known == text) {
             self.errors.push((at, text));
         }

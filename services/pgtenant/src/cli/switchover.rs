@@ -98,7 +98,7 @@ fn told(context: &Context, switchover: &Switchover, text: String) -> Result<Outc
 }
 
 /// Until it has ended. The control plane may be away for a while: its ledger may be on the cluster that is switched over.
-async fn follow(client: &Client, asked: &Switchover) -> Result<Switchover> {
+pub(super) async fn follow(client: &Client, asked: &Switchover) -> Result<Switchover> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match client.get(&["v1", "clusters", &asked.cluster, "switchover"], &[]).await {

@@ -34,7 +34,7 @@ impl Means {
         if let Some((lab, node)) = lab(args.lab.as_deref(), &at)? {
             return Ok(Self::Lab(Box::new(lab), node));
         }
-        if matches!(site.kind.as_str(), "patroni" | "pgAutoFailover" | "aurora") {
+        if matches!(site.kind.as_str(), "patroni" | "pgAutoFailover") {
             return Ok(Self::Switchover);
         }
         Err(CliError::failed(format!("nothing here can stop {at}: topology {} has no switchover of its own", site.kind))

@@ -28,6 +28,9 @@ const OVER_TARGET: Outcome = Outcome::Status(2);
 /// Nothing here can stop the primary.
 const NO_MEANS: Outcome = Outcome::Status(3);
 
+/// As a shell says that a program ended by Ctrl-C.
+const INTERRUPTED: Outcome = Outcome::Status(130);
+
 /// Arguments of `pgtenant cluster drill`.
 #[derive(Debug, Clone, Args)]
 #[command(
@@ -109,8 +112,19 @@ pub(super) async fn run(context: &Context, args: &DrillArgs) -> Result<Outcome> 
         Ok(database) => database,
         Err(problem) => return Ok(say(&problem.hint("nothing was stopped"), UNHEALTHY)),
     };
-    let measured = measure::measure(&site, &database, &mut means, args).await;
-    if let Err(problem) = site.remove_database(&database).await {
+    let measured = tokio::select! {
+        measured = measure::measure(&site, &database, &mut means, args) => measured,
+        signal = tokio::signal::ctrl_c() => {
+            signal?;
+            note("interrupted: what was stopped is started again");
+            if let Some(Err(problem)) = means.start().await {
+                note(&format!("warning: it does not start: {problem}"));
+            }
+            site.remove(&database.key).await.ok();
+            return Ok(INTERRUPTED);
+        }
+    };
+    if let Err(problem) = site.remove(&database.key).await {
         note(&format!("warning: database {} stays: {problem}", database.key));
     }
     let Some((drill, picture)) = measured? else {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pgtenant_model::{ClaimKey, Drill, Member, MemberRole, Tier};
+use pgtenant_model::{ClaimKey, Drill, Member, OperationState, Switchover, Tier};
 use pgtenant_postgres::PulseOptions;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -14,6 +14,7 @@ use crate::cli::db::connect::login;
 use crate::cli::error::{CliError, Result};
 use crate::cli::http::{Client, HttpError};
 use crate::cli::name::database_path;
+use crate::cli::switchover::follow;
 
 /// Between looks at what is waited for.
 const LOOK: Duration = Duration::from_millis(100);
@@ -83,7 +84,7 @@ impl Site {
             CliError::failed("the token may not see how the cluster is described").hint("use a platform token")
         })?;
         let topology = topology(&client, name).await?;
-        let unwell = topology.members.iter().find(|member| !is_well(member));
+        let unwell = topology.members.iter().find(|member| !member.is_well());
         match (&topology.primary, unwell, topology.problem) {
             (Some(primary), None, None) => {
                 let (primary, members) = (primary.clone(), topology.members.len());
@@ -107,7 +108,7 @@ impl Site {
     pub(super) async fn recovered(&self, deadline: Instant) -> bool {
         loop {
             if let Ok(Topology { primary: Some(_), members, problem: None }) = topology(&self.client, &self.name).await
-                && members.iter().filter(|member| is_well(member)).count() >= self.members
+                && members.iter().filter(|member| member.is_well()).count() >= self.members
             {
                 return true;
             }
@@ -123,7 +124,7 @@ impl Site {
     /// # Errors
     /// It was not made, or its credentials can not be read here.
     pub(super) async fn make_database(&self, context: &Context, args: &DrillArgs) -> Result<Database> {
-        let key = ClaimKey::new(args.namespace.as_str(), self.name.as_str())
+        let key = ClaimKey::new(args.namespace.as_str(), format!("drill-{}", self.name))
             .map_err(|error| CliError::usage(error.to_string()).hint("--namespace takes another one"))?;
         let limit = self.make_claim(&key).await?;
         if !self.is_ready(&key, None, Instant::now() + MADE_WITHIN).await {
@@ -131,8 +132,18 @@ impl Site {
                 .hint(format!("`pgtenant db get {key}` says why")));
         }
         let stored = async |tier| login(context, &key, tier, args.secrets_dir.as_deref()).await?.pulse();
-        let [admin, write, read] = [stored(Tier::Admin).await?, stored(Tier::Write).await?, stored(Tier::Read).await?];
-        Ok(Database { key, admin: admin.0, write: write.0, read: read.1.unwrap_or(read.0), limit })
+        let tiers = async {
+            Ok::<_, CliError>([stored(Tier::Admin).await?, stored(Tier::Write).await?, stored(Tier::Read).await?])
+        };
+        match tiers.await {
+            Ok([admin, write, read]) => {
+                Ok(Database { key, admin: admin.0, write: write.0, read: read.1.unwrap_or(read.0), limit })
+            }
+            Err(problem) => {
+                self.remove(&key).await.ok();
+                Err(problem)
+            }
+        }
     }
 
     /// Says which connection limit it does not have.
@@ -151,20 +162,34 @@ impl Site {
             match known["state"].as_str() {
                 // That of the drill before.
                 Some("Deleting") if Instant::now() < deadline => sleep(LOOK).await,
-                _ if known["cluster"] == self.name.as_str() => {
+                _ if self.is_a_drills(&known) => {
                     return Ok(if known["connectionLimit"] == LIMITS[1] { LIMITS[0] } else { LIMITS[1] });
                 }
-                _ => return Err(CliError::failed(format!("there is a database {key} on another cluster"))),
+                _ => {
+                    return Err(CliError::failed(format!("there is a database {key} that no drill has made"))
+                        .hint("--namespace takes another one"));
+                }
             }
         }
+    }
+
+    /// Whether a database is as drills make them: what anybody else has asked for is not touched.
+    fn is_a_drills(&self, known: &Value) -> bool {
+        let nothing = |key: &str| known[key].as_array().is_some_and(Vec::is_empty);
+        known["cluster"] == self.name.as_str()
+            && known["source"] == "api"
+            && known["mode"] == "standard"
+            && LIMITS.iter().any(|limit| known["connectionLimit"] == *limit)
+            && nothing("schemas")
+            && nothing("extensions")
     }
 
     /// Removes the drill's database.
     ///
     /// # Errors
     /// The control plane did not take it.
-    pub(super) async fn remove_database(&self, database: &Database) -> Result<()> {
-        Ok(self.client.delete(&database_path(&database.key), &[]).await.map(drop)?)
+    pub(super) async fn remove(&self, key: &ClaimKey) -> Result<()> {
+        Ok(self.client.delete(&database_path(key), &[]).await.map(drop)?)
     }
 
     /// Has the database's limit changed, and waits until that is done: the control plane has to reach the new primary for it.
@@ -201,13 +226,18 @@ impl Site {
         }
     }
 
-    /// Has the topology switch over.
+    /// Has the topology switch over, and waits for what comes of it.
     ///
     /// # Errors
-    /// It refuses.
+    /// It refuses, or fails.
     pub(super) async fn switch_over(&self) -> Result<()> {
-        let none = None::<&Value>;
-        Ok(self.client.post(&["v1", "clusters", &self.name, "switchover"], &[], none).await.map(drop)?)
+        let path = ["v1", "clusters", &self.name, "switchover"];
+        let asked: Switchover = self.client.post(&path, &[], None::<&Value>).await?.read()?;
+        let ended = follow(&self.client, &asked).await?;
+        if ended.state == OperationState::Succeeded {
+            return Ok(());
+        }
+        Err(CliError::failed(ended.message.unwrap_or_else(|| "the switchover has failed".to_owned())))
     }
 
     /// Has the control plane keep the result.
@@ -222,10 +252,4 @@ impl Site {
 async fn topology(client: &Client, name: &str) -> Result<Topology, HttpError> {
     let client = client.with_timeout_up_to(REQUEST);
     client.get(&["v1", "clusters", name, "topology"], &[]).await?.read()
-}
-
-/// It answers, and follows if it is a standby.
-fn is_well(member: &Member) -> bool {
-    let idle = member.message.as_ref().is_some_and(|message| message.contains("not streaming"));
-    member.role != MemberRole::Unreachable && !idle
 }
