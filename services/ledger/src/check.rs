@@ -117,6 +117,16 @@ async fn too_many_connections(
         return Ok(None);
     }
     sqlx::query("select pg_advisory_xact_lock(hashtextextended($1, 8))").bind(&spec.cluster).execute(&mut *db).await?;
+    let before: Option<Option<i32>> =
+        sqlx::query_scalar("select connection_limit from claims where (namespace, name) = ($1, $2)")
+            .bind(key.namespace())
+            .bind(key.name())
+            .fetch_optional(&mut *db)
+            .await?;
+    // Whoever asks for no more than it has makes nothing worse, however much the others have.
+    if before.flatten().is_some_and(|before| asked <= i64::from(before)) {
+        return Ok(None);
+    }
     let (all, own): (i64, i64) = sqlx::query_as(
         "select coalesce(sum(connection_limit), 0) * $4, coalesce(sum(connection_limit) filter (where namespace = $2), 0) * $4
          from claims where cluster = $1 and (namespace, name) <> ($2, $3)",

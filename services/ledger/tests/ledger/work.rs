@@ -176,6 +176,19 @@ async fn claims_ask_for_no_more_connections_than_their_cluster_has() {
         ),
         "{refused}"
     );
+    // Over the budget, a claim can still be changed, and ask for less.
+    update(
+        &mut db,
+        &key("most"),
+        |spec| ClaimSpec { mode: Mode::Protected, ..spec.clone() },
+        Source::Api,
+        None,
+        &actor,
+    )
+    .await
+    .unwrap();
+    update(&mut db, &key("most"), |_| of(Some(79)), Source::Api, None, &actor).await.unwrap();
+    check(&mut db, &key("most"), &of(Some(79)), Source::Api).await.unwrap();
     assert_eq!(promised_connections(&mut db, "default").await.unwrap(), 297);
 }
 
