@@ -243,7 +243,7 @@ fn secret(path: &Path, text: &str) {
 fn settings(options: &SiteOptions, folder: &Folder, ledger: (&str, &str), provisioner: &str) -> String {
     let (user, database) = ledger;
     let file = |name: &str| folder.join(name).display().to_string();
-    let (host, ca) = (&options.ledger.hosts[0], options.ledger.ca.display());
+    let (host, ca) = (options.ledger.hosts.join(","), options.ledger.ca.display());
     let mut text = format!(
         "{further}
 [ledger]

@@ -12,6 +12,7 @@ mod cluster;
 mod door;
 mod drill;
 mod event;
+mod hosts;
 mod idempotency;
 mod listener;
 mod operation;
@@ -29,6 +30,7 @@ mod token;
 mod wish;
 mod work;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
@@ -50,7 +52,7 @@ pub use claim::{
 };
 pub use cluster::{
     Cluster, ClusterSource, PutCluster, accept_history, begin_maintenance, cluster, clusters, end_maintenance,
-    put_cluster, put_clusters, remove_cluster, set_cluster_status,
+    put_cluster, put_clusters, remove_cluster, restore_in_place, set_cluster_status,
 };
 pub use door::{DoorClaim, door_claims, forget_release, look_now, move_claim, note_definition, try_door_turn};
 pub use drill::{PastDrill, add_drill, drills, last_drills};
@@ -184,6 +186,7 @@ pub type Result<T, E = LedgerError> = std::result::Result<T, E>;
 #[derive(Debug, Clone)]
 pub struct Ledger {
     pool: PgPool,
+    hosts: Arc<[PgConnectOptions]>,
 }
 
 impl Ledger {
@@ -191,17 +194,35 @@ impl Ledger {
     /// `max` bounds them; [`Ledger::trim`] closes what a burst has left.
     #[must_use]
     pub fn new(options: PgConnectOptions, max: u32) -> Self {
+        Self::on_hosts(options, Vec::new(), max)
+    }
+
+    /// The same on several hosts, of which one takes writes; which one is looked for in the background, so that a runtime is needed.
+    #[must_use]
+    pub fn on_hosts(first: PgConnectOptions, others: Vec<PgConnectOptions>, max: u32) -> Self {
+        let hosts: Arc<[_]> = std::iter::once(first).chain(others).map(|host| host.options(SESSION)).collect();
+        let several = hosts.len() > 1;
         let pool = PgPoolOptions::new()
             .max_connections(max)
             .acquire_timeout(Duration::from_secs(5))
             .idle_timeout(Duration::from_secs(60))
             .test_before_acquire(false)
-            .before_acquire(|db, last| {
-                Box::pin(async move { if last.idle_for < RESTED { Ok(true) } else { answers(db).await } })
+            .before_acquire(move |db, last| {
+                Box::pin(async move {
+                    match last.idle_for < RESTED {
+                        // One that was made to a standby is not kept.
+                        _ if several => hosts::is_writable(db).await,
+                        true => Ok(true),
+                        false => answers(db).await,
+                    }
+                })
             })
             .after_release(|db, _| Box::pin(answers(db)))
-            .connect_lazy_with(options.options(SESSION));
-        Self { pool }
+            .connect_lazy_with(hosts[0].clone());
+        if several {
+            tokio::spawn(hosts::follow(pool.clone(), hosts.to_vec()));
+        }
+        Self { pool, hosts }
     }
 
     /// Brings the schema up to date. Safe to call from several replicas at once.
@@ -209,6 +230,9 @@ impl Ledger {
     /// # Errors
     /// The database can not be reached, or is newer than this version.
     pub async fn migrate(&self) -> Result<()> {
+        if self.hosts.len() > 1 {
+            hosts::find(&self.pool, &self.hosts).await;
+        }
         Ok(sqlx::migrate!("../../migrations").run(&self.pool).await?)
     }
 

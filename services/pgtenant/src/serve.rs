@@ -13,7 +13,7 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpListener;
 
 use crate::compose::ControlPlane;
-use crate::config::Settings;
+use crate::config::{Settings, each_host};
 use crate::kubernetes::Kubernetes;
 use crate::telemetry;
 
@@ -53,12 +53,18 @@ pub(crate) async fn migrate(settings: Settings) -> Result<()> {
 /// Connects to nothing yet.
 pub(crate) fn ledger(settings: &Settings) -> Result<Ledger> {
     let ledger = &settings.ledger;
-    let url = ledger.url.as_deref().unwrap_or_default();
-    let mut options: PgConnectOptions = url.parse().map_err(|error| format!("ledger.url: {error}"))?;
-    if let Some(password) = ledger.password()? {
-        options = options.password(password.expose_secret());
-    }
-    Ok(Ledger::new(options.application_name("pgtenant"), ledger.max_connections))
+    let password = ledger.password()?;
+    let host = |url: String| {
+        let options: PgConnectOptions = url.parse().map_err(|error| format!("ledger.url: {error}"))?;
+        let options = options.application_name("pgtenant");
+        Ok::<_, String>(match &password {
+            Some(password) => options.password(password.expose_secret()),
+            None => options,
+        })
+    };
+    let mut hosts = each_host(ledger.url.as_deref().unwrap_or_default()).into_iter().map(host);
+    let first = hosts.next().ok_or("ledger.url names no host")??;
+    Ok(Ledger::on_hosts(first, hosts.collect::<Result<_, _>>()?, ledger.max_connections))
 }
 
 fn engine(settings: &Settings) -> Result<EngineSettings> {

@@ -4,6 +4,7 @@
 
 mod clusters;
 mod events;
+mod hosts;
 mod restore_objects;
 mod restores;
 mod rotation;

@@ -66,7 +66,12 @@ const HOUR: u64 = 3600 * SECOND;
 /// Every setting but the clusters, in the order in which they are shown.
 pub(crate) const FIELDS: &[Field] = &[
     field("listen", Kind::Address, Some("127.0.0.1:8080"), "Address and port that REST is served on"),
-    field("ledger.url", Kind::LedgerUrl, None, "PostgreSQL URL of the ledger, without a password"),
+    field(
+        "ledger.url",
+        Kind::LedgerUrl,
+        None,
+        "PostgreSQL URL of the ledger, without a password; 1 to 9 hosts, parted by commas",
+    ),
     field("ledger.password", Kind::Secret, None, "Password of the ledger's user"),
     field("ledger.password_file", Kind::Path, None, "File whose first line is the password of the ledger's user"),
     field("ledger.max_connections", Kind::Integer(5, 200), Some("10"), "Connections to the ledger at most"),

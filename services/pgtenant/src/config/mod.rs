@@ -26,6 +26,7 @@ pub(crate) use check::{Effective, check};
 pub(crate) use secret::read as read_secret;
 pub(crate) use settings::{KubernetesSettings, LogFormat, Settings};
 pub(crate) use slack::slack_of;
+pub(crate) use value::each_host;
 
 use field::{CLUSTERS, FIELDS};
 use layer::Layer;

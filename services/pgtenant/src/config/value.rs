@@ -100,10 +100,32 @@ fn is_right_text(kind: Kind, text: &str) -> bool {
 
 /// A password here would be seen by everyone who sees the settings.
 fn is_ledger_url(text: &str) -> bool {
-    let Ok(url) = reqwest::Url::parse(text) else { return false };
-    matches!(url.scheme(), "postgres" | "postgresql")
-        && url.password().is_none()
-        && !url.query_pairs().any(|(key, _)| key == "password")
+    let fits = |url: &String| {
+        let Ok(url) = reqwest::Url::parse(url) else { return false };
+        matches!(url.scheme(), "postgres" | "postgresql")
+            && url.password().is_none()
+            && !url.query_pairs().any(|(key, _)| key == "password")
+    };
+    let each = each_host(text);
+    !each.is_empty() && each.len() <= MOST_LEDGER_HOSTS && each.iter().all(fits)
+}
+
+/// Of the ledger's URL.
+const MOST_LEDGER_HOSTS: usize = 9;
+
+/// A URL for each of the hosts of one, as libpq has several: `postgresql://user@db1:5432,db2:5432/database`. What it says of
+/// `target_session_attrs` is left out: the one that takes writes is taken.
+pub(crate) fn each_host(url: &str) -> Vec<String> {
+    let Some((scheme, rest)) = url.split_once("://") else { return Vec::new() };
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, rest) = rest.split_at(end);
+    let (user, hosts) = authority.rsplit_once('@').map_or(("", authority), |(user, hosts)| (user, hosts));
+    let at = if user.is_empty() { "" } else { "@" };
+    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let query: Vec<_> =
+        query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("target_session_attrs=")).collect();
+    let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
+    hosts.split(',').map(|host| format!("{scheme}://{user}{at}{host}{path}{query}")).collect()
 }
 
 /// Bytes, as `262144`, `256KiB` or `1MiB`.
@@ -122,9 +144,11 @@ fn describe(kind: Kind) -> String {
     let time = |ms| humantime::format_duration(Duration::from_millis(ms)).to_string();
     match kind {
         Kind::Address => "an address and a port, as 127.0.0.1:8080 or [::]:8080".to_owned(),
-        Kind::LedgerUrl => "a URL as postgresql://user@host:5432/database, without a password \
+        Kind::LedgerUrl => {
+            "a URL as postgresql://user@host:5432/database, with 1 to 9 hosts parted by commas, without a password \
                             (that goes into ledger.password_file)"
-            .to_owned(),
+                .to_owned()
+        }
         Kind::Secret => "text that is not empty".to_owned(),
         Kind::Path => "a path".to_owned(),
         Kind::Bool => "true or false".to_owned(),
@@ -160,6 +184,18 @@ mod tests {
         assert!(text(Kind::Duration(1000, 60_000), "30s").is_ok());
         assert!(text(Kind::Address, "[::1]:0").is_ok());
         assert!(text(Kind::LedgerUrl, "postgresql://pgtenant@db:5432/pgtenant?sslmode=verify-full").is_ok());
+        assert!(text(Kind::LedgerUrl, "postgresql://pgtenant@db1:5432,[::1]:5433/pgtenant").is_ok());
+    }
+
+    #[test]
+    fn a_url_has_one_or_several_hosts() {
+        assert_eq!(each_host("postgresql://u@db/l"), ["postgresql://u@db/l"]);
+        assert_eq!(
+            each_host("postgres://u@db1:1,[::1]:2/l?sslmode=require&target_session_attrs=read-write"),
+            ["postgres://u@db1:1/l?sslmode=require", "postgres://u@[::1]:2/l?sslmode=require"]
+        );
+        assert_eq!(each_host("postgresql://db1,db2?user=u"), ["postgresql://db1?user=u", "postgresql://db2?user=u"]);
+        assert!(each_host("nothing").is_empty());
     }
 
     #[test]
@@ -181,8 +217,14 @@ mod tests {
 
     #[test]
     fn a_password_in_the_url_is_refused_and_not_quoted() {
-        for url in ["postgresql://u:hunter2@db/x", "postgresql://u@db/x?password=hunter2", "mysql://hunter2", "hunter2"]
-        {
+        for url in [
+            "postgresql://u:hunter2@db/x",
+            "postgresql://u@db/x?password=hunter2",
+            "postgresql://u:hunter2@db1,db2/x",
+            "postgresql://u@db1,,db2/hunter2",
+            "mysql://hunter2",
+            "hunter2",
+        ] {
             let fault = text(Kind::LedgerUrl, url).unwrap_err();
             assert!(fault.contains("password_file") && !fault.contains("hunter2"), "{fault}");
         }
