@@ -3,12 +3,12 @@
 use std::fs;
 
 use pgtenant_tests::{
-    Cli, Credential, Finished, Own, SiteOptions, rows, superuser_sql, try_sql, works_for_an_application,
+    Cli, Credential, Finished, Own, SiteOptions, eventually, rows, superuser_sql, try_sql, works_for_an_application,
 };
 
 use serde_json::json;
 
-use crate::shop::Shop;
+use crate::shop::{PATIENCE, Shop};
 
 const NAMES: [&str; 3] = ["orders", "carts", "stock"];
 
@@ -82,6 +82,13 @@ impl Lost {
 async fn a_lost_cluster_comes_back_from_dumps_with_one_command() {
     let mut lost = Lost::new().await;
     let _own = lost.on_another_cluster().await;
+    // Nothing is written to servers that the ledger does not know, until a person has said that they are the right ones.
+    let cli = Cli::of(&lost.shop.plane.serve.url, &lost.shop.plane.site.token);
+    eventually("the new servers are accepted", PATIENCE, || async {
+        let accepted = cli.run(&["cluster", "accept", "default", "--yes"]).await;
+        if accepted.status == 0 { Ok(()) } else { Err(accepted.stderr) }
+    })
+    .await;
     for name in NAMES {
         lost.shop.api().is_ready(&lost.shop.namespace, name).await;
         lost.shop.count(name, "orders").await.expect_err("it is there again, and empty");
