@@ -39,19 +39,31 @@ async fn patroni_is_switched_over_and_goes_on_after_a_restart() {
     assert!(refused.contains("patroni"), "{refused}");
 }
 
+async fn serves_a_claim(wanted: &str, described: &str) {
+    let folder = Folder::new("dev-topology");
+    let mut dev = Dev::start_with(&folder.join("data"), &["--topology", wanted]).await;
+    dev.api().is_ready("demo", "orders").await;
+    assert_eq!(kind(&dev).await, described);
+    works_for_an_application(&dev.secrets(), "demo", "orders").await;
+    dev.interrupt().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_other_kind_serves_a_claim() {
-    for (wanted, described) in [
-        ("streaming", "streaming"),
-        ("repmgr", "repmgr"),
-        ("haproxy", "haproxy"),
-        ("pg-auto-failover", "pgAutoFailover"),
-    ] {
-        let folder = Folder::new("dev-topology");
-        let mut dev = Dev::start_with(&folder.join("data"), &["--topology", wanted]).await;
-        dev.api().is_ready("demo", "orders").await;
-        assert_eq!(kind(&dev).await, described);
-        works_for_an_application(&dev.secrets(), "demo", "orders").await;
-        dev.interrupt().await;
-    }
+async fn streaming_serves_a_claim() {
+    serves_a_claim("streaming", "streaming").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repmgr_serves_a_claim() {
+    serves_a_claim("repmgr", "repmgr").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn haproxy_serves_a_claim() {
+    serves_a_claim("haproxy", "haproxy").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pg_auto_failover_serves_a_claim() {
+    serves_a_claim("pg-auto-failover", "pgAutoFailover").await;
 }

@@ -24,7 +24,11 @@ impl Shop {
     }
 
     pub(crate) async fn open_with(options: SiteOptions) -> Self {
-        Self { plane: Plane::start(options).await, namespace: unique("shop") }
+        Self::of(Plane::start(options).await)
+    }
+
+    pub(crate) fn of(plane: Plane) -> Self {
+        Self { plane, namespace: unique("shop") }
     }
 
     /// Starts the control plane anew, to be killed or to stall at a point.

@@ -101,11 +101,19 @@ impl Cluster {
         format!("topology = {{ {topology} }}")
     }
 
+    pub(crate) async fn place(&self) -> Place {
+        Place { hosts: self.hosts(), ca: self.lab.ca_file(), superuser: self.superuser().await }
+    }
+
     /// A control plane beside it.
     pub(crate) async fn site(&self) -> Site {
-        let place = Place { hosts: self.hosts(), ca: self.lab.ca_file(), superuser: self.superuser().await };
-        let options = SiteOptions::shared().await;
-        let site = Site::new(SiteOptions { clusters: vec![("default".to_owned(), place)], ..options }).await;
+        self.site_with(SiteOptions::shared().await).await
+    }
+
+    /// The same with other options; its clusters are this one.
+    pub(crate) async fn site_with(&self, options: SiteOptions) -> Site {
+        let clusters = vec![("default".to_owned(), self.place().await)];
+        let site = Site::new(SiteOptions { clusters, ..options }).await;
         let topology = self.described(&site);
         let text = fs::read_to_string(&site.config).unwrap();
         let line = |line| if str::starts_with(line, "topology = ") { topology.as_str() } else { line };
@@ -242,7 +250,7 @@ async fn lives_through_a_failover(kind: LabKind, said: [&str; 2]) {
     // The stored endpoint may still be that of the server which is gone.
     let read = Credential::read(&site.secrets, &namespace, "orders", "read");
     let complete = format!("select 1 / (count(*) = {acknowledged})::int from orders where id >= 0");
-    cluster.psql(&read, &complete).await.expect("no acknowledged write is lost");
+    eventually("no acknowledged write is lost", PATIENCE, || cluster.psql(&read, &complete)).await;
     let dead = json!(cluster.host(&killed));
     seen(&api, "it is seen", |told, members| {
         let is_down = |member: &Value| member["host"] == dead && member["role"] == "unreachable";

@@ -10,7 +10,7 @@ use tracing::Instrument as _;
 
 use crate::Inner;
 use crate::cluster::Cluster;
-use crate::failure::Failure;
+use crate::failure::{Cause, Failure};
 use crate::lease::Lease;
 use crate::outcome;
 use crate::progress::Progress;
@@ -59,7 +59,13 @@ impl Attendant {
             faults: &self.engine.settings.faults,
             progress: Mutex::default(),
         };
-        let written = match work.claim.wish {
+        // The ledger's word of this moment: an announcement may come a little later.
+        if let Some(maintenance) = work.maintenance.clone() {
+            let cause = Cause::Maintenance { cluster: self.cluster.name.clone(), maintenance };
+            let written = self.failed(work, &Failure::at("find-primary")(cause), attempt.into_progress()).await;
+            return said(written);
+        }
+        said(match work.claim.wish {
             Wish::Absent => match attempt.remove().await {
                 Ok(left) => self.gone(work, &left).await,
                 Err(failure) => self.failed(work, &failure, attempt.into_progress()).await,
@@ -72,16 +78,20 @@ impl Attendant {
                 Err(failure) => self.failed(work, &failure, attempt.into_progress()).await,
             },
             Wish::Retained => Ok(()),
-        };
-        match written {
-            Ok(()) => {}
-            Err(LedgerError::Fenced(_)) => {
-                counter!("pgtenant_fenced_total").increment(1);
-                tracing::warn!("another replica has taken the claim; what this one did is looked at again there");
-            }
-            Err(error) => {
-                tracing::warn!(error = ?error, "not written down; the lease runs out and the claim is looked at again")
-            }
+        });
+    }
+}
+
+/// What keeps the outcome from being written down is said to nobody but the log: the claim is looked at again.
+fn said(written: Result<(), LedgerError>) {
+    match written {
+        Ok(()) => {}
+        Err(LedgerError::Fenced(_)) => {
+            counter!("pgtenant_fenced_total").increment(1);
+            tracing::warn!("another replica has taken the claim; what this one did is looked at again there");
+        }
+        Err(error) => {
+            tracing::warn!(error = ?error, "not written down; the lease runs out and the claim is looked at again")
         }
     }
 }

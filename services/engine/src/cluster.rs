@@ -1,14 +1,15 @@
 //! One shared cluster as this replica knows it: its primary, its connections, its stores.
 
+mod reach;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use pgtenant_model::{ClusterSpec, Endpoint, History, HostPort, InvalidField, Maintenance, StoreSpec, TlsSpec};
+use pgtenant_model::{ClusterSpec, History, HostPort, InvalidField, Maintenance, StoreSpec};
 use pgtenant_postgres::{Server, ServerOptions, Timeouts};
-use pgtenant_rds::PROXY_AUTHORITY;
 use pgtenant_secrets::{Access, Stores};
 use pgtenant_snapshots::Dumps;
 use pgtenant_snapshots::pgbackrest::Repository;
@@ -17,7 +18,6 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
 use crate::aurora::AuroraWork;
-use crate::credentials::Reach;
 use crate::failure::Cause;
 use crate::login::Login;
 use crate::restore::Leftovers;
@@ -160,6 +160,11 @@ impl Cluster {
         if let Some(maintenance) = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner).clone() {
             return Err(Cause::Maintenance { cluster: self.name.clone(), maintenance });
         }
+        self.server_to_read().await
+    }
+
+    /// The same for whoever changes nothing, also while somebody works on the cluster.
+    pub(crate) async fn server_to_read(&self) -> Result<Server, Cause> {
         let (topology, login) = self.parts().await?;
         self.note_use();
         let primary = topology.primary().await?;
@@ -271,39 +276,14 @@ impl Cluster {
         parts.as_ref().and_then(|p| p.server.as_ref()).map_or(0, |(_, server)| server.connections())
     }
 
-    /// What tenants are given to connect to, as of now.
-    pub(crate) async fn reach(&self, primary: &Server) -> Result<Reach, Cause> {
-        let (topology, login) = self.parts().await?;
-        let (sslmode, ca_crt) = (self.spec.tls.sslmode, self.ca_for_tenants(&login));
-        if let Some(endpoint) = self.spec.endpoint.clone() {
-            return Ok(Reach { endpoint, hosts: Vec::new(), sslmode, ca_crt });
-        }
-        let read = topology.read_host();
-        let primary = || HostPort { host: primary.options().host.clone(), port: primary.options().port };
-        let HostPort { host, port } = topology.endpoint().unwrap_or_else(primary);
-        let endpoint = Endpoint {
-            host,
-            port,
-            read_port: read.as_ref().map(|read| read.port),
-            read_host: read.map(|read| read.host),
-        };
-        Ok(Reach { endpoint, hosts: topology.hosts(), sslmode, ca_crt })
-    }
-
-    /// Where pgtenant itself looks for the authorities of RDS, it adds the one of the proxy, which tenants may be led to.
-    fn ca_for_tenants(&self, login: &Login) -> Option<String> {
-        let TlsSpec { sslmode: _, ca_file, ca_secret_ref } = &self.spec.tls;
-        let proxy = self.source.aurora().and_then(|aurora| aurora.spec().proxy.as_ref());
-        let mut ca = login.ca.clone()?;
-        if proxy.is_some() && ca_file.is_none() && ca_secret_ref.is_none() {
-            ca.push_str(PROXY_AUTHORITY);
-        }
-        Some(ca)
-    }
-
     /// Somebody works on the cluster from now on, or does not any more.
     pub(crate) fn set_maintenance(&self, maintenance: Option<Maintenance>) {
         *self.maintenance.lock().unwrap_or_else(PoisonError::into_inner) = maintenance;
+    }
+
+    /// Whether somebody works on the cluster.
+    pub(crate) fn is_in_maintenance(&self) -> bool {
+        self.maintenance.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// The server has refused the control plane's own login.

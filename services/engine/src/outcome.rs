@@ -151,7 +151,7 @@ fn plural(count: usize) -> String {
 }
 
 /// Between looks at a claim whose cluster somebody works on; the end of that is told.
-const MAINTENANCE_LOOK: Duration = Duration::from_secs(30);
+const MAINTENANCE_LOOK: Duration = Duration::from_secs(10);
 
 /// Somebody works on the cluster: nothing has failed, and what is wished for waits.
 pub(crate) fn waits(work: &Work, failure: &Failure, now: DateTime<Utc>) -> Finished {

@@ -86,7 +86,7 @@ impl Planner<'_> {
         let desired = Desired { adopt: self.adopt, logins, ..Desired::new(key.clone(), &spec) };
         let looked = async {
             let _turn = self.planning.acquire().await;
-            let server = cluster.server().await?;
+            let server = cluster.server_to_read().await?;
             let noted = self.changes(&server, &desired).await;
             if noted.as_ref().is_err_and(Cause::moved) {
                 cluster.moved(&server);
@@ -215,7 +215,7 @@ impl Planner<'_> {
         let cluster = cluster.ok_or_else(|| fault("this replica does not work on it; see its status".to_owned()))?;
         let looked = async {
             let _turn = self.planning.acquire().await;
-            let server = cluster.server().await?;
+            let server = cluster.server_to_read().await?;
             let mut session = server.maintenance().await?;
             let observed = observe(&server, &mut session, &claim.key, &claim.key.database(), &[]).await?;
             Ok::<_, Cause>(plan_drop(&claim.key, &observed)?)

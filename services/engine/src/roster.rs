@@ -117,10 +117,10 @@ impl Roster {
                     let paused: BTreeMap<_, _> =
                         found.iter().map(|one| (one.name.clone(), one.maintenance.clone().map(|it| it.0))).collect();
                     let described = found.into_iter().map(|cluster| (cluster.name, cluster.spec.0)).collect();
-                    self.end_others(&mut worked, &described).await;
                     for cluster in self.all() {
                         cluster.set_maintenance(paused.get(&cluster.name).cloned().flatten());
                     }
+                    self.end_others(&mut worked, &described).await;
                     for (name, spec) in
                         described.into_iter().filter(|(name, _)| !worked.contains_key(name)).collect::<Vec<_>>()
                     {

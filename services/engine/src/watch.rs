@@ -52,6 +52,8 @@ pub(crate) struct Watch<'a> {
 #[derive(Default)]
 struct Memory {
     written: Option<(ClusterStatus, Instant)>,
+    /// The primary that was seen last, whether it could be written down or not.
+    seen: Option<String>,
     inspected: Option<Instant>,
     login_read: Option<Instant>,
     /// Since when it can not be used, or lacks a member.
@@ -78,9 +80,7 @@ impl Memory {
 
     /// Until the next look, which is after about `usual`, or sooner. With jitter, so that replicas do not look together.
     fn wait(&mut self, usual: Duration) -> Duration {
-        let unwell = |status: &ClusterStatus| {
-            status.primary.is_none() || status.members.iter().any(|member| member.role == MemberRole::Unreachable)
-        };
+        let unwell = |status: &ClusterStatus| status.primary.is_none() || !status.members.iter().all(Member::is_well);
         let unwell = self.written.as_ref().is_some_and(|(status, _)| unwell(status));
         let since = unwell.then(|| *self.unwell.get_or_insert_with(Instant::now));
         self.unwell = since;
@@ -99,7 +99,7 @@ impl Watch<'_> {
             loop {
                 self.look(&mut memory, proxy.as_ref()).await;
                 let wait = memory.wait(self.settings.watch_interval);
-                let known = memory.written.as_ref().and_then(|(status, _)| status.primary.clone());
+                let known = memory.seen.clone();
                 tokio::time::sleep(SHORTEST.min(wait)).await;
                 // Whoever works on claims finds a new primary first, and whoever asks for a look is answered by it.
                 let called = async {
@@ -114,6 +114,7 @@ impl Watch<'_> {
         let registering = OptionFuture::from(proxy.as_ref().map(|proxy| proxy.keep(self.settings.watch_interval)));
         let switchovers = Switchovers { ledger: self.ledger, cluster: self.cluster };
         stop.run_until_cancelled(join3(looks, registering, switchovers.run())).await;
+        gauge!("pgtenant_cluster_split_brain", "cluster" => self.cluster.name.clone()).set(0.0);
     }
 
     async fn look(&self, memory: &mut Memory, proxy: Option<&Proxy<'_>>) {
@@ -124,13 +125,17 @@ impl Watch<'_> {
             Ok(observation) => observation.status(),
             Err(cause) => ClusterStatus { problem: Some(cause.to_string()), ..ClusterStatus::default() },
         };
+        memory.seen.clone_from(&status.primary);
         if status.primary.is_none() {
             status.problem = unmade.or(status.problem);
         }
         self.ask_rds(memory).await;
-        self.keep_own_login(memory).await;
+        let left_alone = self.cluster.is_in_maintenance();
+        if !left_alone {
+            self.keep_own_login(memory).await;
+        }
         let due = memory.inspected.is_none_or(|at| at.elapsed() > INSPECTION);
-        if status.primary.is_some() && due && !self.cluster.sleeps() {
+        if status.primary.is_some() && due && !left_alone && !self.cluster.sleeps() {
             match self.inspect(memory).await {
                 Ok(()) => memory.inspected = Some(Instant::now()),
                 Err(failure) => {
@@ -340,7 +345,7 @@ impl Watch<'_> {
 
 /// Whether two looks saw the same, apart from the time and how far standbys are behind.
 fn same(a: &ClusterStatus, b: &ClusterStatus) -> bool {
-    let member = |m: &Member| (m.host.clone(), m.role, m.timeline, m.sync, m.tool.clone());
+    let member = |m: &Member| (m.host.clone(), m.role, m.timeline, m.sync, m.tool.clone(), m.is_well());
     let members = |s: &ClusterStatus| s.members.iter().map(member).collect::<Vec<_>>();
     a.primary == b.primary
         && a.version == b.version

@@ -7,6 +7,7 @@ use pgtenant_model::{ClusterSpec, ClusterStatus, History, Maintenance};
 use serde_json::json;
 use sqlx::PgConnection;
 use sqlx::types::Json;
+use uuid::Uuid;
 
 use crate::{Actor, CLUSTERS_CHANNEL, LedgerError, Result, SWITCHOVERS_CHANNEL, look_soon, write_audit};
 
@@ -247,6 +248,16 @@ pub async fn accept_history(db: &mut PgConnection, name: &str, seen: &History, a
 /// After a maintenance every claim is looked at within this time.
 const LOOKED_AT_WITHIN: Duration = Duration::from_secs(60);
 
+/// A restore that has closed a database, and fills it in place: whoever changes nothing on the cluster from then on leaves it closed.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn restore_in_place(db: &mut PgConnection, cluster: &str) -> Result<Option<Uuid>> {
+    let query = "select id from restores where cluster = $1 and spec ->> 'strategy' = 'replace' and finished_at is null
+                 and phase not in ('Requested', 'Approved') order by id limit 1";
+    Ok(sqlx::query_scalar(query).bind(cluster).fetch_optional(db).await?)
+}
+
 /// From now on nothing is changed on a cluster. Said again, it is for another reason, since the same time.
 ///
 /// # Errors
@@ -263,7 +274,7 @@ pub async fn begin_maintenance(db: &mut PgConnection, cluster: &str, reason: &st
     .execute(&mut *db)
     .await?;
     let detail = json!({"cluster": cluster, "reason": reason});
-    write_audit(db, actor, "cluster.maintenance.begin", (None, None), &detail).await?;
+    write_audit(db, actor, "cluster.maintenance.begin", (None, Some(cluster)), &detail).await?;
     announce_clusters(db).await
 }
 
@@ -280,7 +291,7 @@ pub async fn end_maintenance(db: &mut PgConnection, cluster: &str, actor: &Actor
         return Ok(false);
     }
     let detail = json!({"cluster": cluster});
-    write_audit(db, actor, "cluster.maintenance.end", (None, None), &detail).await?;
+    write_audit(db, actor, "cluster.maintenance.end", (None, Some(cluster)), &detail).await?;
     look_soon(db, cluster, LOOKED_AT_WITHIN).await?;
     announce_clusters(db).await?;
     Ok(true)

@@ -53,7 +53,7 @@ pub async fn add_drill(db: &mut PgConnection, cluster: &str, drill: &Drill, acto
         .execute(&mut *db)
         .await?;
     let detail = serde_json::json!({"cluster": cluster, "means": drill.means, "passed": drill.passed});
-    write_audit(db, actor, "cluster.drill", (None, None), &detail).await?;
+    write_audit(db, actor, "cluster.drill", (None, Some(cluster)), &detail).await?;
     Ok(written)
 }
 

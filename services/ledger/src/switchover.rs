@@ -89,6 +89,14 @@ pub async fn last_switchover(db: &mut PgConnection, cluster: &str) -> Result<Opt
 /// # Errors
 /// The ledger did not answer.
 pub async fn take_switchover(db: &mut PgConnection, cluster: &str, lease: Duration) -> Result<Option<Switchover>> {
+    // Nobody expects any more that it is done, and whoever waits has given up.
+    sqlx::query(
+        "update switchovers set state = 'Failed', message = 'no replica could do it within five minutes', finished_at = now()
+         where cluster = $1 and finished_at is null and before is null and created_at < now() - interval '5 minutes'",
+    )
+    .bind(cluster)
+    .execute(&mut *db)
+    .await?;
     let row: Option<Row> = sqlx::query_as(concat!(
         "update switchovers set state = 'Running', taken_until = now() + $2 * interval '1 second'
          where cluster = $1 and finished_at is null and coalesce(taken_until < now(), true) returning ",

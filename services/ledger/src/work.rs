@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pgtenant_model::{Condition, DatabaseState, Endpoint, EventKind, Roles, Tier};
+use pgtenant_model::{Condition, DatabaseState, Endpoint, EventKind, Maintenance, Roles, Tier};
 use serde_json::Value;
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
@@ -25,6 +25,8 @@ pub struct Work {
     pub fence: i64,
     /// Somebody waits for it: a wish or a retry. Otherwise it is the periodic look.
     pub urgent: bool,
+    /// Nothing is changed on its cluster at the moment.
+    pub maintenance: Option<Maintenance>,
 }
 
 /// How much to take, and of what.
@@ -59,7 +61,8 @@ macro_rules! take_where {
                     urgent = urgent or coalesce(rotate_at <= now(), false),
                     due_at = case when rotate_at <= now() then now() else due_at end,
                     rotate_at = case when rotate_at > now() then rotate_at end
-             from due where id = due_id returning fence, urgent, ",
+             from due where id = due_id returning fence, urgent,
+                    (select maintenance from clusters where clusters.name = claims.cluster) as maintenance, ",
             claim_columns!()
         )
     };
@@ -94,7 +97,9 @@ pub async fn take(db: &mut PgConnection, cluster: &str, take: Take) -> Result<Ve
 /// A row that this version does not understand, as one that a newer replica wrote, must not keep others from being taken.
 fn work_of(row: &PgRow) -> Result<Work> {
     let claim: ClaimRow = sqlx::FromRow::from_row(row)?;
-    Ok(Work { claim: claim.try_into()?, fence: row.try_get("fence")?, urgent: row.try_get("urgent")? })
+    let maintenance: Option<Json<Maintenance>> = row.try_get("maintenance")?;
+    let (fence, urgent, maintenance) = (row.try_get("fence")?, row.try_get("urgent")?, maintenance.map(|it| it.0));
+    Ok(Work { claim: claim.try_into()?, fence, urgent, maintenance })
 }
 
 /// When a claim of `cluster` is next due: `(urgent, looks)`. Claims under a lease count from its end.

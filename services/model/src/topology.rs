@@ -196,6 +196,13 @@ impl Topology {
                 if urls.is_empty() || urls.len() > 32 {
                     say("patroni.urls", "list 1 to 32 URLs of Patroni's REST API".to_owned());
                 }
+                let clear = |url: &&String| url.starts_with("http://") && !is_loopback(url);
+                if let Some(url) = urls.iter().find(clear).filter(|_| username.is_some()) {
+                    say(
+                        "patroni.urls",
+                        format!("{url:?}: the password of username would go over it in clear text; use https"),
+                    );
+                }
                 for url in urls.iter().filter(|url| !is_origin(url)) {
                     say("patroni.urls", format!("{url:?} is not as https://db1.example:8008"));
                 }
@@ -226,6 +233,14 @@ fn absolute(field: &str, file: Option<&PathBuf>, say: &mut impl FnMut(&str, Stri
     if file.is_some_and(|file| !file.is_absolute()) {
         say(field, "use an absolute path".to_owned());
     }
+}
+
+/// Of this machine.
+fn is_loopback(url: &str) -> bool {
+    let host = url.strip_prefix("http://").and_then(|rest| rest.trim_end_matches('/').parse::<HostPort>().ok());
+    host.is_some_and(|at| {
+        at.host == "localhost" || at.host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    })
 }
 
 /// A scheme, a host and perhaps a port: no login, no path, no query.

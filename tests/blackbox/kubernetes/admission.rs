@@ -227,7 +227,8 @@ async fn a_cluster_names_no_files_and_one_topology() {
         (with(json!({"stores": [{"kubernetes": {}, "externalSecret": {}}]})), 422, "<nil>: Invalid value: \"\": \"spec.stores[0]\" must validate one and only one schema (oneOf). Found 2 valid alternatives, spec: Invalid value: externalSecret holds no credential: name the store that it reads from as well, spec: Invalid value: kubernetes and externalSecret would write the same Secrets: name one of them"),
         (with(json!({"topology": {}})), 422, "<nil>: Invalid value: \"\": \"spec.topology\" must validate one and only one schema (oneOf). Found none valid, spec.topology.streaming: Required value"),
         (with(json!({"topology": null})), 422, "spec.topology: Required value"),
-        (with(json!({"topology": {"streaming": {"hosts": ["db1:5432"]}, "patroni": {"urls": []}}})), 400, "PostgresqlCluster in version \"v1\" cannot be handled as a PostgresqlCluster: strict decoding error: unknown field \"spec.topology.patroni\""),
+        (with(json!({"topology": {"streaming": {"hosts": ["db1:5432"]}, "patroni": {"urls": ["https://db1:8008"]}}})), 422, "<nil>: Invalid value: \"\": \"spec.topology\" must validate one and only one schema (oneOf). Found 2 valid alternatives"),
+        (with(json!({"topology": {"etcd": {}}})), 400, "PostgresqlCluster in version \"v1\" cannot be handled as a PostgresqlCluster: strict decoding error: unknown field \"spec.topology.etcd\""),
         (with(json!({"environment": "prod"})), 422, "spec.environment: Unsupported value: \"prod\": supported values: \"production\", \"staging\", \"test\", \"dev\""),
     ]).await;
     let mut dotted = with(json!({}));

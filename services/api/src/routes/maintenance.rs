@@ -11,7 +11,7 @@ use super::clusters::{ClusterPath, ClusterView};
 use crate::ApiState;
 use crate::answer::{Answer, Begun, begin, begin_plain};
 use crate::caller::Caller;
-use crate::document::{Forbidden, NotFound};
+use crate::document::{Conflict, Forbidden, NotFound};
 use crate::extract::{NoQuery, Path, Post, Query};
 use crate::problem::{Problem, Result};
 use crate::store;
@@ -31,15 +31,15 @@ pub(crate) struct NewMaintenance {
 
 /// Begin a maintenance
 ///
-/// From now on nothing is changed on the cluster: what is asked for waits, says why, and goes on by itself afterwards. What is under way
-/// ends within seconds; restores wait at their next step. Databases are used as ever. Said again, the reason is another one. For platform
-/// tokens.
+/// From now on nothing new is begun on the cluster: what is asked for waits, says why, and goes on by itself afterwards. Claims under work
+/// end within seconds, a dump or a copy that is under way when it is done; restores wait at their next step. Databases are used as ever.
+/// Said again, the reason is another one. For platform tokens.
 #[utoipa::path(
     post, path = "/v1/clusters/{cluster}/maintenance", operation_id = "beginMaintenance", tag = "clusters", params(ClusterPath),
     request_body = NewMaintenance,
     responses(
         (status = 200, description = "The cluster.", body = ClusterView),
-        (status = 403, response = Forbidden), (status = 404, response = NotFound),
+        (status = 403, response = Forbidden), (status = 404, response = NotFound), (status = 409, response = Conflict),
     ),
 )]
 pub(crate) async fn start(

@@ -16,6 +16,13 @@ fn good_body(path: &str, method: &Method) -> Option<Value> {
         ("POST", "/v1/namespaces/{namespace}/databases/{name}/restores") => Some(json!({"from": {"latest": true}})),
         ("PATCH", _) => Some(json!({"connectionLimit": 7})),
         ("POST", "/v1/plan") => Some(json!({"claims": [{"namespace": "team", "name": "a"}]})),
+        ("POST", "/v1/clusters/{cluster}/maintenance") => Some(json!({"reason": "an upgrade"})),
+        ("POST", "/v1/clusters/{cluster}/drills") => Some(json!({
+            "stoppedAt": "2026-11-20T02:14:07Z", "means": "kill", "formerPrimary": "db1:5432", "synchronous": true,
+            "writes": {"endpoint": "db:5432", "answered": 1, "failed": 0, "longestGapMs": 1, "gapBeganMs": 0},
+            "reads": {"endpoint": "db:5432", "answered": 1, "failed": 0, "longestGapMs": 1, "gapBeganMs": 0},
+            "rtoMs": 1, "recoverMs": 1, "passed": true, "problems": [], "events": []
+        })),
         ("POST", "/v1/clusters/{cluster}/accept") => Some(json!({"system": "1", "timeline": 1})),
         ("POST", "/v1/tokens") => Some(json!({"name": "t", "role": "platform"})),
         _ => None,

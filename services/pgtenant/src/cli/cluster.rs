@@ -69,9 +69,9 @@ Examples:
     },
     /// Change nothing on a cluster for as long as you work on it
     #[command(
-        after_help = "What is asked for waits, says why, and goes on by itself afterwards. What is under way ends within seconds; restores
-wait at their next step. Databases are used as ever. At the end every claim is looked at within a minute, and its
-logins are proven: as after an upgrade.
+        after_help = "What is asked for waits, says why, and goes on by itself afterwards. Claims under work end within seconds, a dump or a
+copy that is under way when it is done; restores wait at their next step. Databases are used as ever. At the end every
+claim is looked at within a minute, and its logins are proven: as after an upgrade.
 
 Examples:
   pgtenant cluster maintenance default --reason 'upgrade to PostgreSQL 17'
