@@ -155,6 +155,11 @@ impl Cluster {
         history.into_iter().for_each(|history| self.source.remember(history));
     }
 
+    /// Members that were seen before, by whichever replica.
+    pub(crate) fn remember_members(&self, members: &[HostPort]) {
+        self.source.remember_members(members);
+    }
+
     /// Connections to the primary, found anew if it has moved. There are none while somebody works on the cluster.
     pub(crate) async fn server(&self) -> Result<Server, Cause> {
         if let Some(maintenance) = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner).clone() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgtenant_ledger::{Ledger, LedgerError, clusters, within_deadline};
-use pgtenant_model::{ClusterSpec, ClusterStatus, InvalidField};
+use pgtenant_model::{ClusterSpec, ClusterStatus, History, HostPort, InvalidField};
 use pgtenant_secrets::Access;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -41,6 +41,13 @@ struct Known {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this replica is still taking it up; try again in a few seconds")]
 pub(crate) struct Late;
+
+/// What the ledger knows of a cluster's data, and of its members, unless it is described in another way since.
+fn last_seen(one: &pgtenant_ledger::Cluster) -> (Option<History>, Vec<HostPort>) {
+    let status = &one.status.0;
+    let members = status.members.iter().filter(|_| status.observed_at >= Some(one.updated_at));
+    (status.history.clone(), members.filter_map(|member| member.host.parse().ok()).collect())
+}
 
 /// A cluster under work.
 struct Worked {
@@ -111,9 +118,7 @@ impl Roster {
             let read = async { clusters(&mut *ledger.acquire().await?).await };
             let wait = match within_deadline(read).await {
                 Ok(found) => {
-                    let history =
-                        |one: &pgtenant_ledger::Cluster| Some((one.name.clone(), one.status.0.history.clone()?));
-                    let histories: BTreeMap<_, _> = found.iter().filter_map(history).collect();
+                    let seen: BTreeMap<_, _> = found.iter().map(|one| (one.name.clone(), last_seen(one))).collect();
                     let paused: BTreeMap<_, _> =
                         found.iter().map(|one| (one.name.clone(), one.maintenance.clone().map(|it| it.0))).collect();
                     let described = found.into_iter().map(|cluster| (cluster.name, cluster.spec.0)).collect();
@@ -126,7 +131,10 @@ impl Roster {
                     {
                         match Cluster::new(name.clone(), spec.clone(), access.clone()) {
                             Ok(cluster) => {
-                                cluster.remember(histories.get(&name));
+                                if let Some((history, members)) = seen.get(&name) {
+                                    cluster.remember(history.as_ref());
+                                    cluster.remember_members(members);
+                                }
                                 cluster.set_maintenance(paused.get(&name).cloned().flatten());
                                 let cluster = Arc::new(cluster);
                                 self.known

@@ -82,6 +82,9 @@ pub struct Member {
     pub message: Option<String>,
 }
 
+/// What is said of a standby that has no receiver at work.
+pub const NOT_STREAMING: &str = "not streaming";
+
 impl Member {
     /// A member of which no more is known.
     #[must_use]
@@ -102,7 +105,7 @@ impl Member {
     /// Whether it answers, and follows if it is a standby.
     #[must_use]
     pub fn is_well(&self) -> bool {
-        let idle = self.message.as_ref().is_some_and(|message| message.contains("not streaming"));
+        let idle = self.message.as_ref().is_some_and(|message| message.contains(NOT_STREAMING));
         self.role != MemberRole::Unreachable && !idle
     }
 

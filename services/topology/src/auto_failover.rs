@@ -3,8 +3,6 @@
 //! A look is one question to the monitor, on a connection of its own, and one to each server. A switchover is one call of the function that
 //! `pg_autoctl perform` calls.
 
-use std::sync::Arc;
-
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use pgtenant_model::{HostPort, Monitor, PgAutoFailoverTopology};
@@ -34,7 +32,7 @@ const PROMOTE: &str = "SELECT pgautofailover.perform_promotion($1, $2)";
 #[derive(Debug)]
 pub(crate) struct AutoFailover {
     spec: PgAutoFailoverTopology,
-    members: Arc<Members>,
+    members: Members,
 }
 
 /// A node as the monitor has it: <https://pg-auto-failover.readthedocs.io/en/main/failover-state-machine.html>.
@@ -78,7 +76,7 @@ impl Node {
 
 impl AutoFailover {
     pub(crate) fn new(spec: &PgAutoFailoverTopology) -> Self {
-        Self { spec: spec.clone(), members: Arc::default() }
+        Self { spec: spec.clone(), members: Members::default() }
     }
 
     async fn look(&self, options: &ProbeOptions) -> Observation {
@@ -133,6 +131,10 @@ impl AutoFailover {
 impl Kind for AutoFailover {
     fn hosts(&self) -> Vec<HostPort> {
         self.members.hosts()
+    }
+
+    fn remember(&self, members: &[HostPort]) {
+        self.members.remember(members);
     }
 
     fn observe<'a>(&'a self, options: &'a ProbeOptions, _: Depth) -> BoxFuture<'a, Observation> {

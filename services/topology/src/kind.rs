@@ -24,6 +24,9 @@ pub(crate) trait Kind: Debug + Send + Sync {
         None
     }
 
+    /// Members that were known before; of use where a tool names them.
+    fn remember(&self, _members: &[HostPort]) {}
+
     /// Members, role, timeline, lag, sync state, and who says so.
     fn observe<'a>(&'a self, options: &'a ProbeOptions, depth: Depth) -> BoxFuture<'a, Observation>;
 

@@ -1,7 +1,7 @@
 //! What the members' answers mean.
 
 use chrono::{DateTime, Utc};
-use pgtenant_model::{ClusterStatus, History, HostPort, Member, MemberRole, SyncState};
+use pgtenant_model::{ClusterStatus, History, HostPort, Member, MemberRole, NOT_STREAMING, SyncState};
 
 /// What was seen of a cluster at one time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -190,7 +190,7 @@ fn standby(mut member: Member, answer: &Answer, primary: Option<&Answer>) -> Mem
     member.lag_seconds = answer.lag.filter(|_| answer.streaming).map(|seconds| seconds.max(0));
     member.sync = primary.filter(|_| answer.streaming).and_then(|primary| sync(&answer.streams_as, &primary.followers));
     if !answer.streaming {
-        member.add_message("not streaming");
+        member.add_message(NOT_STREAMING);
     }
     member
 }

@@ -3,7 +3,6 @@
 //! A look is one `GET /cluster`, of every URL at once, and one question to each server. A switchover is one `POST /switchover`.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -35,7 +34,7 @@ pub(crate) struct Patroni {
     urls: Vec<String>,
     /// For what changes something.
     login: Option<(String, PathBuf)>,
-    members: Arc<Members>,
+    members: Members,
 }
 
 /// What `/cluster` says: <https://patroni.readthedocs.io/en/latest/rest_api.html#cluster-status-endpoints>.
@@ -61,7 +60,7 @@ impl Patroni {
     pub(crate) fn new(spec: &PatroniTopology) -> Self {
         let urls = spec.urls.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
         let login = spec.username.clone().zip(spec.password_file.clone());
-        Self { urls, login, members: Arc::default() }
+        Self { urls, login, members: Members::default() }
     }
 
     async fn look(&self, options: &ProbeOptions) -> Observation {
@@ -137,6 +136,10 @@ async fn heard(answer: Response) -> Result<(), NotSwitched> {
 impl Kind for Patroni {
     fn hosts(&self) -> Vec<HostPort> {
         self.members.hosts()
+    }
+
+    fn remember(&self, members: &[HostPort]) {
+        self.members.remember(members);
     }
 
     fn observe<'a>(&'a self, options: &'a ProbeOptions, _: Depth) -> BoxFuture<'a, Observation> {

@@ -3,10 +3,12 @@
 //! The tool's word alone is not enough: a leader that has just lost its place is called one until the tool has looked again, and a server
 //! that somebody has started by hand is none of its members.
 
-use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use pgtenant_model::{HostPort, SyncState};
+use pgtenant_model::{HostPort, Member, MemberRole, SyncState};
+use tokio::time::Instant;
 
 use crate::Observation;
 use crate::probe::ProbeOptions;
@@ -39,34 +41,60 @@ pub(crate) struct ToldMember {
     pub(crate) sync: Option<SyncState>,
 }
 
-/// The members that a tool has named so far. One that is down may not be named any more, and is a member all the same: what tenants are
-/// given does not change with each failover.
+/// One that is neither named nor answers for this time is no member any more.
+const FORGOTTEN: Duration = Duration::from_secs(3600);
+
+/// The members that a tool has named, and when they were last named or did answer. One that is down may not be named any more, and is a
+/// member all the same: what tenants are given does not change with each failover.
 #[derive(Debug, Default)]
-pub(crate) struct Members(Mutex<BTreeSet<HostPort>>);
+pub(crate) struct Members(Mutex<BTreeMap<HostPort, Instant>>);
 
 impl Members {
     pub(crate) fn hosts(&self) -> Vec<HostPort> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.known().keys().cloned().collect()
+    }
+
+    /// What was known before, or by another replica: all of them give tenants the same.
+    pub(crate) fn remember(&self, members: &[HostPort]) {
+        self.note(members, Instant::now());
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<HostPort, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// These are there; of too many the ones that were there last are kept.
+    fn note<'a>(&self, there: impl IntoIterator<Item = &'a HostPort>, now: Instant) {
+        let mut known = self.known();
+        known.extend(there.into_iter().map(|host| (host.clone(), now)));
+        known.retain(|_, at| now.saturating_duration_since(*at) < FORGOTTEN);
+        while known.len() > MOST_MEMBERS {
+            let oldest = known.iter().min_by_key(|(_, at)| **at).map(|(host, _)| host.clone());
+            oldest.and_then(|host| known.remove(&host));
+        }
     }
 
     /// Asks every member that is known, and compares. Where the tool does not answer, the members are those of before.
     pub(crate) async fn observe(&self, told: Result<Told, String>, options: &ProbeOptions) -> Observation {
         if let Ok(told) = &told {
-            let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            for address in told.members.iter().filter_map(|member| member.address.as_ref()) {
-                if known.len() < MOST_MEMBERS {
-                    known.insert(address.clone());
-                }
-            }
+            self.note(told.members.iter().filter_map(|member| member.address.as_ref()), Instant::now());
         }
         let hosts = self.hosts();
+        if let (Err(why), true) = (&told, hosts.is_empty()) {
+            return Observation::without_primary(why.clone());
+        }
+        let seen = ask_servers(&hosts, options).await;
+        let answer = |host: &&HostPort| {
+            let answers = |member: &Member| member.host == host.to_string() && member.role != MemberRole::Unreachable;
+            seen.members.iter().any(answers)
+        };
+        self.note(hosts.iter().filter(answer), Instant::now());
         match told {
-            Err(why) if hosts.is_empty() => Observation::without_primary(why),
+            Ok(told) => compare(seen, &told),
             Err(why) => {
                 tracing::warn!("{why}; the members are those that it named before");
-                ask_servers(&hosts, options).await
+                seen
             }
-            Ok(told) => compare(ask_servers(&hosts, options).await, &told),
         }
     }
 }
@@ -123,7 +151,6 @@ impl ToldMember {
 #[cfg(test)]
 mod tests {
     use chrono::Utc;
-    use pgtenant_model::{Member, MemberRole};
 
     use super::*;
 
@@ -147,6 +174,20 @@ mod tests {
             primary: primary.map(|host| host.parse().unwrap()),
             ..Observation::without_primary("no host is writable".to_owned())
         }
+    }
+
+    #[test]
+    fn members_are_forgotten_when_they_were_gone_for_long_and_make_room_for_others() {
+        let (members, now) = (Members::default(), Instant::now());
+        let host = |number: usize| -> HostPort { format!("db{number:03}:5432").parse().unwrap() };
+        members.note(&[host(1), host(2)], now);
+        members.note(&[host(1)], now + FORGOTTEN / 2);
+        assert_eq!(members.hosts(), [host(1), host(2)], "one is down");
+        members.note(&[host(1)], now + FORGOTTEN);
+        assert_eq!(members.hosts(), [host(1)], "one is gone");
+        let many: Vec<_> = (100..100 + MOST_MEMBERS).map(host).collect();
+        members.note(&many, now + FORGOTTEN + Duration::from_secs(1));
+        assert_eq!(members.hosts(), many, "the ones that were there last");
     }
 
     #[test]

@@ -49,6 +49,11 @@ impl Source {
         *known = Some(both);
     }
 
+    /// Members that were known before, or that another replica knows.
+    pub fn remember_members(&self, members: &[HostPort]) {
+        self.kind.remember(members);
+    }
+
     /// The Aurora cluster, where it is one.
     #[must_use]
     pub fn aurora(&self) -> Option<&Aurora> {
