@@ -24,8 +24,8 @@ pub struct Bootstrap {
     pub group: String,
     /// Login and verifier, as `prov_a` and `prov_b`.
     pub logins: Vec<(String, Verifier)>,
-    /// Whether PUBLIC, and so every tenant, loses CONNECT to `postgres` and `template1`. Right for a cluster that serves
-    /// nothing else.
+    /// Whether PUBLIC, and so every tenant, loses CONNECT to `postgres` and `template1`. Logins that are there and no tenant's keep it for
+    /// `postgres`. Right for a cluster that serves nothing else.
     pub close_to_public: bool,
 }
 
@@ -144,11 +144,24 @@ fn roles(bootstrap: &Bootstrap) -> Vec<String> {
     statements.push(give_if_there(RDS_PASSWORD, &bootstrap.group));
     if bootstrap.close_to_public {
         statements.extend([
+            keep_logins(&bootstrap.group),
             format!("GRANT CONNECT ON DATABASE postgres TO {group}"),
             "REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC".to_owned(),
         ]);
     }
     statements
+}
+
+/// Logins that are no tenant's keep what they may: pgpool takes every server out of use when its checks can not connect.
+fn keep_logins(group: &str) -> String {
+    let group = literal(group);
+    format!(
+        "DO $do$ DECLARE login text; BEGIN FOR login IN SELECT rolname FROM pg_roles \
+         WHERE rolcanlogin AND NOT rolsuper AND has_database_privilege(oid, 'postgres', 'CONNECT') \
+         AND NOT pg_has_role(oid, {group}, 'MEMBER') \
+         AND coalesce(shobj_description(oid, 'pg_authid'), '') NOT LIKE 'pgtenant: %' \
+         LOOP EXECUTE format('GRANT CONNECT ON DATABASE postgres TO %I', login); END LOOP; END $do$"
+    )
 }
 
 /// There is no `CREATE ROLE IF NOT EXISTS`.

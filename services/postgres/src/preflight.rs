@@ -137,7 +137,8 @@ fn of_server(facts: &Facts, problems: &mut Vec<InvalidField>) {
             "provisioner",
             format!(
                 "every tenant may connect to database {database:?}; a superuser stops that with: \
-                 REVOKE CONNECT ON DATABASE {0} FROM PUBLIC; GRANT CONNECT ON DATABASE {0} TO {1};",
+                 REVOKE CONNECT ON DATABASE {0} FROM PUBLIC; GRANT CONNECT ON DATABASE {0} TO {1}; \
+                 other logins that use it, such as those of pgpool's checks, need the same GRANT before",
                 ident(database),
                 ident(&facts.session_user)
             ),

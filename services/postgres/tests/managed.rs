@@ -43,9 +43,17 @@ async fn a_master_that_is_no_superuser_attaches_the_cluster(major: u32) {
         logins: vec![("prov_a".into(), Verifier::of(&password)), ("prov_b".into(), Verifier::of(&password))],
         close_to_public: true,
     };
+    let tenant = "CREATE ROLE \"ns-db-read\" LOGIN; COMMENT ON ROLE \"ns-db-read\" IS 'pgtenant: ns/db read'";
+    cluster.execute(tenant).await;
+    cluster.execute("CREATE ROLE checks LOGIN").await;
     bootstrap(&server("master", &master), &wanted).await.unwrap();
     // Again, as after a kill.
     bootstrap(&server("master", &master), &wanted).await.unwrap();
+    let connecting = "SELECT array_agg(rolname::text ORDER BY 1) FROM pg_roles WHERE rolname IN ('checks', 'ns-db-read', 'pgtenant') \
+                      AND has_database_privilege(oid, 'postgres', 'CONNECT')";
+    let mut superuser = cluster.superuser().options.connect().await.unwrap();
+    let connecting: Vec<String> = sqlx::query_scalar(connecting).fetch_one(&mut superuser).await.unwrap();
+    assert_eq!(connecting, ["checks", "pgtenant"], "no tenant, and whoever was there keeps it");
 
     for login in ["prov_a", "prov_b"] {
         let provisioner = server(login, &password);
@@ -69,8 +77,6 @@ async fn a_master_that_is_no_superuser_attaches_the_cluster(major: u32) {
                       REVOKE rds_password FROM pgtenant; RESET ROLE";
     cluster.execute(restricted).await;
     cluster.execute("CREATE ROLE admins; GRANT rds_superuser TO admins; GRANT admins TO prov_b").await;
-    let tenant = "CREATE ROLE \"ns-db-read\"; COMMENT ON ROLE \"ns-db-read\" IS 'pgtenant: ns/db read'";
-    cluster.execute(tenant).await;
     cluster.execute("CREATE ROLE bystander; GRANT rds_superuser TO \"ns-db-read\", bystander").await;
     let found = preflight(&mut server("prov_b", &password).maintenance().await.unwrap()).await.unwrap();
     let told: Vec<_> = found.iter().map(ToString::to_string).collect();

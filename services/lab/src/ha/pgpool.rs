@@ -104,7 +104,9 @@ fn login(site: &Site) -> &'static str {
 
 async fn make_login(site: &Site, primary: &str, login: &str) -> Result<()> {
     site.set_login(primary, login, "", &site.secret(login)?).await?;
-    site.execute(primary, format!("GRANT {PRIVILEGE} TO {login}")).await
+    site.execute(primary, format!("GRANT {PRIVILEGE} TO {login}")).await?;
+    // Whoever attaches the nodes may take it from PUBLIC.
+    site.execute(primary, format!("GRANT CONNECT ON DATABASE postgres TO {login}")).await
 }
 
 /// By turns, since a node at which pgpool can not log in is a dead one to it: a changed password would take out all of them.
