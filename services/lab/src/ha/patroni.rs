@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::converge::Progress;
 use crate::error::Result;
 use crate::ha::processes;
-use crate::ha::server::{REPLICATOR, START_DEADLINE};
+use crate::ha::server::{REPLICATOR, START_DEADLINE, WAL_KEEP};
 use crate::ha::site::{Daemon, SUPERUSER, Site};
 use crate::ha::status::{LabRole, Told};
 use crate::process::AtTheEnd;
@@ -224,7 +224,12 @@ fn configuration(site: &Site, name: &str) -> Value {
                 "loop_wait": LOOP_SECONDS,
                 "retry_timeout": RETRY_SECONDS,
                 "synchronous_mode": true,
-                "postgresql": { "use_pg_rewind": true, "use_slots": true },
+                "postgresql": {
+                    "use_pg_rewind": true,
+                    "use_slots": true,
+                    // Of a node's own parameters it does not take this one.
+                    "parameters": { "wal_keep_size": WAL_KEEP },
+                },
             },
             "initdb": initdb,
         },

@@ -7,6 +7,7 @@ use tokio::time::timeout;
 
 use crate::converge::Progress;
 use crate::error::Result;
+use crate::files;
 use crate::ha::processes;
 use crate::ha::server::{POSTGRES, bounded};
 use crate::ha::site::{ASK_DEADLINE, Daemon, Lifetime, Site};
@@ -111,18 +112,9 @@ async fn follow(site: &mut Site, name: &str, primary: &str, progress: Progress<'
     site.reap();
     wait_until_registered(site, primary).await?;
     if site.has_data(name) && !site.is_standby(name) {
-        progress(&format!("rejoining {name} to {primary}"));
-        // Until its first checkpoint, what pg_rewind reads of a promoted server is of before the promotion.
-        site.execute(primary, "CHECKPOINT".to_owned()).await?;
-        let source = format!("{} dbname={REPMGR}", site.conninfo(name, primary, REPMGR));
-        // Its own place is one in /tmp, which any other lab's node of this name would have, too.
-        let archive = format!("--config-archive-dir={}", site.home(name).display());
-        repmgr(site, name, &["node", "rejoin", "-d", &source, "--force-rewind", &archive]).await?;
-        if site.lifetime == Lifetime::Bound {
-            // What repmgr starts would outlive this process.
-            processes::stop(&site.home(name), &[POSTGRES], STOP_PATIENCE).await?;
-        }
-    } else if !site.has_data(name) {
+        rejoin(site, name, primary, progress).await?;
+    }
+    if !site.has_data(name) {
         progress(&format!("copying {primary} to {name}"));
         let port = site.port(primary).to_string();
         let from =
@@ -135,6 +127,26 @@ async fn follow(site: &mut Site, name: &str, primary: &str, progress: Progress<'
     let port = site.port(name);
     let streams = async |site: &Site| site.ask(port).await.is_some_and(|said| said.streams);
     site.wait_for((name, POSTGRES), DEADLINE, &format!("{name} did not stream"), streams).await
+}
+
+/// Makes the past of a node that was the primary that of the one which is it now. Data of which that can not be made are removed.
+async fn rejoin(site: &mut Site, name: &str, primary: &str, progress: Progress<'_>) -> Result<()> {
+    progress(&format!("rejoining {name} to {primary}"));
+    // Until its first checkpoint, what pg_rewind reads of a promoted server is of before the promotion.
+    site.execute(primary, "CHECKPOINT".to_owned()).await?;
+    let source = format!("{} dbname={REPMGR}", site.conninfo(name, primary, REPMGR));
+    // Its own place is one in /tmp, which any other lab's node of this name would have, too.
+    let archive = format!("--config-archive-dir={}", site.home(name).display());
+    let rejoined = repmgr(site, name, &["node", "rejoin", "-d", &source, "--force-rewind", &archive]).await;
+    if rejoined.is_err() || site.lifetime == Lifetime::Bound {
+        // What repmgr starts would outlive this process.
+        processes::stop(&site.home(name), &[POSTGRES], STOP_PATIENCE).await?;
+    }
+    if let Err(error) = rejoined {
+        progress(&format!("{name} can not be rejoined: {error}"));
+        files::remove_dir(&site.data(name))?;
+    }
+    Ok(())
 }
 
 /// A promoted server takes writes a moment before repmgr has written down that it is the primary.

@@ -24,6 +24,9 @@ pub(crate) const POSTGRES: &str = "postgres";
 pub(crate) const REPLICATOR: &str = "replicator";
 /// Crash recovery is the slowest start.
 pub(crate) const START_DEADLINE: Duration = Duration::from_secs(60);
+/// A server that was just promoted has no slots for those that are to follow it. Each checkpoint until then, as `DROP DATABASE` makes one,
+/// would take from it the log that they lack.
+pub(crate) const WAL_KEEP: &str = "1GB";
 const SQL_DEADLINE: Duration = Duration::from_secs(30);
 
 /// What a server says of itself.
@@ -169,10 +172,9 @@ impl Site {
     /// `server.conf` and `pg_hba.conf`. Data that was copied from another node takes these, from beside it.
     pub(crate) fn configure(&self, name: &str, primary: Option<&str>, extra: &[(&str, String)]) -> Result<()> {
         let primary = primary.map(|primary| (self.conninfo(name, primary, REPLICATOR), Self::slot(name)));
-        // pg_rewind wants them of its source, durable or not.
-        let pages = [("full_page_writes", "on".to_owned())];
-        let extra: Vec<_> =
-            pages.iter().chain(extra).map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        // pg_rewind wants whole pages of its source, durable or not.
+        let all = [("full_page_writes", "on".to_owned()), ("wal_keep_size", WAL_KEEP.to_owned())];
+        let extra: Vec<_> = all.iter().chain(extra).map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
         let (dir, port) = (self.home(name), self.port(name));
         let settings = Settings { name, dir: &dir, port, fsync: self.state.fsync, primary, extra: &extra };
         self.write(name, "server.conf", &config::server(&settings)?, 0o600)?;
