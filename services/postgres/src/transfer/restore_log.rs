@@ -13,24 +13,34 @@ pub(super) struct Failure {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Log {
     pub(super) failures: Vec<Failure>,
-    /// Whether every failure was understood.
+    /// Whether every failure was understood, and is the server's refusal of its statement.
     pub(super) complete: bool,
 }
 
 const ERROR: &str = "error: could not execute query: ";
 const COMMAND: &str = "Command was: ";
 const TOTAL: &str = "warning: errors ignored on restore: ";
+/// libpq's own words, and no server's: the statement was not refused, and each one after it fails as well.
+const LOST: [&str; 6] = [
+    "server closed the connection unexpectedly",
+    "no connection to the server",
+    "SSL connection has been closed unexpectedly",
+    "SSL SYSCALL error",
+    "could not receive data from server",
+    "could not send data to server",
+];
 /// What a newer program sets and an older server does not know.
 const HARMLESS: &str = "SET transaction_timeout ";
 
 impl Log {
     pub(super) fn read(stderr: &str) -> Self {
         let mut log = Self::default();
-        let (mut harmless, mut total) = (0, None);
+        let (mut harmless, mut total, mut lost) = (0, None, false);
         for message in messages(stderr) {
             if let Some(rest) = message.strip_prefix(ERROR) {
                 let (text, command) = rest.split_once(COMMAND).unwrap_or((rest, ""));
                 let message = text.trim_start_matches("ERROR:").split_whitespace().collect::<Vec<_>>().join(" ");
+                lost |= LOST.iter().any(|words| message.contains(words));
                 // It is cut after so many bytes, and then ends with dots.
                 let command = command.trim().trim_end_matches("...").to_owned();
                 match command.starts_with(HARMLESS) {
@@ -41,7 +51,7 @@ impl Log {
                 total = rest.trim().parse::<usize>().ok();
             }
         }
-        log.complete = total == Some(log.failures.len() + harmless);
+        log.complete = !lost && total == Some(log.failures.len() + harmless);
         log
     }
 }
@@ -84,6 +94,24 @@ pg_restore: warning: errors ignored on restore: 2
             "permission denied to create extension \"postgis\" HINT: Must be superuser to create this extension."
         );
         assert_eq!(failure.command, "CREATE EXTENSION IF NOT EXISTS postgis WITH SCHEMA public;");
+    }
+
+    #[test]
+    fn a_lost_connection_is_no_refusal() {
+        let stderr = "pg_restore: while PROCESSING TOC:
+pg_restore: error: could not execute query: server closed the connection unexpectedly
+\tThis probably means the server terminated abnormally
+\tbefore or while processing the request.
+Command was: COMMENT ON TABLE public.orders IS 'what was ordered';
+
+
+pg_restore: error: could not execute query: no connection to the server
+Command was: CREATE INDEX ON public.lines (order_id);
+
+
+pg_restore: warning: errors ignored on restore: 2
+";
+        assert!(!Log::read(stderr).complete);
     }
 
     #[test]
