@@ -97,7 +97,9 @@ impl Schedule<'_> {
         // Wishes go first, but not for ever: a look that had no place for long gets one.
         for urgent in if pace.is_late(since) { [false, true] } else { [true, false] } {
             if urgent {
-                taken.extend(take(&mut db, &self.cluster.name, wanted(true, free - taken.len())).await?);
+                let wishes = take(&mut db, &self.cluster.name, wanted(true, free - taken.len())).await?;
+                pace.pass(wishes.len());
+                taken.extend(wishes);
             } else if taken.len() < free && pace.ready(since) && !self.cluster.sleeps() {
                 pace.spend(since);
                 taken.extend(take(&mut db, &self.cluster.name, wanted(false, 1)).await?);
@@ -136,12 +138,20 @@ fn log_panic(ended: Result<(), tokio::task::JoinError>) {
 struct Pace {
     step: Duration,
     next: Option<Instant>,
+    /// Wishes and retries since the last look.
+    passed: usize,
 }
+
+/// So many wishes and retries go before a look that is late; where looks may be many a second, each would be late at each free place, and
+/// what people wait for would never have its turn.
+const WISHES_A_LOOK: usize = 9;
+/// They may take long: a look that waits for longer than this waits for no more of them.
+const LATEST_LOOK: Duration = Duration::from_secs(10);
 
 impl Pace {
     fn new(per_second: f64) -> Self {
         let step = Duration::try_from_secs_f64(1.0 / per_second).unwrap_or(Duration::from_secs(3600));
-        Self { step, next: None }
+        Self { step, next: None, passed: 0 }
     }
 
     fn ready(&self, now: Instant) -> bool {
@@ -152,13 +162,19 @@ impl Pace {
         self.next.map_or(Duration::ZERO, |next| next.saturating_duration_since(now))
     }
 
-    /// Nobody has looked for several times as long as should lie between two looks.
+    /// Nobody has looked for several times as long as should lie between two looks, and wishes have had their share.
     fn is_late(&self, now: Instant) -> bool {
-        self.next.is_some_and(|next| now.saturating_duration_since(next) > 10 * self.step)
+        let waited = self.next.map_or(Duration::ZERO, |next| now.saturating_duration_since(next));
+        waited > 10 * self.step && (self.passed >= WISHES_A_LOOK || waited > LATEST_LOOK)
+    }
+
+    fn pass(&mut self, wishes: usize) {
+        self.passed += wishes;
     }
 
     fn spend(&mut self, now: Instant) {
         self.next = Some(now + self.step);
+        self.passed = 0;
     }
 }
 
@@ -222,5 +238,22 @@ mod tests {
         pace.spend(later);
         assert!(!pace.ready(later + Duration::from_millis(499)), "idle time is not saved up");
         assert_eq!(pace.wait(later), Duration::from_millis(500));
+    }
+
+    #[test]
+    fn looks_do_not_take_every_place_where_they_may_be_many() {
+        let start = Instant::now();
+        let mut pace = Pace::new(1000.0);
+        pace.spend(start);
+        let later = start + Duration::from_secs(2);
+        assert!(!pace.is_late(later), "no wish has had a turn");
+        pace.pass(WISHES_A_LOOK);
+        assert!(pace.is_late(later));
+        pace.spend(later);
+        assert!(!pace.is_late(later + Duration::from_secs(2)));
+        assert!(
+            pace.is_late(later + Duration::from_secs(11)),
+            "wishes that take long do not keep looks from their turn"
+        );
     }
 }
