@@ -21,6 +21,7 @@ mod drift;
 mod drill;
 mod events;
 mod failover;
+mod failover_at_work;
 mod health;
 mod kills;
 mod kubernetes;
