@@ -298,6 +298,7 @@ async fn make_provisioner(root: &Path, cluster: &mut Cluster) -> Result<Login> {
         group: GROUP.to_owned(),
         logins: vec![(PROVISIONER.to_owned(), Verifier::of(&password))],
         close_to_public: true,
+        pgbouncer: None,
     };
     bootstrap(&server, &what).await?;
     Ok(Login { user: PROVISIONER.to_owned(), password })

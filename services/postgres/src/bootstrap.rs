@@ -14,6 +14,10 @@ use crate::sql::{ident, literal};
 use crate::verifier::Verifier;
 use crate::version::{OWN_TEMPLATE, ServerVersion};
 
+mod lookup;
+
+pub use lookup::LOOKUP_DATABASE;
+
 /// The group that owns the tenants' databases.
 pub const GROUP: &str = "pgtenant";
 
@@ -27,6 +31,8 @@ pub struct Bootstrap {
     /// Whether PUBLIC, and so every tenant, loses CONNECT to `postgres` and `template1`. Logins that are there and no tenant's keep it for
     /// `postgres`. Right for a cluster that serves nothing else.
     pub close_to_public: bool,
+    /// The login with which PgBouncer asks for verifiers, where there is one. Needs a superuser.
+    pub pgbouncer: Option<(String, Verifier)>,
 }
 
 /// Statements that are sent together.
@@ -41,6 +47,7 @@ struct Script {
 enum Place {
     Maintenance,
     Template,
+    Lookup,
 }
 
 /// The script for psql, run by a superuser in the maintenance database. It may be run again. A [`Verifier::withheld`] is
@@ -55,6 +62,7 @@ pub fn bootstrap_sql(version: ServerVersion, bootstrap: &Bootstrap) -> String {
             lines.push(match place {
                 Place::Maintenance => "\\connect :\"maintenance\"".to_owned(),
                 Place::Template => format!("\\connect {OWN_TEMPLATE}"),
+                Place::Lookup => format!("\\connect {LOOKUP_DATABASE}"),
             });
         }
         let line = |statement: String| match script.unless {
@@ -78,7 +86,8 @@ pub fn bootstrap_sql(version: ServerVersion, bootstrap: &Bootstrap) -> String {
 /// What the server says; it may be tried again.
 pub async fn bootstrap(server: &Server, bootstrap: &Bootstrap) -> Result<(), PostgresError> {
     const EXISTS: &str = "SELECT datname::text FROM pg_database WHERE datname = $1";
-    if let Some((login, _)) = bootstrap.logins.iter().find(|(_, verifier)| verifier.is_withheld()) {
+    let mut logins = bootstrap.logins.iter().chain(&bootstrap.pgbouncer);
+    if let Some((login, _)) = logins.find(|(_, verifier)| verifier.is_withheld()) {
         return Err(PostgresError::NoPassword { role: login.clone() });
     }
     let mut session = server.maintenance().await?;
@@ -92,6 +101,7 @@ pub async fn bootstrap(server: &Server, bootstrap: &Bootstrap) -> Result<(), Pos
         match script.place {
             Place::Maintenance => run(&mut session, script).await?,
             Place::Template => run(&mut server.inside(OWN_TEMPLATE).await?, script).await?,
+            Place::Lookup => run(&mut server.inside(LOOKUP_DATABASE).await?, script).await?,
         }
     }
     Ok(())
@@ -118,13 +128,14 @@ fn scripts(version: ServerVersion, bootstrap: &Bootstrap) -> Vec<Script> {
     if version.needs_own_template() {
         scripts.extend(template(bootstrap));
     }
+    scripts.extend(lookup::scripts(bootstrap));
     scripts
 }
 
-/// Attributes that only a superuser may name in ALTER ROLE are said when a role is made: on a managed server the administrator
-/// is none.
+/// Only a superuser may name these in ALTER ROLE, so they are said when a role is made: on a managed server the administrator is none.
+const PLAIN: &str = "NOSUPERUSER NOREPLICATION NOBYPASSRLS";
+
 fn roles(bootstrap: &Bootstrap) -> Vec<String> {
-    const PLAIN: &str = "NOSUPERUSER NOREPLICATION NOBYPASSRLS";
     let group = ident(&bootstrap.group);
     let mut statements = vec![
         create_unless_there(&bootstrap.group, PLAIN),
@@ -154,12 +165,13 @@ fn roles(bootstrap: &Bootstrap) -> Vec<String> {
 
 /// Logins that are no tenant's keep what they may: pgpool takes every server out of use when its checks can not connect.
 fn keep_logins(group: &str) -> String {
-    let group = literal(group);
+    let (group, lookup) = (literal(group), literal(lookup::COMMENT));
     format!(
         "DO $do$ DECLARE login text; BEGIN FOR login IN SELECT rolname FROM pg_roles \
          WHERE rolcanlogin AND NOT rolsuper AND has_database_privilege(oid, 'postgres', 'CONNECT') \
          AND NOT pg_has_role(oid, {group}, 'MEMBER') \
          AND coalesce(shobj_description(oid, 'pg_authid'), '') NOT LIKE 'pgtenant: %' \
+         AND shobj_description(oid, 'pg_authid') IS DISTINCT FROM {lookup} \
          LOOP EXECUTE format('GRANT CONNECT ON DATABASE postgres TO %I', login); END LOOP; END $do$"
     )
 }
@@ -232,6 +244,7 @@ mod tests {
             group: GROUP.into(),
             logins: vec![("prov_a".into(), Verifier::withheld())],
             close_to_public: true,
+            pgbouncer: None,
         };
         let script = bootstrap_sql(ServerVersion::new(150_018), &bootstrap);
         assert!(script.contains("PASSWORD '<withheld>'"), "{script}");

@@ -58,7 +58,7 @@ mod verifier;
 mod version;
 
 pub use apply::{Fence, OnStep, Step, Unfenced, apply, connect_inside, run_inside, run_maintenance};
-pub use bootstrap::{Bootstrap, GROUP, bootstrap, bootstrap_sql};
+pub use bootstrap::{Bootstrap, GROUP, LOOKUP_DATABASE, bootstrap, bootstrap_sql};
 pub use change::{
     Attribute, Change, DatabaseChange, InsideChange, Object, ObjectChange, Privilege, Relation, RoleChange,
 };

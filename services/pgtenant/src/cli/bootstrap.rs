@@ -28,7 +28,9 @@ Examples:
   pgtenant cluster bootstrap --postgres-version 16 --login prov_a --password-file prov_a.password > bootstrap.sql
   pgtenant cluster bootstrap --postgres-version 16 --close-to-public \\
       --login prov_a --password-file prov_a.password --login prov_b --password-file prov_b.password |
-      psql --no-psqlrc --host db1.example --username postgres --dbname postgres"
+      psql --no-psqlrc --host db1.example --username postgres --dbname postgres
+  pgtenant cluster bootstrap --postgres-version 16 --login prov_a --password-file prov_a.password \\
+      --pgbouncer-login pgbouncer --pgbouncer-password-file pgbouncer.password > bootstrap.sql"
 )]
 pub(super) struct BootstrapArgs {
     /// The servers' major version, 14 to 18
@@ -43,6 +45,12 @@ pub(super) struct BootstrapArgs {
     /// Take CONNECT to the databases postgres and template1 from PUBLIC: for a cluster that serves nothing else
     #[arg(long)]
     close_to_public: bool,
+    /// PgBouncer's own login: with the database pgtenant_pgbouncer and the function in it that it asks for verifiers. Needs a superuser
+    #[arg(long, value_name = "ROLE", requires = "pgbouncer_password_file")]
+    pgbouncer_login: Option<LoginName>,
+    /// File with the password of that login, likewise
+    #[arg(long, value_name = "FILE", requires = "pgbouncer_login")]
+    pgbouncer_password_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +89,7 @@ impl FromStr for LoginName {
 }
 
 pub(super) fn run(context: &Context, args: &BootstrapArgs) -> Result<Outcome> {
-    let BootstrapArgs { postgres_version: Major(major), logins, password_files, close_to_public } = args;
+    let BootstrapArgs { postgres_version: Major(major), logins, password_files, close_to_public, .. } = args;
     if logins.len() != password_files.len() {
         return Err(CliError::usage(format!(
             "{} logins and {} password files: each login needs one of its own",
@@ -91,12 +99,20 @@ pub(super) fn run(context: &Context, args: &BootstrapArgs) -> Result<Outcome> {
         .hint("write --login prov_a --password-file FILE_A --login prov_b --password-file FILE_B"));
     }
     let pairs = logins.iter().zip(password_files);
-    let mut bootstrap = Bootstrap { group: GROUP.to_owned(), logins: Vec::new(), close_to_public: *close_to_public };
+    let mut bootstrap =
+        Bootstrap { group: GROUP.to_owned(), logins: Vec::new(), close_to_public: *close_to_public, pgbouncer: None };
     for (LoginName(login), file) in pairs {
         if bootstrap.logins.iter().any(|(known, _)| known == login) {
             return Err(CliError::usage(format!("login {login:?} is named twice")));
         }
         bootstrap.logins.push((login.clone(), Verifier::of(&password(file)?)));
+    }
+    if let Some((LoginName(login), file)) = args.pgbouncer_login.as_ref().zip(args.pgbouncer_password_file.as_ref()) {
+        if bootstrap.logins.iter().any(|(known, _)| known == login) {
+            let message = format!("login {login:?} is the control plane's: PgBouncer needs one of its own");
+            return Err(CliError::usage(message));
+        }
+        bootstrap.pgbouncer = Some((login.clone(), Verifier::of(&password(file)?)));
     }
     let header = format!(
         "-- Attaches a PostgreSQL {major} cluster to pgtenant. For psql, as an administrator, on the primary, in the\n\

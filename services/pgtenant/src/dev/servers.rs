@@ -137,7 +137,8 @@ async fn prepare_cluster(folder: &Folder, cluster: &Shared) -> Result<()> {
         timeouts: Timeouts::default(),
     })?;
     let logins = vec![(PROVISIONER.to_owned(), Verifier::of(&password))];
-    Ok(bootstrap(&server, &Bootstrap { group: GROUP.to_owned(), logins, close_to_public: true }).await?)
+    Ok(bootstrap(&server, &Bootstrap { group: GROUP.to_owned(), logins, close_to_public: true, pgbouncer: None })
+        .await?)
 }
 
 fn login(server: PgConnectOptions, user: &str, password: &SecretString, database: &str) -> PgConnectOptions {

@@ -6,6 +6,7 @@ use pgtenant_testkit::unique;
 use secrecy::ExposeSecret as _;
 use sqlx::ConnectOptions as _;
 
+use crate::lookup::{pgbouncer_is_told_of_tenants_alone, the_lookup_is_pgbouncers_alone};
 use crate::world::{World, run, sqlstate, value};
 
 const ADMIN: Tier = Tier::Admin;
@@ -39,6 +40,8 @@ on_every_version! {
     a_drop_goes_on_from_anywhere
     no_tenant_keeps_anothers_roles_from_being_dropped
     another_login_of_the_provisioner_goes_on
+    pgbouncer_is_told_of_tenants_alone
+    the_lookup_is_pgbouncers_alone
 }
 
 async fn tiers_do_what_they_may(major: u32) {

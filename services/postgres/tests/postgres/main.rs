@@ -7,6 +7,7 @@ mod every_version;
 mod exchange;
 mod fences;
 mod hostile;
+mod lookup;
 mod own_login;
 mod servers;
 mod transfer;

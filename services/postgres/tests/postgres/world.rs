@@ -56,6 +56,7 @@ impl World {
                         ("prov_b".into(), Verifier::of(&password)),
                     ],
                     close_to_public: true,
+                    pgbouncer: None,
                 };
                 let server = Server::new(options(&superuser.username, &superuser.password)).unwrap();
                 bootstrap(&server, &wanted).await.unwrap();
