@@ -32,6 +32,7 @@ mod modes;
 mod names;
 mod observe;
 mod outages;
+mod pgbouncer;
 mod preflight;
 mod provisioner;
 mod reads;

@@ -13,6 +13,7 @@ mod folder;
 mod kube;
 mod login;
 mod own;
+mod pgbouncer;
 mod proc;
 mod process;
 mod relay;
@@ -35,6 +36,7 @@ pub use login::{
     can, connect, rows, sqlstate, superuser_sql, try_as_an_application, try_sql, works_for_an_application,
 };
 pub use own::Own;
+pub use pgbouncer::PgBouncer;
 pub use pgtenant_testkit::{free_port, unique};
 pub use proc::{listens, processes_in, read_proc, user_of};
 pub use process::Running;

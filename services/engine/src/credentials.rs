@@ -24,6 +24,8 @@ pub(crate) struct Reach {
     pub(crate) hosts: Vec<HostPort>,
     pub(crate) sslmode: SslMode,
     pub(crate) ca_crt: Option<String>,
+    /// PgBouncer, where there is one.
+    pub(crate) pool: Option<HostPort>,
 }
 
 impl Reach {
@@ -37,6 +39,8 @@ impl Reach {
             sslmode: self.sslmode,
             ca_crt: self.ca_crt.as_deref(),
             reads: target.tier == Tier::Read,
+            // Who changes tables needs a session of its own: advisory locks, `SET`, `CREATE INDEX CONCURRENTLY`.
+            pool: self.pool.as_ref().filter(|_| target.tier != Tier::Admin),
         })
     }
 

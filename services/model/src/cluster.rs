@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BackupSpec, ClaimSpec, HostPort, InvalidField, Provisioner, RestoreRules, Span, StoreSpec, TlsSpec, Topology,
-    check_label,
+    BackupSpec, ClaimSpec, HostPort, InvalidField, PgBouncer, Provisioner, RestoreRules, Span, StoreSpec, TlsSpec,
+    Topology, check_label,
 };
 
 /// A shared cluster: the settings file's `[clusters.NAME]`, and the spec of a `PostgresqlCluster`.
@@ -21,6 +21,9 @@ pub struct ClusterSpec {
     /// What tenants are given to connect to; default: from the topology.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<Endpoint>,
+    /// PgBouncer in front of it, which the credentials of the read and write tier name beside the servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pgbouncer: Option<PgBouncer>,
     /// The login that makes databases and roles.
     pub provisioner: Provisioner,
     /// How connections are secured.
@@ -190,6 +193,7 @@ impl ClusterSpec {
             environment: Environment::default(),
             topology,
             endpoint: None,
+            pgbouncer: None,
             provisioner,
             tls,
             stores,
@@ -211,6 +215,11 @@ impl ClusterSpec {
         let mut problems = Vec::new();
         problems.extend(self.topology.problems());
         problems.extend(self.endpoint.iter().flat_map(Endpoint::problems));
+        problems.extend(self.pgbouncer.as_ref().and_then(PgBouncer::problem));
+        if self.pgbouncer.is_some() && matches!(self.topology, Topology::Aurora(_)) {
+            let message = "asks the servers for verifiers, which RDS shows nobody: use topology.aurora.proxy";
+            problems.push(InvalidField::new("pgbouncer", message));
+        }
         if self.stores.is_empty() || self.stores.len() > 8 {
             problems.push(InvalidField::new("stores", "name 1 to 8 stores"));
         }

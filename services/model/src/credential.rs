@@ -27,6 +27,8 @@ pub const CREDENTIAL_KEYS: [&str; 7] = ["username", "password", "endpoint", "por
 pub const CA_KEY: &str = "ca.crt";
 /// The keys that the read tier's has beside them where the cluster has an endpoint for reading.
 pub const READ_KEYS: [&str; 3] = ["readEndpoint", "readPort", "readUri"];
+/// The keys that those of the read and write tier have where there is a pooler. Not the admin tier's: migrations need a session.
+pub const POOL_KEYS: [&str; 3] = ["poolEndpoint", "poolPort", "poolUri"];
 
 /// The secret document of one role. `Debug` shows no password.
 #[derive(Debug, Clone)]
@@ -48,13 +50,15 @@ pub struct Credential {
     /// The certificate authority, PEM, where one is known.
     pub ca_crt: Option<String>,
     /// Where the same login reads from standbys, which may be behind.
-    pub read: Option<ReadAddress>,
+    pub read: Option<Address>,
+    /// Where the same login shares connections with others, a transaction at a time.
+    pub pool: Option<Address>,
 }
 
-/// Where a credential is good for reading alone.
+/// Another place where a credential is good, beside its own endpoint.
 #[derive(Debug, Clone)]
-pub struct ReadAddress {
-    /// Host for reading.
+pub struct Address {
+    /// A host.
     pub endpoint: String,
     /// Port of `endpoint`.
     pub port: u16,

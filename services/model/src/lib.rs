@@ -15,6 +15,7 @@ mod inventory;
 mod marks;
 mod member;
 mod name;
+mod pgbouncer;
 mod plan;
 mod provisioner;
 mod restore;
@@ -31,7 +32,7 @@ pub use aurora::{Acu, AuroraCreate, AuroraTopology};
 pub use backup::{BackupSpec, DumpPlace, DumpSpec, FolderPlace, PgBackRestSpec, RdsBackupSpec, S3Place, WebDavPlace};
 pub use claim::{ClaimPatch, ClaimSpec, InvalidField, Mode, Source, is_slack_channel};
 pub use cluster::{ClusterSpec, Endpoint, Environment, Limits};
-pub use credential::{CA_KEY, CREDENTIAL_KEYS, Credential, CredentialTarget, READ_KEYS, ReadAddress};
+pub use credential::{Address, CA_KEY, CREDENTIAL_KEYS, Credential, CredentialTarget, POOL_KEYS, READ_KEYS};
 pub use drill::{Drill, DrillClient, DrillEvent, DrillMeans};
 pub use event::{Event, EventKind, Operation, OperationKind, OperationState};
 pub use history::History;
@@ -40,6 +41,7 @@ pub use inventory::{Finding, Inventory, InventorySequence, InventoryTable, Large
 pub use marks::{CLAIM_LABEL, MANAGED_BY, RELOADER, STORE_MANAGER, TIER_LABEL};
 pub use member::{Member, MemberRole, NOT_STREAMING, SyncState};
 pub use name::{ClaimKey, InvalidName, MAX_DATABASE_BYTES, MAX_IDENTIFIER_BYTES, NameRule, Side, Tier, check_label};
+pub use pgbouncer::PgBouncer;
 pub use plan::{ChangeReport, ClaimPlan, PlanAction, PlanReport, PlanRequest, PlannedClaim};
 pub use provisioner::{AwsSecretRef, Provisioner, SecretRef};
 pub use restore::{

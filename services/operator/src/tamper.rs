@@ -1,10 +1,10 @@
 //! Whether somebody else has changed what we wrote, told from `metadata` alone: Secrets are watched without their data.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
-use pgtenant_model::{CA_KEY, CREDENTIAL_KEYS, CredentialTarget, READ_KEYS, RELOADER, STORE_MANAGER};
+use pgtenant_model::{CA_KEY, CREDENTIAL_KEYS, CredentialTarget, POOL_KEYS, READ_KEYS, RELOADER, STORE_MANAGER};
 
 /// Whether one of our keys is missing or belongs to somebody else, or a label or the annotation is not as we wrote it. Keys that
-/// were added are nobody's business. That the authority's key or one of those for reading was removed can not be seen, since not every
+/// were added are nobody's business. That the authority's key or one of those for reading or of the pooler was removed can not be seen, since not every
 /// Secret has them: the periodic look finds that.
 pub(crate) fn tampered(metadata: &ObjectMeta, target: &CredentialTarget) -> bool {
     let label = |key: &str| metadata.labels.as_ref().and_then(|all| all.get(key));
@@ -20,7 +20,7 @@ pub(crate) fn tampered(metadata: &ObjectMeta, target: &CredentialTarget) -> bool
     let ours = |entry: &&ManagedFieldsEntry| entry.manager.as_deref() == Some(STORE_MANAGER);
     let missing = |key: &str| !entries.iter().filter(ours).any(|entry| has(entry, key));
     let taken = |key: &str| entries.iter().filter(|entry| !ours(entry)).any(|entry| has(entry, key));
-    let some_have = || READ_KEYS.into_iter().chain([CA_KEY]);
+    let some_have = || READ_KEYS.into_iter().chain(POOL_KEYS).chain([CA_KEY]);
     CREDENTIAL_KEYS.iter().any(|key| missing(key) || taken(key)) || some_have().any(taken)
 }
 
@@ -78,10 +78,10 @@ mod tests {
         assert!(is_tampered(vec![ours(&CREDENTIAL_KEYS[1..])]), "one was removed");
         assert!(is_tampered(vec![ours(&CREDENTIAL_KEYS[1..]), entry("kubectl", &["username"])]), "one was changed");
         assert!(is_tampered(vec![ours(&CREDENTIAL_KEYS), entry("kubectl", &[CA_KEY])]), "the authority was changed");
-        assert!(
-            is_tampered(vec![ours(&CREDENTIAL_KEYS), entry("kubectl", &["readUri"])]),
-            "tenants would read elsewhere"
-        );
+        for (key, what) in [("readUri", "tenants would read elsewhere"), ("poolUri", "tenants would log in elsewhere")]
+        {
+            assert!(is_tampered(vec![ours(&CREDENTIAL_KEYS), entry("kubectl", &[key])]), "{what}");
+        }
         assert!(is_tampered(Vec::new()), "nobody knows who wrote it");
     }
 }

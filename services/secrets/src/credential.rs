@@ -1,6 +1,6 @@
 //! Building a credential, and comparing two.
 
-use pgtenant_model::{Credential, Endpoint, HostPort, ReadAddress, SslMode};
+use pgtenant_model::{Address, Credential, Endpoint, HostPort, SslMode};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -25,6 +25,8 @@ pub struct Login<'a> {
     pub ca_crt: Option<&'a str>,
     /// Whether the document has the endpoint for reading, where there is one.
     pub reads: bool,
+    /// The pooler, where the document has one.
+    pub pool: Option<&'a HostPort>,
 }
 
 /// The document of a login.
@@ -41,13 +43,14 @@ pub fn credential(login: &Login<'_>) -> Credential {
         sslmode: login.sslmode,
         uri: uri(login.username, login.password, hosts, login.database, login.sslmode),
         ca_crt: login.ca_crt.map(ToOwned::to_owned),
-        read: login.endpoint.read().filter(|_| login.reads).map(|host| read_address(login, host)),
+        read: login.endpoint.read().filter(|_| login.reads).map(|host| address(login, &host)),
+        pool: login.pool.map(|host| address(login, host)),
     }
 }
 
-fn read_address(login: &Login<'_>, host: HostPort) -> ReadAddress {
-    let uri = uri(login.username, login.password, std::slice::from_ref(&host), login.database, login.sslmode);
-    ReadAddress { endpoint: host.host, port: host.port, uri }
+fn address(login: &Login<'_>, host: &HostPort) -> Address {
+    let uri = uri(login.username, login.password, std::slice::from_ref(host), login.database, login.sslmode);
+    Address { endpoint: host.host.clone(), port: host.port, uri }
 }
 
 /// A libpq connection URI: `postgresql://user:password@h1:p1,h2:p2/db?sslmode=verify-full&target_session_attrs=read-write`.
@@ -123,19 +126,23 @@ fn encode(text: &mut String, part: &str) {
 /// makes no second version.
 #[must_use]
 pub fn version(credential: &Credential, fingerprint: &str) -> Uuid {
-    let Credential { username, password: _, endpoint, port, database, sslmode, uri, ca_crt, read } = credential;
+    let Credential { username, password: _, endpoint, port, database, sslmode, uri, ca_crt, read, pool } = credential;
     let mut hash = Sha256::new();
     hash.update(b"pgtenant credential version 1");
     let port = port.to_string();
     let ca = ca_crt.as_deref().unwrap_or_default();
     let own = [username, fingerprint, endpoint, &port, database, sslmode.as_str(), after_password(uri), ca];
-    // Nothing is added where there is nothing: what was stored before there were such endpoints stays as it is.
-    let reads =
-        read.as_ref().map(|ReadAddress { endpoint, port, uri }| (endpoint, port.to_string(), after_password(uri)));
-    let reads = reads.iter().flat_map(|(endpoint, port, rest)| [endpoint.as_str(), port, rest]);
-    for part in own.into_iter().chain(reads) {
+    let mut add = |part: &str| {
         hash.update([0]);
         hash.update(part.as_bytes());
+    };
+    own.into_iter().for_each(&mut add);
+    // Nothing is added where there is nothing: what was stored before there were such endpoints stays as it is. A pooler is told from
+    // an endpoint for reading by a word that is no host.
+    for (mark, address) in [(None, read), (Some("/pool"), pool)] {
+        let Some(Address { endpoint, port, uri }) = address else { continue };
+        mark.into_iter().for_each(&mut add);
+        [endpoint, port.to_string().as_str(), after_password(uri)].into_iter().for_each(&mut add);
     }
     let bytes = hash.finalize();
     let mut id = [0; 16];
@@ -163,7 +170,7 @@ pub fn fingerprint(password: &SecretString) -> String {
 /// Whether two documents say the same.
 #[must_use]
 pub fn same(a: &Credential, b: &Credential) -> bool {
-    let Credential { username, password, endpoint, port, database, sslmode, uri, ca_crt, read } = a;
+    let Credential { username, password, endpoint, port, database, sslmode, uri, ca_crt, read, pool } = a;
     *username == b.username
         && password.expose_secret() == b.password.expose_secret()
         && *endpoint == b.endpoint
@@ -172,16 +179,18 @@ pub fn same(a: &Credential, b: &Credential) -> bool {
         && *sslmode == b.sslmode
         && uri.expose_secret() == b.uri.expose_secret()
         && *ca_crt == b.ca_crt
-        && match (read, &b.read) {
-            (Some(a), Some(b)) => same_address(a, b),
-            (None, None) => true,
-            _ => false,
-        }
+        && same_address(read.as_ref(), b.read.as_ref())
+        && same_address(pool.as_ref(), b.pool.as_ref())
 }
 
-fn same_address(a: &ReadAddress, b: &ReadAddress) -> bool {
-    let ReadAddress { endpoint, port, uri } = a;
-    *endpoint == b.endpoint && *port == b.port && uri.expose_secret() == b.uri.expose_secret()
+fn same_address(a: Option<&Address>, b: Option<&Address>) -> bool {
+    match (a, b) {
+        (Some(Address { endpoint, port, uri }), Some(b)) => {
+            *endpoint == b.endpoint && *port == b.port && uri.expose_secret() == b.uri.expose_secret()
+        }
+        (None, None) => true,
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -202,6 +211,47 @@ mod tests {
         );
         let text = uri("u", &password, &hosts(&["db1:1"]), "d", SslMode::Require);
         assert_eq!(text.expose_secret(), "postgresql://u:s3cret@db1:1/d?sslmode=require");
+    }
+
+    #[test]
+    fn a_pooler_makes_another_document() {
+        let endpoint = |read_host: Option<&str>| Endpoint {
+            host: "db".to_owned(),
+            port: 1,
+            read_host: read_host.map(ToOwned::to_owned),
+            read_port: None,
+        };
+        let made = |endpoint: &Endpoint, pool: Option<&HostPort>| {
+            credential(&Login {
+                username: "a-b-read",
+                password: &SecretString::from("s3cret"),
+                database: "a-b",
+                endpoint,
+                hosts: &[],
+                sslmode: SslMode::VerifyFull,
+                ca_crt: None,
+                reads: true,
+                pool,
+            })
+        };
+        let other = HostPort { host: "other".to_owned(), port: 1 };
+        let all = [
+            made(&endpoint(None), None),
+            made(&endpoint(Some("other")), None),
+            made(&endpoint(None), Some(&other)),
+            made(&endpoint(Some("other")), Some(&other)),
+        ];
+        for (index, one) in all.iter().enumerate() {
+            for (place, another) in all.iter().enumerate() {
+                assert_eq!(same(one, another), index == place);
+                assert_eq!(version(one, "f") == version(another, "f"), index == place);
+            }
+        }
+        // Documents that were stored by versions without poolers keep theirs.
+        assert_eq!(version(&all[0], "f").to_string(), "e462fde1-9aaf-8f24-9438-d98b1ceb13dc");
+        assert_eq!(version(&all[1], "f").to_string(), "7d91bd7f-63ec-809a-9522-4a557f2a14b4");
+        let pool = all[2].pool.as_ref().map(|pool| pool.uri.expose_secret());
+        assert_eq!(pool, Some("postgresql://a-b-read:s3cret@other:1/a-b?sslmode=verify-full"));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use pgtenant_model::{CA_KEY, CREDENTIAL_KEYS, Credential, READ_KEYS, ReadAddress, SslMode};
+use pgtenant_model::{Address, CA_KEY, CREDENTIAL_KEYS, Credential, POOL_KEYS, READ_KEYS, SslMode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -27,6 +27,8 @@ struct Written<'a> {
     ca_crt: Option<&'a str>,
     #[serde(flatten)]
     read: Option<WrittenRead<'a>>,
+    #[serde(flatten)]
+    pool: Option<WrittenPool<'a>>,
 }
 
 #[derive(Serialize)]
@@ -35,6 +37,14 @@ struct WrittenRead<'a> {
     read_endpoint: &'a str,
     read_port: &'a str,
     read_uri: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct WrittenPool<'a> {
+    pool_endpoint: &'a str,
+    pool_port: &'a str,
+    pool_uri: &'a str,
 }
 
 #[derive(Deserialize)]
@@ -61,6 +71,12 @@ struct Read<'a> {
     read_port: Option<Port<'a>>,
     #[serde(borrow, rename = "readUri", default)]
     read_uri: Option<Cow<'a, str>>,
+    #[serde(borrow, rename = "poolEndpoint", default)]
+    pool_endpoint: Option<Cow<'a, str>>,
+    #[serde(borrow, rename = "poolPort", default)]
+    pool_port: Option<Port<'a>>,
+    #[serde(borrow, rename = "poolUri", default)]
+    pool_uri: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
@@ -72,14 +88,15 @@ enum Port<'a> {
 
 /// The document's text, in a buffer that is wiped.
 pub(crate) fn encode(credential: &Credential) -> Result<Zeroizing<Vec<u8>>, String> {
-    let Credential { username, password, endpoint, port, database, sslmode, uri, ca_crt, read } = credential;
+    let Credential { username, password, endpoint, port, database, sslmode, uri, ca_crt, read, pool } = credential;
     let (password, uri) = (password.expose_secret(), uri.expose_secret());
     let ca_bytes = ca_crt.as_ref().map_or(0, String::len);
-    let read_bytes = read.as_ref().map_or(0, |read| read.endpoint.len() + read.uri.expose_secret().len());
-    let values = [username.len(), password.len(), endpoint.len(), database.len(), uri.len(), ca_bytes, read_bytes];
+    let further = |address: &Address| address.endpoint.len() + address.uri.expose_secret().len();
+    let further: usize = [read, pool].into_iter().flatten().map(further).sum();
+    let values = [username.len(), password.len(), endpoint.len(), database.len(), uri.len(), ca_bytes, further];
     // Six bytes are the longest escape; allocated once, since a buffer that grows leaves copies behind.
     let bytes = 6 * values.iter().sum::<usize>() + 512;
-    let read = read.as_ref().map(|read| (read, read.port.to_string()));
+    let [read, pool] = [read, pool].map(|address| address.as_ref().map(|address| (address, address.port.to_string())));
     let mut text = Zeroizing::new(Vec::with_capacity(bytes));
     let document = Written {
         username,
@@ -95,6 +112,11 @@ pub(crate) fn encode(credential: &Credential) -> Result<Zeroizing<Vec<u8>>, Stri
             read_port,
             read_uri: read.uri.expose_secret(),
         }),
+        pool: pool.as_ref().map(|(pool, pool_port)| WrittenPool {
+            pool_endpoint: &pool.endpoint,
+            pool_port,
+            pool_uri: pool.uri.expose_secret(),
+        }),
     };
     serde_json::to_writer_pretty(&mut *text, &document).map_err(|error| place(&error))?;
     text.push(b'\n');
@@ -107,7 +129,6 @@ pub(crate) fn encode(credential: &Credential) -> Result<Zeroizing<Vec<u8>>, Stri
 /// Reads a document; the fault quotes nothing of it.
 pub(crate) fn decode(text: &[u8]) -> Result<Credential, String> {
     let read: Read<'_> = serde_json::from_slice(text).map_err(|error| place(&error))?;
-    let address = (read.read_endpoint.map(Cow::into_owned), read.read_port.and_then(port), read.read_uri.map(secret));
     Ok(Credential {
         username: read.username.into_owned(),
         password: secret(read.password),
@@ -117,7 +138,16 @@ pub(crate) fn decode(text: &[u8]) -> Result<Credential, String> {
         sslmode: sslmode(&read.sslmode)?,
         uri: secret(read.uri),
         ca_crt: read.ca_crt.map(Cow::into_owned),
-        read: read_address(address),
+        read: address(
+            read.read_endpoint.map(Cow::into_owned),
+            read.read_port.and_then(port),
+            read.read_uri.map(secret),
+        ),
+        pool: address(
+            read.pool_endpoint.map(Cow::into_owned),
+            read.pool_port.and_then(port),
+            read.pool_uri.map(secret),
+        ),
     })
 }
 
@@ -130,9 +160,8 @@ fn port(port: Port<'_>) -> Option<u16> {
 }
 
 /// All of it, or nothing: a part that is missing is written anew, and no reason to take the rest for broken.
-fn read_address(parts: (Option<String>, Option<u16>, Option<SecretString>)) -> Option<ReadAddress> {
-    let (Some(endpoint), Some(port), Some(uri)) = parts else { return None };
-    Some(ReadAddress { endpoint, port, uri })
+fn address(endpoint: Option<String>, port: Option<u16>, uri: Option<SecretString>) -> Option<Address> {
+    Some(Address { endpoint: endpoint?, port: port?, uri: uri? })
 }
 
 const NOT_A_PORT: &str = "`port` is not a port";
@@ -145,7 +174,7 @@ fn sslmode(text: &str) -> Result<SslMode, &'static str> {
 
 /// The document as keys and values.
 pub(crate) fn fields(credential: &Credential) -> Vec<(&'static str, SecretString)> {
-    let Credential { username, password, endpoint, port, database, sslmode, uri, ca_crt, read } = credential;
+    let Credential { username, password, endpoint, port, database, sslmode, uri, ca_crt, read, pool } = credential;
     let values = [
         SecretString::from(username.as_str()),
         password.clone(),
@@ -156,11 +185,12 @@ pub(crate) fn fields(credential: &Credential) -> Vec<(&'static str, SecretString
         uri.clone(),
     ];
     let ca = ca_crt.as_deref().map(|pem| (CA_KEY, SecretString::from(pem)));
-    let read = read.as_ref().map(|ReadAddress { endpoint, port, uri }| {
+    let further = [(READ_KEYS, read), (POOL_KEYS, pool)].into_iter().filter_map(|(keys, address)| {
+        let Address { endpoint, port, uri } = address.as_ref()?;
         let values = [SecretString::from(endpoint.as_str()), SecretString::from(port.to_string()), uri.clone()];
-        READ_KEYS.into_iter().zip(values)
+        Some(keys.into_iter().zip(values))
     });
-    CREDENTIAL_KEYS.into_iter().zip(values).chain(ca).chain(read.into_iter().flatten()).collect()
+    CREDENTIAL_KEYS.into_iter().zip(values).chain(ca).chain(further.flatten()).collect()
 }
 
 /// Reads keys and values; the fault quotes no value.
@@ -170,9 +200,11 @@ pub(crate) fn from_fields(mut fields: BTreeMap<String, Vec<u8>>) -> Result<Crede
         Some(std::str::from_utf8(&bytes).map(str::to_owned).map_err(|_| format!("`{key}` is not text")))
     };
     let ca_crt = take(CA_KEY).transpose()?;
-    let [endpoint, port, uri] = READ_KEYS.map(|key| take(key).and_then(Result::ok));
-    let port = port.and_then(|port| port.parse().ok()).filter(|port| *port > 0);
-    let read = read_address((endpoint, port, uri.map(SecretString::from)));
+    let [read, pool] = [READ_KEYS, POOL_KEYS].map(|keys| {
+        let [endpoint, port, uri] = keys.map(|key| take(key).and_then(Result::ok));
+        let port = port.and_then(|port| port.parse().ok()).filter(|port| *port > 0);
+        address(endpoint, port, uri.map(SecretString::from))
+    });
     let mut text = |key: &str| take(key).unwrap_or_else(|| Err(format!("key `{key}` is missing")));
     Ok(Credential {
         username: text("username")?,
@@ -184,6 +216,7 @@ pub(crate) fn from_fields(mut fields: BTreeMap<String, Vec<u8>>) -> Result<Crede
         uri: SecretString::from(text("uri")?),
         ca_crt,
         read,
+        pool,
     })
 }
 
@@ -214,13 +247,14 @@ mod tests {
     fn any_credential() -> impl Strategy<Value = Credential> {
         let text = ".{0,40}";
         let modes = prop::sample::select(vec![SslMode::Require, SslMode::VerifyFull]);
-        let read = (text, 1..=u16::MAX, text).prop_map(|(endpoint, port, uri)| ReadAddress {
+        let address = (text, 1..=u16::MAX, text).prop_map(|(endpoint, port, uri)| Address {
             endpoint,
             port,
             uri: SecretString::from(uri),
         });
-        (text, text, text, 1..=u16::MAX, text, modes, text, prop::option::of(text), prop::option::of(read)).prop_map(
-            |(username, password, endpoint, port, database, sslmode, uri, ca_crt, read)| Credential {
+        let further = [prop::option::of(address.clone()), prop::option::of(address)];
+        (text, text, text, 1..=u16::MAX, text, modes, text, prop::option::of(text), further).prop_map(
+            |(username, password, endpoint, port, database, sslmode, uri, ca_crt, [read, pool])| Credential {
                 username,
                 password: SecretString::from(password),
                 endpoint,
@@ -230,6 +264,7 @@ mod tests {
                 uri: SecretString::from(uri),
                 ca_crt,
                 read,
+                pool,
             },
         )
     }

@@ -86,5 +86,6 @@ fn nobodys(target: &CredentialTarget) -> Credential {
         sslmode: SslMode::VerifyFull,
         ca_crt: None,
         reads: false,
+        pool: None,
     })
 }

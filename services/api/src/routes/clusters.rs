@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use pgtenant_ledger::Cluster;
 use pgtenant_model::{
     CheckResult, ClusterSpec, ClusterStatus, Drift, Endpoint, Environment, History, InvalidField, Limits, Maintenance,
-    Member, PreflightCheck, ProvisionerStatus,
+    Member, PgBouncer, PreflightCheck, ProvisionerStatus,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -47,6 +47,9 @@ pub(crate) struct ClusterView {
     environment: Environment,
     /// What tenants are given to connect to, where that is set; otherwise it follows from the topology.
     endpoint: Option<Endpoint>,
+    /// The pooler that credentials of the read and write tier name as well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pgbouncer: Option<PgBouncer>,
     /// PostgreSQL's version, as `15.18`.
     version: Option<String>,
     /// Extensions that claims may ask for.
@@ -83,6 +86,7 @@ impl ClusterView {
             source: source.as_str(),
             environment: spec.environment,
             endpoint: spec.endpoint.clone(),
+            pgbouncer: spec.pgbouncer.clone(),
             version,
             allowed_extensions: spec.allowed_extensions.clone(),
             limits: spec.limits.clone(),

@@ -1,6 +1,6 @@
 //! Where tenants are led.
 
-use pgtenant_model::{Endpoint, HostPort, TlsSpec};
+use pgtenant_model::{Endpoint, HostPort, PgBouncer, TlsSpec};
 use pgtenant_postgres::Server;
 use pgtenant_rds::PROXY_AUTHORITY;
 
@@ -14,8 +14,9 @@ impl Cluster {
     pub(crate) async fn reach(&self, primary: &Server) -> Result<Reach, Cause> {
         let (topology, login) = self.parts().await?;
         let (sslmode, ca_crt) = (self.spec.tls.sslmode, self.ca_for_tenants(&login));
+        let pool = self.spec.pgbouncer.as_ref().map(PgBouncer::address);
         if let Some(endpoint) = self.spec.endpoint.clone() {
-            return Ok(Reach { endpoint, hosts: Vec::new(), sslmode, ca_crt });
+            return Ok(Reach { endpoint, hosts: Vec::new(), sslmode, ca_crt, pool });
         }
         let read = topology.read_host();
         let primary = || HostPort { host: primary.options().host.clone(), port: primary.options().port };
@@ -26,7 +27,7 @@ impl Cluster {
             read_port: read.as_ref().map(|read| read.port),
             read_host: read.map(|read| read.host),
         };
-        Ok(Reach { endpoint, hosts: topology.hosts(), sslmode, ca_crt })
+        Ok(Reach { endpoint, hosts: topology.hosts(), sslmode, ca_crt, pool })
     }
 
     /// Where pgtenant itself looks for the authorities of RDS, it adds the one of the proxy, which tenants may be led to.

@@ -72,7 +72,7 @@ fn claim(known: Option<CredentialState>) -> Claim {
 
 fn reach() -> Reach {
     let endpoint = Endpoint { host: "db".to_owned(), port: 5432, read_host: None, read_port: None };
-    Reach { endpoint, hosts: Vec::new(), sslmode: SslMode::VerifyFull, ca_crt: None }
+    Reach { endpoint, hosts: Vec::new(), sslmode: SslMode::VerifyFull, ca_crt: None, pool: None }
 }
 
 fn target() -> CredentialTarget {

@@ -3,7 +3,8 @@
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
 use pgtenant_model::{
-    CheckResult, Drift, Endpoint, Environment, Limits, Maintenance, Member, PreflightCheck, ProvisionerStatus,
+    CheckResult, Drift, Endpoint, Environment, Limits, Maintenance, Member, PgBouncer, PreflightCheck,
+    ProvisionerStatus,
 };
 use serde::Deserialize;
 
@@ -107,6 +108,7 @@ struct Cluster {
     name: String,
     environment: Environment,
     endpoint: Option<Endpoint>,
+    pgbouncer: Option<PgBouncer>,
     version: Option<String>,
     allowed_extensions: Vec<String>,
     limits: Limits,
@@ -209,6 +211,7 @@ async fn get(context: &Context, name: &str) -> Result<Outcome> {
         name,
         environment,
         endpoint,
+        pgbouncer,
         version,
         allowed_extensions,
         limits,
@@ -228,6 +231,7 @@ async fn get(context: &Context, name: &str) -> Result<Outcome> {
         ("Environment", json_word(environment)),
         ("Version", version.unwrap_or_default()),
         ("Endpoint", endpoint),
+        ("PgBouncer", pgbouncer.map(|it| it.address().to_string()).unwrap_or_default()),
         ("Primary", primary.unwrap_or_default()),
         ("Extensions", if allowed_extensions.is_empty() { "none".to_owned() } else { allowed_extensions.join(", ") }),
         ("Databases", format!("{} a namespace at most", limits.databases_per_namespace)),

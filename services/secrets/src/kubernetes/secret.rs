@@ -136,6 +136,7 @@ fn held(secret: Secret, target: &CredentialTarget) -> Held {
             uri: SecretString::from(""),
             ca_crt: None,
             read: None,
+            pool: None,
         }),
         (Err(why), None) => Held::Broken(why),
     }

@@ -50,6 +50,9 @@ async fn the_document_is_what_the_contract_says() {
             "readEndpoint": "read.example",
             "readPort": "5433",
             "readUri": "postgresql://idp-dev-my-db-read:pass%22word@read.example:5433/idp-dev-my-db?sslmode=verify-full",
+            "poolEndpoint": "pool.example",
+            "poolPort": "6432",
+            "poolUri": "postgresql://idp-dev-my-db-read:pass%22word@pool.example:6432/idp-dev-my-db?sslmode=verify-full",
         })
     );
     assert_eq!(mode(&file), 0o600);

@@ -39,6 +39,7 @@ fn made(target: &CredentialTarget, password: &str) -> Credential {
         sslmode: SslMode::VerifyFull,
         ca_crt: Some("-----BEGIN CERTIFICATE-----\nabc\n-----END CERTIFICATE-----\n"),
         reads: target.tier == Tier::Read,
+        pool: (target.tier != Tier::Admin).then_some(&"pool.example:6432".parse().unwrap()),
     })
 }
 

@@ -110,7 +110,7 @@ fn a_version_tells_documents_apart_without_the_password() {
     assert_ne!(of(&one), of(&made(&target, "two")));
     // The password's fingerprint is enough.
     assert_eq!(of(&one), version(&made(&target, "unknown"), &print("one")));
-    let changes: [fn(&mut pgtenant_model::Credential); 8] = [
+    let changes: [fn(&mut pgtenant_model::Credential); 10] = [
         |one| one.username.push('x'),
         |one| one.endpoint.push('x'),
         |one| one.port += 1,
@@ -118,6 +118,8 @@ fn a_version_tells_documents_apart_without_the_password() {
         |one| one.ca_crt = None,
         |one| one.read = None,
         |one| one.read.as_mut().unwrap().port += 1,
+        |one| one.pool = None,
+        |one| one.pool.as_mut().unwrap().port += 1,
         |one| one.uri = SecretString::from(one.uri.expose_secret().replace("db2.example", "db3.example")),
     ];
     for (index, change) in changes.into_iter().enumerate() {
@@ -125,8 +127,10 @@ fn a_version_tells_documents_apart_without_the_password() {
         change(&mut other);
         assert_ne!(of(&one), of(&other), "change {index}");
     }
-    // What earlier versions have stored stays as it is: where nobody reads from standbys, the version is the one that it was.
-    let write = made(&pgtenant_model::CredentialTarget { tier: Tier::Write, ..target }, "one");
+    // What earlier versions have stored stays as it is: where nobody reads from standbys or has a pooler, the version is the
+    // one that it was.
+    let mut write = made(&pgtenant_model::CredentialTarget { tier: Tier::Write, ..target }, "one");
+    write.pool = None;
     assert_eq!(of(&write).to_string(), "dcc13950-1e8a-834a-834d-9112761c7987");
     // Secrets Manager wants 32 to 64 characters.
     assert_eq!(of(&one).to_string().len(), 36);
