@@ -29,6 +29,7 @@ mod lab;
 mod leak;
 mod maintenance;
 mod modes;
+mod moves;
 mod names;
 mod observe;
 mod outages;

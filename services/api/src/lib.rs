@@ -39,8 +39,8 @@ pub use state::{
 use document::Document;
 use problem::{NO_SUCH_ROUTE, Problem};
 use routes::{
-    apps, audit, clusters, credentials, databases, drills, events as stream, health, maintenance, operations, plan,
-    restores, rotation, snapshots, switchover, takeover, tokens,
+    apps, audit, clusters, credentials, databases, drills, events as stream, health, maintenance, moves, operations,
+    plan, restores, rotation, snapshots, switchover, takeover, tokens,
 };
 
 /// Every path, with all limits around it. [`serve`] serves it on a socket.
@@ -103,6 +103,9 @@ fn versioned() -> OpenApiRouter<ApiState> {
         .routes(routes!(restores::reject))
         .routes(routes!(restores::cancel))
         .routes(routes!(restores::undo))
+        .routes(routes!(moves::request, moves::read))
+        .routes(routes!(moves::confirm))
+        .routes(routes!(moves::cancel))
         .routes(routes!(plan::plan))
         .routes(routes!(clusters::list))
         .routes(routes!(clusters::read))

@@ -80,6 +80,10 @@ problem_types! {
         "Do what `detail` says.";
     SWITCHOVER_UNDER_WAY = 409 "switchover-under-way" "Another switchover is under way"
         "Wait for its end: `GET /v1/clusters/{cluster}/switchover`.";
+    MOVE_OPEN = 409 "move-open" "The database is being moved to another cluster"
+        "Wait for its end, or cancel it: `GET /v1/namespaces/{namespace}/databases/{name}/move`.";
+    MOVE_NOT_WAITING = 409 "move-not-waiting" "It is too early or too late for that"
+        "Read the move again: only one in phase `Waiting` is confirmed.";
     NOT_REFUSED = 409 "not-refused" "There is nothing like that to accept"
         "Read `refused` of the cluster's topology again.";
     QUOTA_EXCEEDED = 409 "quota-exceeded" "The namespace has as many databases as it may have"
@@ -282,6 +286,9 @@ impl From<Refused> for Problem {
             Refused::RestoreOver { .. } => &RESTORE_OVER,
             Refused::NothingAside(_) => &NOTHING_ASIDE,
             Refused::TooManyRestores { .. } => &TOO_MANY_RESTORES,
+            Refused::MoveOpen(_) => &MOVE_OPEN,
+            Refused::NoMove(_) => &NOT_FOUND,
+            Refused::MoveNotWaiting { .. } => &MOVE_NOT_WAITING,
             Refused::NotYours(_) => &FORBIDDEN,
         };
         Self::new(kind, refused.to_string())

@@ -9,6 +9,7 @@ pub(crate) mod drills;
 pub(crate) mod events;
 pub(crate) mod health;
 pub(crate) mod maintenance;
+pub(crate) mod moves;
 pub(crate) mod operations;
 pub(crate) mod plan;
 pub(crate) mod restores;
@@ -18,8 +19,11 @@ pub(crate) mod switchover;
 pub(crate) mod takeover;
 pub(crate) mod tokens;
 
+use pgtenant_model::ClaimKey;
 use serde::Deserialize;
 use utoipa::IntoParams;
+
+use crate::problem::{Problem, Result};
 
 /// A tenant in the path.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -40,4 +44,12 @@ pub(crate) struct DatabasePath {
     /// The claim's name; `{namespace}-{name}` has at most 55 bytes.
     #[param(min_length = 1, max_length = 53, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", example = "my-db")]
     pub(crate) name: String,
+}
+
+impl DatabasePath {
+    /// The claim that is meant; no database can have another name.
+    pub(crate) fn key(&self) -> Result<ClaimKey> {
+        let Self { namespace, name } = self;
+        ClaimKey::new(namespace, name).map_err(|_| Problem::not_found(format!("database {namespace}/{name}")))
+    }
 }

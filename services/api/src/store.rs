@@ -1,6 +1,7 @@
 //! The ledger behind proofs: the only place where the door's handlers reach it.
 
 mod clusters;
+mod moves;
 
 use pgtenant_ledger as ledger;
 use pgtenant_ledger::{
@@ -22,6 +23,7 @@ pub(crate) use clusters::{
     accept_history, add_drill, ask_for_login, ask_for_switchover, begin_maintenance, cluster, clusters, drills,
     end_maintenance, last_switchover, rotate_cluster, rotating,
 };
+pub(crate) use moves::{cancel_move, confirm_move, last_move, request_move};
 
 /// One claim.
 pub(crate) async fn claim(db: &mut PgConnection, may: &Readable, name: &str) -> Result<Claim> {

@@ -114,7 +114,7 @@ impl<'a> Difference<'a> {
                 self.problems.push(definition.problem("", &message));
             }
             Wish::Retained | Wish::Absent => self.steps.push(Step::Create(definition)),
-            Wish::Present if claim.spec != definition.spec => {
+            Wish::Present if claim.spec != claim.follow(&definition.spec) => {
                 let unprotected = (claim.spec.mode, definition.spec.mode) == (Mode::Protected, Mode::Standard);
                 if !unprotected || self.doubt(Doubt::Unprotected(claim.key.clone())) {
                     self.steps.push(Step::Update(definition));

@@ -105,6 +105,9 @@ fn refusal(definition: &Definition, refused: &Refused) -> Vec<AppsProblem> {
         | Refused::RestoreOver { .. }
         | Refused::NothingAside(_)
         | Refused::TooManyRestores { .. }
+        | Refused::MoveOpen(_)
+        | Refused::NoMove(_)
+        | Refused::MoveNotWaiting { .. }
         | Refused::NotYours(_) => ("", refused.to_string()),
     };
     vec![definition.problem(field, &message)]

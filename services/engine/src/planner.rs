@@ -76,6 +76,7 @@ impl Planner<'_> {
             Err(error) => return Ok(refused(planned, &spec, vec![InvalidField::new("name", error.to_string())])),
         };
         let found = claim(&mut *self.ledger.acquire().await?, &key).await?;
+        let spec = found.as_ref().map_or(spec.clone(), |claim| claim.follow(&spec));
         let cluster = self.cluster(&spec.cluster).await?;
         let problems = self.problems(&key, &spec, cluster.as_deref(), found.as_ref()).await?;
         let Some(cluster) = cluster.filter(|_| problems.is_empty()) else {

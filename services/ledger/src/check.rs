@@ -16,6 +16,7 @@ pub async fn check(db: &mut PgConnection, key: &ClaimKey, spec: &ClaimSpec, sour
         Some(claim) if claim.wish == Wish::Absent => Err(Refused::Deleting(claim.key)),
         Some(claim) if claim.wish == Wish::Present && claim.source != source => other_door(claim),
         Some(claim) => {
+            let spec = &claim.follow(spec);
             check_cluster(db, key, spec).await?;
             check_immutable(&claim, spec)
         }

@@ -69,6 +69,8 @@ pub struct Claim {
     pub key: ClaimKey,
     /// What is wished for.
     pub spec: ClaimSpec,
+    /// Clusters that it was on before; its definition may still name one of them.
+    pub moved_from: Vec<String>,
     /// The door that made it.
     pub source: Source,
     /// Where within that door, as the file in the apps folder.
@@ -123,6 +125,7 @@ pub(crate) struct ClaimRow {
     namespace: String,
     name: String,
     cluster: String,
+    moved_from: Vec<String>,
     source: String,
     source_ref: Option<String>,
     source_generation: Option<i64>,
@@ -156,7 +159,7 @@ pub(crate) struct ClaimRow {
 /// The columns of [`ClaimRow`], for `select` and `returning`.
 macro_rules! claim_columns {
     () => {
-        "id, namespace, name, cluster, source, source_ref, source_generation, mode, schemas, extensions, \
+        "id, namespace, name, cluster, moved_from, source, source_ref, source_generation, mode, schemas, extensions, \
          connection_limit, slack_channel, wish, released, adopt, purge, rotate, rotate_at, asked_at, keep_at, proven_at, generation, observed_generation, state, conditions, \
          endpoint, roles, credentials, created_at, wished_at, due_at, attempts"
     };
@@ -182,6 +185,7 @@ impl TryFrom<ClaimRow> for Claim {
                 connection_limit: row.connection_limit,
                 slack_channel: row.slack_channel,
             },
+            moved_from: row.moved_from,
             source: from_json_name("source", row.source)?,
             source_ref: row.source_ref,
             source_generation: row.source_generation,
@@ -209,7 +213,19 @@ impl TryFrom<ClaimRow> for Claim {
     }
 }
 
+/// A definition as it is meant: one that names a cluster that the claim was moved from means the one that it is on.
+pub(crate) fn follow(defined: &ClaimSpec, current: &ClaimSpec, moved_from: &[String]) -> ClaimSpec {
+    let cluster = if moved_from.contains(&defined.cluster) { &current.cluster } else { &defined.cluster };
+    ClaimSpec { cluster: cluster.clone(), ..defined.clone() }
+}
+
 impl Claim {
+    /// What a definition means: where it names a cluster that the claim was moved from, the one that it is on.
+    #[must_use]
+    pub fn follow(&self, defined: &ClaimSpec) -> ClaimSpec {
+        follow(defined, &self.spec, &self.moved_from)
+    }
+
     /// Tiers for which somebody asked for a new password, and whose turn it is.
     #[must_use]
     pub fn asked(&self) -> &[Tier] {

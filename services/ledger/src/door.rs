@@ -4,6 +4,7 @@ use pgtenant_model::{ClaimKey, ClaimSpec, Source};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use crate::claim::follow;
 use crate::event::from_json_name;
 use crate::{LedgerError, Result, Wish};
 
@@ -14,6 +15,8 @@ pub struct DoorClaim {
     pub key: ClaimKey,
     /// What is wished for.
     pub spec: ClaimSpec,
+    /// Clusters that it was on before.
+    pub moved_from: Vec<String>,
     /// Where within the door, as the file in the apps folder.
     pub source_ref: Option<String>,
     /// What is to become of it.
@@ -22,11 +25,20 @@ pub struct DoorClaim {
     pub released: bool,
 }
 
+impl DoorClaim {
+    /// What a definition means: where it names a cluster that the claim was moved from, the one that it is on.
+    #[must_use]
+    pub fn follow(&self, defined: &ClaimSpec) -> ClaimSpec {
+        follow(defined, &self.spec, &self.moved_from)
+    }
+}
+
 #[derive(sqlx::FromRow)]
 struct Row {
     namespace: String,
     name: String,
     cluster: String,
+    moved_from: Vec<String>,
     mode: String,
     schemas: Vec<String>,
     extensions: Vec<String>,
@@ -53,6 +65,7 @@ impl TryFrom<Row> for DoorClaim {
                 connection_limit: row.connection_limit,
                 slack_channel: row.slack_channel,
             },
+            moved_from: row.moved_from,
             source_ref: row.source_ref,
             wish: from_json_name("wish", row.wish)?,
             released: row.released,
@@ -66,7 +79,7 @@ impl TryFrom<Row> for DoorClaim {
 /// The ledger did not answer.
 pub async fn door_claims(db: &mut PgConnection, source: Source) -> Result<Vec<DoorClaim>> {
     let rows: Vec<Row> = sqlx::query_as(
-        "select namespace, name, cluster, mode, schemas, extensions, connection_limit, slack_channel, source_ref, wish,
+        "select namespace, name, cluster, moved_from, mode, schemas, extensions, connection_limit, slack_channel, source_ref, wish,
                 released
          from claims where source = $1 order by namespace, name",
     )

@@ -15,6 +15,8 @@ mod event;
 mod hosts;
 mod idempotency;
 mod listener;
+mod move_work;
+mod moves;
 mod operation;
 mod problem;
 mod refused;
@@ -59,6 +61,10 @@ pub use drill::{PastDrill, add_drill, drills, last_drills};
 pub use event::{NewEvent, append_event, event_before, event_high_water, events_after};
 pub use idempotency::{Idempotency, begin_idempotent, finish_idempotent};
 pub use listener::{Announcement, Listener};
+pub use move_work::{
+    MoveStep, MoveWork, claim_has_moved, end_move, move_done, next_move, note_closed, renew_move, retry_move, take_move,
+};
+pub use moves::{cancel_move, confirm_move, last_move, request_move};
 pub use operation::{operation, operations_of};
 pub use problem::{AppsProblem, apps_problems, replace_apps_problems};
 pub use refused::Refused;

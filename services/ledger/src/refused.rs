@@ -1,6 +1,6 @@
 //! Why a wish is not written down.
 
-use pgtenant_model::{ClaimKey, InvalidField, RestorePhase, Source};
+use pgtenant_model::{ClaimKey, InvalidField, MovePhase, RestorePhase, Source};
 use uuid::Uuid;
 
 use crate::LedgerError;
@@ -87,6 +87,22 @@ pub enum Refused {
         /// How many it may have.
         limit: i64,
     },
+    /// One move of a database at a time, and no restore meanwhile.
+    #[error("database {0} is being moved to another cluster; wait for its end, or cancel it")]
+    MoveOpen(ClaimKey),
+    /// There is no such move.
+    #[error("database {0} has no such move")]
+    NoMove(ClaimKey),
+    /// It is too early, or too late.
+    #[error(
+        "the move of {key} is {phase:?}: only one that waits is confirmed, and none is cancelled once it has begun"
+    )]
+    MoveNotWaiting {
+        /// The claim.
+        key: ClaimKey,
+        /// Where it is.
+        phase: MovePhase,
+    },
     /// Somebody else has to say it.
     #[error("{0}")]
     NotYours(&'static str),
@@ -121,6 +137,9 @@ impl Refused {
             Self::RestoreOver { .. } => "RestoreOver",
             Self::NothingAside(_) => "NothingAside",
             Self::TooManyRestores { .. } => "TooManyRestores",
+            Self::MoveOpen(_) => "MoveOpen",
+            Self::NoMove(_) => "NoMove",
+            Self::MoveNotWaiting { .. } => "MoveNotWaiting",
             Self::NotYours(_) => "NotYours",
             Self::Ledger(_) => "LedgerUnavailable",
         }

@@ -9,6 +9,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::event::json_name;
+use crate::moves::open_move;
 use crate::refused::Result;
 use crate::restore_row::{RestoreRow, StoredRestore, restore_columns, restore_of_object};
 use crate::restore_work::make_room;
@@ -68,6 +69,9 @@ async fn insert(
     actor: &Actor,
 ) -> Result<StoredRestore> {
     let key = &claim.key;
+    if spec.strategy != RestoreStrategy::Test && open_move(db, claim.id).await?.is_some() {
+        return Err(Refused::MoveOpen(key.clone()));
+    }
     let approval = approval(db, &claim.spec.cluster).await?;
     refuse_crowd(db, key.namespace()).await?;
     let phase = if approval == Approval::Nobody { RestorePhase::Approved } else { RestorePhase::Requested };
@@ -256,6 +260,12 @@ pub async fn undo_restore(db: &mut PgConnection, id: Uuid, platform: bool, actor
     may_approve(db, &restore, platform, actor).await?;
     let key = restore.key()?;
     let claim = present(db, &key).await?;
+    if claim.spec.cluster != restore.view.cluster {
+        return Err(Refused::NothingAside(id));
+    }
+    if open_move(db, claim.id).await?.is_some() {
+        return Err(Refused::MoveOpen(key));
+    }
     let open: bool = sqlx::query_scalar(
         "select exists (select from restores where claim = $1 and finished_at is null and spec ->> 'strategy' <> 'test')",
     )

@@ -368,7 +368,8 @@ pub async fn let_go(db: &mut PgConnection, restore: Uuid) -> Result<()> {
 pub async fn open_jobs(db: &mut PgConnection, cluster: &str) -> Result<Vec<Uuid>> {
     Ok(sqlx::query_scalar(
         "select id from restores where cluster = $1 and (finished_at is null or before_name is not null)
-         union all select operation from backups where cluster = $1 and not finished",
+         union all select operation from backups where cluster = $1 and not finished
+         union all select id from moves where $1 in (source, target) and (finished_at is null or kept_until is not null)",
     )
     .bind(cluster)
     .fetch_all(db)

@@ -40,6 +40,7 @@ pub async fn create(
         },
         Some(claim) => claim,
     };
+    let spec = &found.follow(spec);
     match found {
         claim if claim.wish == Wish::Retained => take_back(db, claim, spec, source, false, actor).await,
         claim if claim.wish == Wish::Absent => Err(Refused::Deleting(claim.key)),
@@ -65,10 +66,14 @@ pub async fn adopt(
     match locked(db, key).await? {
         None => insert(db, key, spec, (source, None), foreign, actor).await,
         Some(claim) if claim.wish == Wish::Absent => Err(Refused::Deleting(claim.key)),
-        Some(claim) if claim.wish == Wish::Retained => take_back(db, claim, spec, (source, None), foreign, actor).await,
+        Some(claim) if claim.wish == Wish::Retained => {
+            let spec = claim.follow(spec);
+            take_back(db, claim, &spec, (source, None), foreign, actor).await
+        }
         Some(claim) if claim.source != source => other_door(claim),
         // A claim that failed because the database is not ours is allowed to take it now.
         Some(claim) => {
+            let spec = &claim.follow(spec);
             check_cluster(db, key, spec).await?;
             check_immutable(&claim, spec)?;
             let before = claim.clone();
@@ -92,7 +97,7 @@ pub async fn update(
     actor: &Actor,
 ) -> Result<Written> {
     let claim = managed(db, key, source, expected).await?;
-    let spec = change(&claim.spec);
+    let spec = claim.follow(&change(&claim.spec));
     if claim.spec == spec {
         return Ok(Written { claim, operation: None });
     }

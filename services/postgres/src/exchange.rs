@@ -331,7 +331,7 @@ fn plan(Exchange { comes, goes }: &Exchange, observed: &Observed) -> Plan {
 }
 
 /// Nobody ends another's sessions; a member of their role may.
-fn end_sessions(key: &ClaimKey, databases: &[&String], observed: &Observed) -> Vec<Change> {
+pub(crate) fn end_sessions(key: &ClaimKey, databases: &[&String], observed: &Observed) -> Vec<Change> {
     let with_options = observed.server.version.has_membership_options();
     let roles = Tier::ALL.into_iter().flat_map(|tier| [key.role(tier), key.second_login(tier)]);
     let lent: Vec<_> = roles.filter(|role| observed.roles.get(role).is_some_and(|facts| !facts.usable)).collect();

@@ -24,6 +24,8 @@ fn good_body(path: &str, method: &Method) -> Option<Value> {
             "rtoMs": 1, "recoverMs": 1, "passed": true, "problems": [], "events": []
         })),
         ("POST", "/v1/clusters/{cluster}/accept") => Some(json!({"system": "1", "timeline": 1})),
+        ("POST", "/v1/namespaces/{namespace}/databases/{name}/move") => Some(json!({"to": "other"})),
+        ("POST", path) if path.contains("/move/") => Some(json!({"id": "01936f4c-7d0e-7b5a-9f43-5d1e6a0c2b11"})),
         ("POST", "/v1/tokens") => Some(json!({"name": "t", "role": "platform"})),
         _ => None,
     }
@@ -129,7 +131,7 @@ async fn a_viewer_reads_and_changes_nothing() {
         }
         let uri = concrete(&world, &path).await;
         let reply = world.ask(&world.viewer, method.clone(), &uri, good_body(&path, &method)).await;
-        let platform = path.starts_with("/v1/tokens") || path.contains("{cluster}/");
+        let platform = path.starts_with("/v1/tokens") || path.contains("{cluster}/") || path.ends_with("/move");
         let wanted = if platform || method != Method::GET { 403 } else { 200 };
         assert_eq!(reply.status.as_u16(), wanted, "{method} {path}: {reply:?}");
     }

@@ -44,6 +44,7 @@ fn claim(known: Option<CredentialState>) -> Claim {
         id: uuid::Uuid::nil(),
         key: ClaimKey::new("a", "b").unwrap(),
         spec: ClaimSpec::default(),
+        moved_from: Vec::new(),
         source: Source::Api,
         source_ref: None,
         source_generation: None,

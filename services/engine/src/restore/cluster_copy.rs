@@ -157,7 +157,7 @@ impl Restoring {
             )));
         }
         let (what, jobs) = (format!("the snapshot {snapshot}"), usize::from(self.cluster.spec.restores.jobs));
-        Live { engine: &self.engine, server: &server, key, id, jobs, what: &what }.open().await
+        Live { engine: &self.engine, server: &server, key, id, jobs, recovered: true, what: &what }.open().await
     }
 
     /// Waits until the new password is in effect.

@@ -1,5 +1,6 @@
 //! A dump of one database, and a try of one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -156,7 +157,8 @@ impl Backup {
         let source = Source::open(&self.cluster, &claim.key, &snapshot).await?;
         let (engine, cluster, id) = (&*self.engine, &*self.cluster, self.work.operation);
         let (database, comment) = (copy.database.as_str(), copy.comment());
-        let loading = Loading { engine, cluster, server: &server, claim: &claim, database, comment: &comment, id };
+        let (comment, passwords) = (comment.as_str(), BTreeMap::new());
+        let loading = Loading { engine, cluster, server: &server, claim: &claim, database, comment, id, passwords };
         let tried = async {
             let job = loading.begin(&copy).await?;
             check_room(cluster, &server, source.bytes()).await?;

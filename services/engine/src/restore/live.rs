@@ -22,6 +22,8 @@ pub(super) struct Live<'a> {
     /// Of the restore.
     pub(super) id: Uuid,
     pub(super) jobs: usize,
+    /// It is a copy of a server that was recovered from a backup: what is in no backup is not in it.
+    pub(super) recovered: bool,
     /// What it is, for people: as `the snapshot rds:shared-2026-11-20`.
     pub(super) what: &'a str,
 }
@@ -29,7 +31,7 @@ pub(super) struct Live<'a> {
 impl Live<'_> {
     /// Opens it, under a login that has the rights of the claim's roles and no others.
     pub(super) async fn open(&self) -> Result<Source, Trouble> {
-        let Self { engine, server, key, id, jobs, what } = *self;
+        let Self { server, key, id, what, .. } = *self;
         let mut session = server.maintenance().await?;
         let found = observe(server, &mut session, key, &key.database(), &[]).await?;
         let lacks = || Trouble::last(format!("{what} has no database of {key}: it was made later, or dropped before"));
@@ -46,8 +48,14 @@ impl Live<'_> {
             made => made?,
         };
         drop(session);
-        let options = ExportOptions { jobs, recovered: true, ..ExportOptions::default() };
-        let export = Arc::new(Export::begin(&job_options(server, &job), &key.database(), &options).await?);
+        self.read_as(&job).await
+    }
+
+    /// Opens it under a login that may read it.
+    pub(super) async fn read_as(&self, job: &Job) -> Result<Source, Trouble> {
+        let Self { engine, server, key, jobs, recovered, .. } = *self;
+        let options = ExportOptions { jobs, recovered, ..ExportOptions::default() };
+        let export = Arc::new(Export::begin(&job_options(server, job), &key.database(), &options).await?);
         let archive = export.schema(&engine.tools).await?;
         let inventory = export.inventory(Scrutiny::default()).await?;
         let part = |part: &_| StoredPart { stored: String::new(), part: Clone::clone(part) };

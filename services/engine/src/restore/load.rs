@@ -1,5 +1,6 @@
 //! A snapshot is loaded into a database of its own beside the claim's, under a login of its own.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::Utc;
@@ -14,8 +15,8 @@ use pgtenant_postgres::transfer::{
     compare as compare_contents, copy_part,
 };
 use pgtenant_postgres::{
-    Beside, BesideKind, Fence, Job, Server, ServerOptions, Session, drop_beside, end_job, generate_password, reopen,
-    server_started, server_version,
+    Beside, BesideKind, Fence, Job, Server, ServerOptions, Session, Verifier, drop_beside, end_job, generate_password,
+    reopen, server_started, server_version,
 };
 use uuid::Uuid;
 
@@ -64,6 +65,8 @@ pub(super) struct Loading<'a> {
     pub(super) comment: &'a str,
     /// Of the restore, or of the try.
     pub(super) id: Uuid,
+    /// Of roles that are not on the server yet; a claim's usually are.
+    pub(super) passwords: BTreeMap<Tier, Verifier>,
 }
 
 impl Loading<'_> {
@@ -222,7 +225,8 @@ impl Restoring {
         comment: &'a str,
     ) -> Loading<'a> {
         let id = self.work.restore.view.id;
-        Loading { engine: &self.engine, cluster: &self.cluster, server, claim, database, comment, id }
+        let passwords = BTreeMap::new();
+        Loading { engine: &self.engine, cluster: &self.cluster, server, claim, database, comment, id, passwords }
     }
 
     /// Tells people how far it is, for as long as it is under way.

@@ -1,4 +1,4 @@
-//! Back from a snapshot: restores, dumps, and tries of dumps, as the ledger's queue has them.
+//! Databases that are copied: restores, dumps, tries of dumps, and moves to another cluster, as the ledger's queue has them.
 
 mod choose;
 mod cluster_copy;
@@ -7,6 +7,8 @@ mod leftovers;
 mod live;
 mod load;
 mod machine;
+mod moving;
+mod moving_steps;
 mod prepare;
 mod rds_backups;
 mod replace;
@@ -22,8 +24,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgtenant_ledger::{
-    BackupWork, LedgerError, RestoreWork, claim, next_backup, next_restore, take_backup, take_restore, tested,
-    within_deadline,
+    BackupWork, LedgerError, MoveWork, RestoreWork, claim, next_backup, next_move, next_restore, take_backup,
+    take_move, take_restore, tested, within_deadline,
 };
 use pgtenant_model::{ClaimKey, Snapshot};
 use tokio::task::JoinSet;
@@ -44,6 +46,7 @@ const LEDGER_RETRY: Duration = Duration::from_millis(500);
 enum Job {
     Restore(Box<RestoreWork>, Instant),
     Backup(Box<BackupWork>, Instant),
+    Move(Box<MoveWork>, Instant),
 }
 
 impl Inner {
@@ -83,7 +86,7 @@ impl Inner {
         Ok(all)
     }
 
-    /// Takes restores and dumps of one cluster until `stop`. What is under way then is left: its lease runs out, and whoever takes
+    /// Takes restores and dumps of one cluster, and moves to it, until `stop`. What is under way then is left: its lease runs out, and whoever takes
     /// it next does the step again.
     pub(crate) async fn restores(self: &Arc<Self>, cluster: &Arc<Cluster>, stop: &CancellationToken) {
         let mut running = JoinSet::new();
@@ -119,20 +122,23 @@ impl Inner {
         let mut db = self.ledger.acquire().await?;
         let restore = take_restore(&mut db, &cluster.name, self.holder, lease, at_once).await?;
         let backup = take_backup(&mut db, &cluster.name, self.holder, lease, at_once).await?;
+        let moving = take_move(&mut db, &cluster.name, lease).await?;
         let restore = restore.map(|work| Job::Restore(Box::new(work), since));
+        let moving = moving.map(|work| Job::Move(Box::new(work), since));
         let backup = backup.map(|work| Job::Backup(Box::new(work), since));
-        Ok(restore.into_iter().chain(backup).collect())
+        Ok(restore.into_iter().chain(backup).chain(moving).collect())
     }
 
     /// How long nothing will be due.
     async fn nap(&self, cluster: &Cluster) -> Duration {
         let due = within_deadline(async {
             let mut db = self.ledger.acquire().await?;
-            let (restore, backup) = (
+            let (restore, backup, moving) = (
                 next_restore(&mut db, &cluster.name, cluster.spec.restores.at_once).await?,
                 next_backup(&mut db, &cluster.name, cluster.spec.restores.at_once).await?,
+                next_move(&mut db, &cluster.name).await?,
             );
-            Ok(restore.into_iter().chain(backup).min())
+            Ok(restore.into_iter().chain(backup).chain(moving).min())
         });
         match due.await {
             Ok(due) => due.unwrap_or(LONGEST_SLEEP).clamp(Duration::from_millis(100), LONGEST_SLEEP),
@@ -144,6 +150,7 @@ impl Inner {
         match job {
             Job::Restore(work, since) => machine::attend(self, cluster, *work, since).await,
             Job::Backup(work, since) => dump::attend(self, cluster, *work, since).await,
+            Job::Move(work, since) => moving::attend(self, cluster, *work, since).await,
         }
     }
 }

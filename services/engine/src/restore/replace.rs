@@ -11,7 +11,7 @@ use pgtenant_postgres::{
 use tokio::time::Instant;
 
 use super::dump;
-use super::load::{flow_of, job_options, roles};
+use super::load::{Loading, flow_of, job_options, roles};
 use super::machine::{Next, Restoring, Steps, to_json};
 use super::source::Source;
 use super::trouble::{Kind, Trouble};
@@ -19,6 +19,36 @@ use super::verify::{FREE, describe};
 
 /// Sessions that are ended are gone after this time, or something holds them.
 const ALONE_WITHIN: Duration = Duration::from_secs(5);
+
+impl Loading<'_> {
+    /// Takes the tiers' right to connect, leaves it to a login of this job, and ends the tiers' sessions.
+    pub(super) async fn close(&self, acts_as: Option<Tier>) -> Result<Job, Trouble> {
+        let job = self.log_in(acts_as).await?;
+        self.settle(Some(&job)).await?;
+        let server = self.server;
+        end_claims_sessions(server, &mut server.maintenance().await?, &self.claim.key, &FREE).await?;
+        self.alone(&job).await?;
+        Ok(job)
+    }
+
+    /// Waits until nobody else is in the database: what they write would be in no dump. Sessions that are ended take a moment.
+    async fn alone(&self, job: &Job) -> Result<(), Trouble> {
+        let begun = Instant::now();
+        loop {
+            let others = strangers(&mut self.server.maintenance().await?, self.database, &job.login).await?;
+            if others.is_empty() {
+                return Ok(());
+            }
+            if begun.elapsed() > ALONE_WITHIN {
+                return Err(Trouble::again(format!(
+                    "somebody is connected whose session pgtenant may not end: {}; end it, and it is tried again",
+                    others.join(", ")
+                )));
+            }
+            tokio::time::sleep(ALONE_WITHIN / 50).await;
+        }
+    }
+}
 
 impl Restoring {
     pub(super) fn replaces(&self) -> bool {
@@ -230,33 +260,10 @@ impl Restoring {
         Ok((loading.examine(&job, &source, left_out, &same, Some(&job)).await?, copied_on))
     }
 
-    /// Takes the tiers' right to connect, leaves it to a login of this restore, and ends the tiers' sessions.
+    /// The database is closed for everybody but a login of this restore.
     async fn close(&self, server: &Server, claim: &Claim, acts_as: Option<Tier>) -> Result<Job, Trouble> {
         let (database, comment) = (claim.key.database(), database_comment(&claim.key));
-        let loading = self.loading(server, claim, &database, &comment);
-        let job = loading.log_in(acts_as).await?;
-        loading.settle(Some(&job)).await?;
-        end_claims_sessions(server, &mut server.maintenance().await?, &claim.key, &FREE).await?;
-        self.alone(server, &database, &job).await?;
-        Ok(job)
-    }
-
-    /// Waits until nobody else is in the database: what they write would be in no dump. Sessions that are ended take a moment.
-    async fn alone(&self, server: &Server, database: &str, job: &Job) -> Result<(), Trouble> {
-        let begun = Instant::now();
-        loop {
-            let others = strangers(&mut server.maintenance().await?, database, &job.login).await?;
-            if others.is_empty() {
-                return Ok(());
-            }
-            if begun.elapsed() > ALONE_WITHIN {
-                return Err(Trouble::again(format!(
-                    "somebody is connected whose session pgtenant may not end: {}; end it, and it is tried again",
-                    others.join(", ")
-                )));
-            }
-            tokio::time::sleep(ALONE_WITHIN / 50).await;
-        }
+        self.loading(server, claim, &database, &comment).close(acts_as).await
     }
 
     async fn empty(&self, server: &Server, claim: &Claim, rehearsal: Rehearsal) -> Result<Job, Trouble> {

@@ -93,7 +93,7 @@ impl Restoring {
         })?;
         let (what, jobs) = (format!("the backup {snapshot}"), usize::from(self.cluster.spec.restores.jobs));
         let id = self.work.restore.view.id;
-        Live { engine: &self.engine, server: &server, key, id, jobs, what: &what }.open().await
+        Live { engine: &self.engine, server: &server, key, id, jobs, recovered: true, what: &what }.open().await
     }
 
     /// Stops the server and removes it. What stays is told, and left to the sweep.

@@ -2,7 +2,7 @@
 
 use chrono::Utc;
 use pgtenant_ledger::StepDone;
-use pgtenant_model::{Finding, LeftOut, RestorePhase, RestoreStrategy, SnapshotKind, Tier, Verification};
+use pgtenant_model::{Finding, LeftOut, RestorePhase, RestoreStrategy, Side, SnapshotKind, Tier, Verification};
 use pgtenant_postgres::transfer::RoleMap;
 use pgtenant_postgres::{
     BesideKind, Desired, ErrorClass, Job, ProofError, Unfenced, connect_inside, observe, observe_inside, plan,
@@ -39,6 +39,8 @@ impl Loading<'_> {
                 let mut inside = server.inside(database).await?;
                 observed.inside = Some(observe_inside(&mut inside, &desired, &observed.server.current_user).await?);
             }
+            let missing = |tier: &Tier| !observed.roles.contains_key(&self.login(*tier));
+            desired.passwords = self.passwords.clone().into_iter().filter(|(tier, _)| missing(tier)).collect();
             let plan = plan(&desired, &observed)?;
             if plan.is_empty() && !plan.partial {
                 let beyond = plan.beyond.into_iter();
@@ -58,6 +60,12 @@ impl Loading<'_> {
         }
         let message = "its privileges do not become as they should be".to_owned();
         Ok(vec![Finding { object: database.to_owned(), message }])
+    }
+
+    /// The login of a tier that is in use.
+    fn login(&self, tier: Tier) -> String {
+        let side = self.claim.credentials.get(&tier).map_or(Side::A, |known| known.side);
+        self.claim.key.login(tier, side)
     }
 
     /// Holds what was loaded against the snapshot, puts privileges right, and logs in as each tier, unless it stays `closed` for all but

@@ -44,6 +44,7 @@ fn claim(wish: Wish) -> Claim {
         id: uuid::Uuid::nil(),
         key: ClaimKey::new("ns", "db").unwrap(),
         spec: ClaimSpec::default(),
+        moved_from: Vec::new(),
         source: Source::Kubernetes,
         source_ref: Some("uid".into()),
         source_generation: Some(1),

@@ -13,7 +13,7 @@ use super::context::Context;
 use super::error::{Outcome, Result};
 use super::operation::{fields, json_word};
 use super::output::{Paint, Table, age, note};
-use super::{accept, drill, read, rotate, switchover};
+use super::{accept, drill, move_database, read, rotate, switchover};
 
 /// `pgtenant cluster …`
 #[derive(Debug, Clone, Subcommand)]
@@ -51,6 +51,8 @@ Examples:
     },
     /// Have another member take the primary's place, where somebody can be asked for that
     Switchover(switchover::SwitchoverArgs),
+    /// Move a database to another cluster, when it is known for how long nobody can connect
+    Move(move_database::MoveArgs),
     /// Say that the data of the server which takes writes is right, where pgtenant does not write to it for its history
     Accept(accept::AcceptArgs),
     /// Replace the password of the control plane's own login, where it is in AWS Secrets Manager
@@ -149,6 +151,7 @@ pub(super) async fn run(context: &Context, command: ClusterCommand) -> Result<Ou
         ClusterCommand::Topology { name } => topology(context, &name).await,
         ClusterCommand::Preflight { name, allow_warnings } => preflight(context, &name, allow_warnings).await,
         ClusterCommand::Switchover(args) => switchover::run(context, &args).await,
+        ClusterCommand::Move(args) => move_database::run(context, &args).await,
         ClusterCommand::Accept(args) => accept::run(context, &args).await,
         ClusterCommand::RotateProvisioner { name, no_wait } => rotate::provisioner(context, &name, no_wait).await,
         ClusterCommand::Maintenance { name, reason, .. } => maintain(context, &name, reason.as_deref()).await,

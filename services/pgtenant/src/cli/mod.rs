@@ -20,6 +20,7 @@ mod health;
 mod http;
 mod lab;
 mod migrate_values;
+mod move_database;
 mod name;
 mod operation;
 mod output;
