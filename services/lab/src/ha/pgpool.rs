@@ -132,6 +132,7 @@ pub(crate) async fn rotate(site: &mut Site, progress: Progress<'_>) -> Result<()
     site.write(PGPOOL, CONF, &configuration(site)?, 0o600)?;
     progress(&format!("pgpool looks with login {next} now"));
     wait_until_reloaded(site).await?;
+    site.execute(&primary, format!("DROP OWNED BY {before}")).await?;
     site.execute(&primary, format!("DROP ROLE {before}")).await?;
     site.forget_secret(before)
 }
