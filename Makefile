@@ -3,10 +3,10 @@
 CARGO ?= cargo
 ARGS ?=
 
-.PHONY: help run build kubernetes test drill bench lint generate clean
+.PHONY: help run build kubernetes test test-all drill bench lint generate clean
 
 help:
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: build ## Start everything on this machine (ARGS="--dir DIR --listen HOST:PORT")
 	@exec target/debug/pgtenant dev $(ARGS)
@@ -27,6 +27,8 @@ test: ## Install what the tests need, and run all of them
 	@.ci/kubernetes-binaries
 	@.ci/packages python3-venv
 	@.ci/test
+
+test-all: test drill ## The same, which leaves out nothing, and drills one at a time for figures on a quiet machine
 
 drill: ## Kill the primary of a lab of every kind, and measure what a tenant sees
 	@.ci/require-rust

@@ -1,10 +1,11 @@
 //! Drills: the primary of a lab is killed, and clients such as a tenant has measure what comes of it.
 
 use std::fs;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use pgtenant_lab::{LabKind, LabRole};
-use pgtenant_tests::{Cli, Finished, Serve, Site, eventually, measured, run_within};
+use pgtenant_tests::{Cli, Credential, Finished, Serve, Site, eventually, measured, run_within};
 use serde_json::Value;
 
 use crate::topologies::Cluster;
@@ -19,6 +20,20 @@ async fn drill(cluster: &Cluster, site: &Site, serve: &Serve, more: &[&str]) -> 
     run_within(cli.command(&args), PATIENCE).await
 }
 
+/// What an operator would type to see it, without pgtenant: psql, again and again. The longest time from one answer to the next.
+async fn psql_loop(cluster: &Cluster, credential: &Credential, ended: &AtomicBool) -> Duration {
+    let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
+    while !ended.load(Ordering::Relaxed) {
+        let answered = cluster.psql(credential, "insert into beside default values").await.is_ok();
+        longest = longest.max(last.elapsed());
+        if answered {
+            last = Instant::now();
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    longest
+}
+
 /// With nothing lost where replication is synchronous, and everybody back.
 async fn passes(kind: LabKind) -> Value {
     let cluster = Cluster::detached(kind).await;
@@ -26,11 +41,22 @@ async fn passes(kind: LabKind) -> Value {
     let serve = site.serve("serve").await;
     serve.is_ready().await;
     let picture = site.path().join("drill.svg");
-    let ran = drill(&cluster, &site, &serve, &["--svg", &picture.display().to_string()]).await.expect(0);
-    let report = ran.json();
+    serve.api().ready("floor", "beside").await;
+    let read = |tier| Credential::read(&site.secrets, "floor", "beside", tier);
+    cluster.psql(&read("admin"), "create table beside (n serial)").await.unwrap();
+    let (svg, writer, ended) = (picture.display().to_string(), read("write"), AtomicBool::new(false));
+    let drilled = async {
+        let ran = drill(&cluster, &site, &serve, &["--svg", &svg]).await;
+        ended.store(true, Ordering::Relaxed);
+        ran
+    };
+    let (ran, floor) = tokio::join!(drilled, psql_loop(&cluster, &writer, &ended));
+    let report = ran.expect(0).json();
     let seconds = |value: &Value| value.as_f64().unwrap_or(f64::NAN) / 1000.0;
+    let added = seconds(&report["claimsAgainMs"]) - floor.as_secs_f64();
     measured(&format!(
-        "drill of {kind:?}: writes {:.1} s, reads {:.1} s, databases {:.1} s, members {:.1} s, {} lost, synchronous {}",
+        "drill of {kind:?}: a psql loop {:.1} s, pgtenant {added:+.1} s beside it; writes {:.1} s, reads {:.1} s, databases {:.1} s, members {:.1} s, {} lost, synchronous {}",
+        floor.as_secs_f64(),
         seconds(&report["writes"]["longestGapMs"]),
         seconds(&report["reads"]["longestGapMs"]),
         seconds(&report["claimsAgainMs"]),
