@@ -16,6 +16,8 @@ const LOOK: Duration = Duration::from_secs(10);
 const LEASE: Duration = Duration::from_secs(60);
 /// For the next primary. A tool that has begun is not stopped by it: what comes later is seen by looks.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Before it is said that there is no primary to be left.
+const LOOKS: u32 = 3;
 /// Between looks at the servers.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -81,8 +83,18 @@ impl Switchovers<'_> {
         self.arrival(wish, &before, begun).await
     }
 
-    /// The primary, where it can be left for the one that is wished for.
+    /// The primary, where it can be left for the one that is wished for. Busy servers may have not answered one look in time.
     async fn ready(&self, wish: &Switchover) -> Result<String, String> {
+        for _ in 1..LOOKS {
+            if let Ok(before) = self.is_ready(wish).await {
+                return Ok(before);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        self.is_ready(wish).await
+    }
+
+    async fn is_ready(&self, wish: &Switchover) -> Result<String, String> {
         let seen = self.cluster.observe().await.map_err(|cause| cause.to_string())?;
         let before = primary(&seen).ok_or_else(|| problem(&seen))?;
         let Some(to) = &wish.to else { return Ok(before) };

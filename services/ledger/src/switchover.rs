@@ -11,6 +11,9 @@ use uuid::Uuid;
 use crate::event::{from_json_name, json_name};
 use crate::{Actor, LedgerError, Result, SWITCHOVERS_CHANNEL, write_audit};
 
+/// So many of a cluster are kept; the audit has all.
+const KEPT: i64 = 100;
+
 #[derive(sqlx::FromRow)]
 struct Row {
     id: Uuid,
@@ -145,18 +148,25 @@ pub async fn renew_switchover(db: &mut PgConnection, one: &Switchover, lease: Du
 /// The ledger did not answer, or it was over.
 pub async fn end_switchover(db: &mut PgConnection, one: &Switchover, after: Option<&str>, message: &str) -> Result<()> {
     let state = if after.is_some() { OperationState::Succeeded } else { OperationState::Failed };
-    let done = sqlx::query(
+    let ended: Option<Option<String>> = sqlx::query_scalar(
         "update switchovers set state = $2, after = $3, message = $4, finished_at = now()
-         where id = $1 and finished_at is null",
+         where id = $1 and finished_at is null returning before",
     )
     .bind(one.id)
     .bind(json_name(state))
     .bind(after)
     .bind(message)
+    .fetch_optional(&mut *db)
+    .await?;
+    fence(u64::from(ended.is_some()), one)?;
+    sqlx::query(
+        "delete from switchovers where id in (select id from switchovers where cluster = $1 order by id desc offset $2)",
+    )
+    .bind(&one.cluster)
+    .bind(KEPT)
     .execute(&mut *db)
     .await?;
-    fence(done.rows_affected(), one)?;
-    let detail = json!({"to": one.to, "before": one.before, "after": after, "state": json_name(state)});
+    let detail = json!({"to": one.to, "before": ended.flatten(), "after": after, "state": json_name(state)});
     write_audit(db, &Actor::new("engine"), "cluster.switchoverEnded", (None, Some(&one.cluster)), &detail).await
 }
 
