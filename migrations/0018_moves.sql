@@ -10,6 +10,8 @@ create table moves (
     phase         text        not null default 'Rehearsing',
     -- What it ends as, once that is decided.
     outcome       text,
+    -- What is told in the end, while cleaning up has its own things to tell.
+    ending        text,
     message       text,
     bytes         bigint,
     tables        bigint,

@@ -296,6 +296,8 @@ async fn nobody_is_kept_out_for_long_where_the_other_cluster_is_lost() {
     two.is_in(&["Waiting"]).await;
     two.answer("confirm", &asked).await;
     two.shop.plane.serve.is_at_fault_point().await;
+    let maintenance = json!({"reason": "an upgrade"});
+    two.shop.api().post("/v1/clusters/other/maintenance", maintenance).await.problem(409, "move-open");
     // Nobody can write while it is under way, and the other cluster goes away.
     try_sql(&two.shop.credential("data", "write"), "insert into orders (item) values ('x')").await.unwrap_err();
     two.other.cluster.stop().await.unwrap();
@@ -304,6 +306,7 @@ async fn nobody_is_kept_out_for_long_where_the_other_cluster_is_lost() {
     two.is_whole_on("default", &passwords).await;
     two.other.cluster.start(|_| {}).await.unwrap();
     let done = two.is_in(&["Failed"]).await;
+    assert!(done["message"].as_str().unwrap().contains("it is where it was"), "{done}");
     assert_eq!(done["gapSeconds"], Value::Null, "{done}");
     two.nothing_on("other").await;
     two.is_whole_on("default", &passwords).await;

@@ -64,7 +64,7 @@ pub use listener::{Announcement, Listener};
 pub use move_work::{
     MoveStep, MoveWork, claim_has_moved, end_move, move_done, next_move, note_closed, renew_move, retry_move, take_move,
 };
-pub use moves::{cancel_move, confirm_move, last_move, request_move};
+pub use moves::{cancel_move, closing_move, confirm_move, last_move, request_move};
 pub use operation::{operation, operations_of};
 pub use problem::{AppsProblem, apps_problems, replace_apps_problems};
 pub use refused::Refused;

@@ -21,6 +21,8 @@ pub struct MoveWork {
     pub claim: Uuid,
     /// What it ends as; none: that is not decided.
     pub outcome: Option<MovePhase>,
+    /// What is told in the end.
+    pub ending: Option<String>,
     /// Somebody wants it to end with all as it was.
     pub cancel: bool,
     /// Since then nobody can write.
@@ -44,7 +46,7 @@ pub async fn take_move(db: &mut PgConnection, to: &str, lease: Duration) -> Resu
              order by due_at limit 1 for update skip locked)
          update moves set lease_until = now() + $2 * interval '1 second', fence = fence + 1,
                 attempts = attempts + (lease_until is not null)::int
-         from due where id = due_id returning claim, outcome, cancel, closed_at, attempts, fence, ",
+         from due where id = due_id returning claim, outcome, ending, cancel, closed_at, attempts, fence, ",
         move_columns!()
     ))
     .bind(to)
@@ -58,6 +60,7 @@ pub async fn take_move(db: &mut PgConnection, to: &str, lease: Duration) -> Resu
         view: view.try_into()?,
         claim: row.try_get("claim")?,
         outcome: outcome.map(|phase| from_json_name("move phase", phase)).transpose()?,
+        ending: row.try_get("ending")?,
         cancel: row.try_get("cancel")?,
         closed_at: row.try_get("closed_at")?,
         attempts: row.try_get("attempts")?,
@@ -126,7 +129,7 @@ pub async fn move_done(
 ) -> Result<()> {
     let row: Option<MoveRow> = sqlx::query_as(concat!(
         "update moves set phase = $3, message = $4, bytes = coalesce($5, bytes), tables = coalesce($6, tables),
-                expected_gap = coalesce($7, expected_gap), gap = coalesce($8, gap), outcome = coalesce($9, outcome), attempts = 0,
+                expected_gap = coalesce($7, expected_gap), gap = coalesce($8, gap), outcome = coalesce($9, outcome), ending = case when $9 is null then ending else $4 end, attempts = 0,
                 due_at = now() + coalesce($10, 0) * interval '1 second', lease_until = case when $10 is null then lease_until end
          where id = $1 and fence = $2 and coalesce(outcome = $9, true) returning ",
         move_columns!()

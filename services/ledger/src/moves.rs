@@ -135,6 +135,22 @@ pub(crate) async fn open_move(db: &mut PgConnection, claim: Uuid) -> Result<Opti
     Ok(row.map(Move::try_from).transpose()?)
 }
 
+/// A move from or to a cluster that has closed its database: whoever changes nothing on the cluster from then on leaves it closed.
+///
+/// # Errors
+/// The ledger did not answer.
+pub async fn closing_move(db: &mut PgConnection, cluster: &str) -> Result<Option<Move>, LedgerError> {
+    let row: Option<MoveRow> = sqlx::query_as(concat!(
+        "select ",
+        move_columns!(),
+        " from moves where $1 in (source, target) and finished_at is null and phase in ('Moving', 'CleaningUp') order by id limit 1"
+    ))
+    .bind(cluster)
+    .fetch_optional(db)
+    .await?;
+    row.map(Move::try_from).transpose()
+}
+
 /// The newest move of a database of this name.
 ///
 /// # Errors

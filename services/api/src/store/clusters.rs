@@ -5,10 +5,10 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use pgtenant_ledger as ledger;
 use pgtenant_ledger::{Cluster, PastDrill, PgConnection, Rotating};
-use pgtenant_model::{Drill, History, Switchover, check_label};
+use pgtenant_model::{Drill, History, Move, Switchover, check_label};
 
 use crate::caller::{Platform, Scope};
-use crate::problem::{Problem, RESTORE_OPEN, Result};
+use crate::problem::{MOVE_OPEN, Problem, RESTORE_OPEN, Result};
 
 /// For how many claims of a cluster new passwords were asked for, one claim each `pace`.
 pub(crate) async fn rotate_cluster(
@@ -54,7 +54,7 @@ pub(crate) async fn last_switchover(
     Ok(ledger::last_switchover(db, cluster).await?)
 }
 
-/// Not while a restore has closed a database: it would stay closed.
+/// Not while a restore or a move has closed a database: it would stay closed.
 pub(crate) async fn begin_maintenance(
     db: &mut PgConnection,
     may: &Platform,
@@ -65,6 +65,10 @@ pub(crate) async fn begin_maintenance(
         let why =
             format!("restore {id} fills a database in place, which would be closed until the end of the maintenance");
         return Err(Problem::new(&RESTORE_OPEN, why));
+    }
+    if let Some(Move { namespace, name, .. }) = ledger::closing_move(db, cluster).await? {
+        let why = format!("{namespace}/{name} is being moved, and would be closed until the end of the maintenance");
+        return Err(Problem::new(&MOVE_OPEN, why));
     }
     Ok(ledger::begin_maintenance(db, cluster, reason, may.actor()).await?)
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use metrics::counter;
 use pgtenant_ledger::{
-    Claim, MoveStep, MoveWork, Wish, claim, claim_has_moved, end_move, hold_claim, let_go, move_done, note_closed,
-    within_deadline,
+    Claim, MoveStep, MoveWork, Wish, claim, claim_has_moved, cluster, end_move, hold_claim, let_go, move_done,
+    note_closed, within_deadline,
 };
 use pgtenant_model::{ClaimKey, DatabaseState, MovePhase, Tier, Verification};
 use pgtenant_postgres::{
@@ -53,7 +53,14 @@ impl Moving {
     async fn source(&self) -> Result<Arc<Cluster>, Trouble> {
         let name = &self.work.view.from;
         let found = self.engine.roster.find(name, PATIENCE).await.map_err(|late| Trouble::again(late.to_string()))?;
-        found.ok_or_else(|| Trouble::again(format!("this replica does not work on cluster {name:?}; see its status")))
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        let read = async { cluster(&mut *self.engine.ledger.acquire().await?, name).await };
+        Err(match within_deadline(read).await? {
+            Some(_) => Trouble::again(format!("this replica does not work on cluster {name:?}; see its status")),
+            None => Trouble::last(format!("there is no cluster {name:?} any more")),
+        })
     }
 
     /// The claim, wherever it is; none: it is not there any more.
@@ -99,13 +106,13 @@ impl Moving {
         let expected = begun.elapsed() + AROUND;
         self.end_job(&server).await?;
         self.clear(&self.target.server().await?).await?;
-        let message = describe(&copied.report);
+        let (message, left_out) = (describe(&copied.report), left_out(&copied.report));
         if !copied.report.is_good() {
             return self.decide(MovePhase::Failed, &format!("{message}; it is where it was")).await;
         }
         let Copied { bytes, tables, .. } = copied;
         let message = format!(
-            "rehearsed: {message}; nobody will be able to connect for about {:.1} s, once somebody says yes",
+            "rehearsed: {message}{left_out}; nobody will be able to connect for about {:.1} s, once somebody says yes",
             expected.as_secs_f64()
         );
         let step = MoveStep {
@@ -304,7 +311,7 @@ impl Moving {
         if !self.is_there().await? {
             self.clear(&self.target.server().await?).await?;
         }
-        let message = self.work.view.message.clone().unwrap_or_default();
+        let message = self.work.ending.clone().unwrap_or_default();
         self.end(outcome, &message, None).await
     }
 
@@ -321,8 +328,11 @@ impl Moving {
         });
         ended.await?;
         let MoveWork { view, .. } = &self.work;
-        let (from, to) = (view.from.clone(), view.to.clone());
-        counter!("pgtenant_moves_total", "from" => from, "to" => to, "outcome" => format!("{outcome:?}")).increment(1);
+        if !view.phase.is_over() {
+            let (from, to) = (view.from.clone(), view.to.clone());
+            counter!("pgtenant_moves_total", "from" => from, "to" => to, "outcome" => format!("{outcome:?}"))
+                .increment(1);
+        }
         tracing::info!(?outcome, "{message}");
         Ok(())
     }
@@ -330,7 +340,10 @@ impl Moving {
     /// It was kept long enough.
     pub(super) async fn drop_aside(&self) -> Result<(), Trouble> {
         let before = self.beside(BesideKind::Before)?;
-        let source = self.source().await?;
+        let source = match self.source().await {
+            Err(Trouble { kind: Kind::Final, message }) => return self.end(self.work.view.phase, &message, None).await,
+            found => found?,
+        };
         let server = source.server().await?;
         let mut session = server.maintenance().await?;
         drop_beside(&server, &mut session, &before, &self.lease).await?;
@@ -340,14 +353,20 @@ impl Moving {
         }
         let MoveWork { view, .. } = &self.work;
         let message = format!("{}, which was kept on {}, is gone", before.database, view.from);
-        within_deadline(async {
-            let mut tx = self.engine.ledger.begin().await?;
-            end_move(&mut tx, &self.work, view.phase, &message, None).await?;
-            Ok(tx.commit().await?)
-        })
-        .await?;
-        tracing::info!("{message}");
-        Ok(())
+        self.end(view.phase, &message, None).await
+    }
+}
+
+/// What would not come along, for whoever says yes.
+fn left_out(report: &Verification) -> String {
+    const MOST: usize = 5;
+    let told: Vec<_> =
+        report.left_out.iter().take(MOST).map(|one| format!("{} ({})", one.object, one.reason)).collect();
+    let more = report.left_out.len().saturating_sub(MOST);
+    match (told.is_empty(), more) {
+        (true, _) => String::new(),
+        (false, 0) => format!("; left out: {}", told.join(", ")),
+        (false, more) => format!("; left out: {} and {more} more", told.join(", ")),
     }
 }
 
