@@ -162,8 +162,8 @@ pub async fn note_closed(db: &mut PgConnection, work: &MoveWork) -> Result<DateT
     at.ok_or_else(|| fenced(work))
 }
 
-/// The claim is on the other cluster from now on, and is looked at there at once. False: it is not held by this move, or is not where the
-/// move has found it. Its definition may go on naming the cluster that it was on.
+/// The claim is on the other cluster from now on, and is looked at there at once. False: it is not held by this move, is not where the
+/// move has found it, or is released or removed meanwhile. Its definition may go on naming the cluster that it was on.
 ///
 /// # Errors
 /// The ledger did not answer.
@@ -171,8 +171,8 @@ pub async fn claim_has_moved(db: &mut PgConnection, work: &MoveWork) -> Result<b
     let done = sqlx::query(
         "update claims set cluster = $3, moved_from = array_append(array_remove(moved_from, $3), $2), held_by = null,
                 generation = generation + 1, urgent = true, due_at = now(), attempts = 0, proven_at = null, wished_at = now(),
-                state = case when wish = 'present' then 'Pending' else state end
-         where id = $1 and cluster = $2 and held_by = $4",
+                state = 'Pending'
+         where id = $1 and cluster = $2 and held_by = $4 and wish = 'present'",
     )
     .bind(work.claim)
     .bind(&work.view.from)

@@ -14,7 +14,7 @@ use crate::ApiState;
 use crate::answer::{Answer, Begun, begin};
 use crate::caller::Caller;
 use crate::document::{Conflict, Forbidden, NotFound};
-use crate::extract::{Label, NoQuery, Path, Post, Query};
+use crate::extract::{Attempt, Label, NoQuery, Path, Post, Query};
 use crate::problem::{Problem, Result};
 use crate::store;
 
@@ -87,6 +87,32 @@ pub(crate) async fn read(
     found.map(Json).ok_or_else(|| Problem::not_found(format!("move of database {key}")))
 }
 
+/// What is said to a move that was rehearsed.
+enum Say {
+    Yes,
+    No,
+}
+
+async fn answer(
+    state: &ApiState,
+    caller: &Caller,
+    path: &DatabasePath,
+    (id, attempt): (Uuid, Attempt),
+    say: Say,
+) -> Result<Response> {
+    let may = caller.platform()?;
+    let mut change = match begin(state, caller, attempt).await? {
+        Begun::Fresh(change) => change,
+        Begun::Replay(answer) => return Ok(answer),
+    };
+    let key = path.key()?;
+    let now = match say {
+        Say::Yes => store::confirm_move(change.db(), &may, &key, id).await?,
+        Say::No => store::cancel_move(change.db(), &may, &key, id).await?,
+    };
+    change.commit(Answer::new(StatusCode::ACCEPTED, &now)?).await
+}
+
 /// Say yes to a move
 ///
 /// From now on nobody can connect until it is on the other cluster, or, where that comes to nothing, where it was. For platform tokens.
@@ -105,13 +131,7 @@ pub(crate) async fn confirm(
     _: Query<NoQuery>,
     Post { body: MoveAnswer { id }, attempt }: Post<MoveAnswer>,
 ) -> Result<Response> {
-    let may = caller.platform()?;
-    let mut change = match begin(&state, &caller, attempt).await? {
-        Begun::Fresh(change) => change,
-        Begun::Replay(answer) => return Ok(answer),
-    };
-    let confirmed = store::confirm_move(change.db(), &may, &path.key()?, id).await?;
-    change.commit(Answer::new(StatusCode::ACCEPTED, &confirmed)?).await
+    answer(&state, &caller, &path, (id, attempt), Say::Yes).await
 }
 
 /// Cancel a move
@@ -131,11 +151,5 @@ pub(crate) async fn cancel(
     _: Query<NoQuery>,
     Post { body: MoveAnswer { id }, attempt }: Post<MoveAnswer>,
 ) -> Result<Response> {
-    let may = caller.platform()?;
-    let mut change = match begin(&state, &caller, attempt).await? {
-        Begun::Fresh(change) => change,
-        Begun::Replay(answer) => return Ok(answer),
-    };
-    let cancelled = store::cancel_move(change.db(), &may, &path.key()?, id).await?;
-    change.commit(Answer::new(StatusCode::ACCEPTED, &cancelled)?).await
+    answer(&state, &caller, &path, (id, attempt), Say::No).await
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use metrics::counter;
-use pgtenant_ledger::{LedgerError, MoveStep, MoveWork, move_done, renew_move, retry_move, within_deadline};
+use pgtenant_ledger::{MoveStep, MoveWork, move_done, renew_move, retry_move, within_deadline};
 use pgtenant_model::MovePhase;
 use tracing::Instrument as _;
 
@@ -48,11 +48,11 @@ pub(super) async fn attend(engine: Arc<Inner>, target: Arc<Cluster>, work: MoveW
                     return;
                 }
                 // What was under way is dropped with the future; what it has left goes when that is cleaned up.
-                Some(()) => one.decide(MovePhase::Cancelled, CANCELLED).await.map_err(Wrong::Trouble),
+                Some(()) => one.decide(MovePhase::Cancelled, CANCELLED).await,
             },
         };
-        if let Err(error) = ended {
-            tracing::warn!(error = ?error, "not written down; the lease runs out and the step is done again");
+        if let Err(trouble) = ended {
+            tracing::warn!(?trouble, "not written down; the lease runs out and the step is done again");
         }
     }
     .instrument(span)
@@ -60,13 +60,6 @@ pub(super) async fn attend(engine: Arc<Inner>, target: Arc<Cluster>, work: MoveW
 }
 
 const CANCELLED: &str = "cancelled: it is where it was";
-
-/// Why nothing could be written down.
-#[derive(Debug)]
-enum Wrong {
-    Trouble(#[expect(dead_code, reason = "it is logged")] Trouble),
-    Ledger(#[expect(dead_code, reason = "it is logged")] LedgerError),
-}
 
 impl Moving {
     /// Holds the lease; returns when somebody wants the move to be cancelled, and it can be, or (none) another replica has it.
@@ -86,7 +79,7 @@ impl Moving {
         matches!(self.work.view.phase, MovePhase::Rehearsing | MovePhase::Waiting)
     }
 
-    async fn attend(&self) -> Result<(), Wrong> {
+    async fn attend(&self) -> Result<(), Trouble> {
         match Box::pin(self.step()).await {
             Ok(()) | Err(Trouble { kind: Kind::LeaseLost, .. }) => Ok(()),
             Err(trouble) => self.failed(trouble).await,
@@ -138,23 +131,22 @@ impl Moving {
     }
 
     /// A try that came to nothing: another one later, or the end.
-    async fn failed(&self, trouble: Trouble) -> Result<(), Wrong> {
+    async fn failed(&self, trouble: Trouble) -> Result<(), Trouble> {
         let MoveWork { view, attempts, .. } = &self.work;
         if !trouble.is_waiting() {
             tracing::warn!(phase = ?view.phase, attempts, "{}", trouble.message);
         }
         if trouble.is_final(*attempts) && matches!(view.phase, MovePhase::Rehearsing | MovePhase::Moving) {
             let message = format!("{}; it is where it was", trouble.message);
-            return self.decide(MovePhase::Failed, &message).await.map_err(Wrong::Trouble);
+            return self.decide(MovePhase::Failed, &message).await;
         }
         let next = trouble.next_try(*attempts);
-        within_deadline(async {
+        let retried = within_deadline(async {
             let mut tx = self.engine.ledger.begin().await?;
             retry_move(&mut tx, &self.work, &trouble.message, next, !trouble.is_waiting()).await?;
             Ok(tx.commit().await?)
-        })
-        .await
-        .map_err(Wrong::Ledger)
+        });
+        Ok(retried.await?)
     }
 
     /// It is known what a move would cost.

@@ -75,9 +75,9 @@ impl Moving {
         Ok(within_deadline(read).await?)
     }
 
-    /// What has the claim's name on the other cluster is not this move's.
-    async fn is_there(&self) -> Result<bool, Trouble> {
-        Ok(self.named().await?.is_some_and(|claim| claim.spec.cluster == self.work.view.to))
+    /// Whether a claim of that name is on this cluster: what has its name there is not this move's.
+    async fn is_on(&self, cluster: &str) -> Result<bool, Trouble> {
+        Ok(self.named().await?.is_some_and(|claim| claim.spec.cluster == cluster))
     }
 
     /// The claim, which must be there to be moved, with passwords that stay as they are meanwhile.
@@ -169,7 +169,7 @@ impl Moving {
             Ok(moved)
         });
         if !moved.await? {
-            return Err(Trouble::again("the claim was let go by somebody else"));
+            return Err(Trouble::again("what is wished of the claim has changed"));
         }
         tracing::info!("{message}");
         self.engine.settings.faults.reach("after:move-claim").await;
@@ -230,7 +230,7 @@ impl Moving {
 
     /// Removes what a former try has left on the other cluster, where the claim is not. Says what is somebody else's there, and stays.
     async fn clear(&self, target: &Server) -> Result<Vec<String>, Trouble> {
-        if self.is_there().await? {
+        if self.is_on(&self.work.view.to).await? {
             return Err(Trouble::last("a claim of this name is on the other cluster already"));
         }
         self.end_job(target).await?;
@@ -272,7 +272,14 @@ impl Moving {
         }
         let gap = closed_at.and_then(|at| (Utc::now() - at).to_std().ok()).map(|gap| gap.as_secs_f64());
         let gap = view.gap_seconds.or(gap);
-        let (source, before) = (self.source().await?, self.beside(BesideKind::Before)?);
+        let before = self.beside(BesideKind::Before)?;
+        let done = format!("it is on {}; nobody could connect for {:.1} s", view.to, gap.unwrap_or_default());
+        let source = match self.source().await {
+            Err(Trouble { kind: Kind::Final, message }) => {
+                return self.end(MovePhase::Succeeded, &format!("{done}; {message}"), None).await;
+            }
+            found => found?,
+        };
         if view.gap_seconds.is_none() {
             let step = MoveStep { gap, ..MoveStep::default() };
             let message = format!("what was on {} is put aside", view.from);
@@ -284,17 +291,14 @@ impl Moving {
         }
         let server = source.server().await?;
         self.end_job(&server).await?;
-        put_aside(&server, &mut server.maintenance().await?, &before, &self.lease).await?;
+        // One that was made there anew since then has taken over what was left.
+        if !self.is_on(&view.from).await? {
+            put_aside(&server, &mut server.maintenance().await?, &before, &self.lease).await?;
+        }
         self.engine.settings.faults.reach("after:move-put-aside").await;
         let keep = source.spec.restores.keep_before;
         let until = Utc::now() + keep.duration();
-        let message = format!(
-            "it is on {}; nobody could connect for {:.1} s; what was on {} is kept there as {} for {keep}",
-            view.to,
-            gap.unwrap_or_default(),
-            view.from,
-            before.database
-        );
+        let message = format!("{done}; what was on {} is kept there as {} for {keep}", view.from, before.database);
         self.end(MovePhase::Succeeded, &message, Some(until)).await
     }
 
@@ -308,7 +312,7 @@ impl Moving {
         self.end_job(&server).await?;
         let id = self.work.view.id;
         within_deadline(async { let_go(&mut *self.engine.ledger.acquire().await?, id).await }).await?;
-        if !self.is_there().await? {
+        if !self.is_on(&self.work.view.to).await? {
             self.clear(&self.target.server().await?).await?;
         }
         let message = self.work.ending.clone().unwrap_or_default();
@@ -347,8 +351,7 @@ impl Moving {
         let server = source.server().await?;
         let mut session = server.maintenance().await?;
         drop_beside(&server, &mut session, &before, &self.lease).await?;
-        let back = self.named().await?.is_some_and(|claim| claim.spec.cluster == self.work.view.from);
-        if !back {
+        if !self.is_on(&self.work.view.from).await? {
             drop_roles_alone(&server, &mut session, &before, &self.lease).await?;
         }
         let MoveWork { view, .. } = &self.work;
