@@ -153,33 +153,39 @@ impl Topology {
 
     /// The writable host: the remembered one, or else whoever says so now.
     ///
-    /// Callers at the same time share one probe. Probes are paced, 250 ms growing to 2 s while there is no primary, so calling
-    /// in a loop is fine. A primary is remembered until [`Topology::invalidate`] or an [`Topology::observe`] that finds another.
+    /// Callers at the same time share one probe, and what a look finds meanwhile is theirs at once. Probes are paced, 250 ms growing
+    /// to 2 s while there is no primary, so calling in a loop is fine. A primary is remembered until [`Topology::invalidate`] or an [`Topology::observe`] that finds another.
     ///
     /// # Errors
     /// What was seen instead, after one probe.
     pub async fn primary(&self) -> Result<HostPort, NoPrimary> {
-        let asked = {
-            let state = self.inner.state();
-            if let Some(primary) = &state.primary {
-                return Ok(primary.clone());
+        let asked = self.inner.state().begun;
+        let jitter = rand::random_range(0.75..1.25);
+        let mut seen = self.subscribe();
+        let turn = loop {
+            if let Some(primary) = self.inner.state().primary.clone() {
+                return Ok(primary);
             }
-            state.begun
+            let turn = Arc::clone(&self.inner.turn).lock_owned().await;
+            seen.mark_unchanged();
+            let pause = {
+                let state = self.inner.state();
+                if let Some(primary) = &state.primary {
+                    return Ok(primary.clone());
+                }
+                if let Some(observation) = self.last().filter(|o| state.ended > asked && o.primary.is_none()) {
+                    return Err(NoPrimary { observation });
+                }
+                let since = state.ended_at.map(|at| at.elapsed());
+                since.map_or(Duration::ZERO, |since| pause(state.failures, jitter).saturating_sub(since))
+            };
+            if pause.is_zero() {
+                break turn;
+            }
+            // Whoever looks at the members is not to wait for the pause of those who need the primary.
+            drop(turn);
+            tokio::time::timeout(pause, seen.changed()).await.ok();
         };
-        let turn = Arc::clone(&self.inner.turn).lock_owned().await;
-        let pause = {
-            let state = self.inner.state();
-            if let Some(primary) = &state.primary {
-                return Ok(primary.clone());
-            }
-            if let Some(observation) = self.last().filter(|o| state.ended > asked && o.primary.is_none()) {
-                return Err(NoPrimary { observation });
-            }
-            let since = state.ended_at.map(|at| at.elapsed());
-            let pause = pause(state.failures, rand::random_range(0.75..1.25));
-            since.map_or(Duration::ZERO, |since| pause.saturating_sub(since))
-        };
-        tokio::time::sleep(pause).await;
         let observation = self.probe(turn, Depth::Work).await;
         observation.primary.clone().ok_or(NoPrimary { observation })
     }

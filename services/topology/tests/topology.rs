@@ -289,6 +289,19 @@ async fn probes_are_paced_and_shared_while_there_is_no_primary() {
 }
 
 #[tokio::test]
+async fn a_look_does_not_wait_for_the_pause_of_others_and_ends_it() {
+    let (address, count) = misbehaving(drop).await;
+    let topology = topology(&[address.to_string()], options(None));
+    topology.wait(Duration::from_secs(3)).await.unwrap_err();
+    let before = count.load(Ordering::SeqCst);
+    let started = Instant::now();
+    let (primary, seen) = tokio::join!(topology.primary(), topology.observe());
+    assert!(primary.is_err() && seen.primary.is_none());
+    assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
+    assert_eq!(count.load(Ordering::SeqCst), before + 1, "one probe for both");
+}
+
+#[tokio::test]
 async fn every_supported_version_answers_a_plain_login() {
     for major in pgtenant_testkit::SUPPORTED_VERSIONS {
         let server = cluster_of(major).await;
