@@ -36,6 +36,7 @@ mod outages;
 mod pgbouncer;
 mod preflight;
 mod provisioner;
+mod pushed;
 mod reads;
 mod replicas;
 mod rest_around;

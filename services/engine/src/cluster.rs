@@ -13,7 +13,7 @@ use pgtenant_postgres::{Server, ServerOptions, Timeouts};
 use pgtenant_secrets::{Access, Stores};
 use pgtenant_snapshots::Dumps;
 use pgtenant_snapshots::pgbackrest::Repository;
-use pgtenant_topology::{Observation, ProbeOptions, Source, SwitchoverWish, Topology};
+use pgtenant_topology::{Observation, ProbeOptions, Pushes, Source, SwitchoverWish, Topology};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
@@ -201,6 +201,12 @@ impl Cluster {
         let seen = self.parts().await?.0.observe().await;
         self.note_writer(&seen);
         Ok(seen)
+    }
+
+    /// Asks to be told of changes, where there is somebody who tells; why not, where that fails.
+    pub(crate) async fn listen(&self) -> Result<Option<Pushes>, String> {
+        let (topology, _) = self.parts().await.map_err(|cause| cause.to_string())?;
+        topology.listen().await
     }
 
     /// Asks whoever decides for another primary, once; tells why not.

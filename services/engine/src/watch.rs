@@ -1,11 +1,12 @@
 //! What is seen of a cluster while nobody asks: its primary, what would bite later, and what a killed process left.
 
 mod inspect;
+mod pushed;
 
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use futures::future::{OptionFuture, join3};
+use futures::future::{OptionFuture, join4};
 use metrics::gauge;
 use pgtenant_ledger::{
     Ledger, LedgerError, LoginWish, NewEvent, append_event, cluster, login_wish, look_soon, retry_now,
@@ -113,7 +114,8 @@ impl Watch<'_> {
         };
         let registering = OptionFuture::from(proxy.as_ref().map(|proxy| proxy.keep(self.settings.watch_interval)));
         let switchovers = Switchovers { ledger: self.ledger, cluster: self.cluster };
-        stop.run_until_cancelled(join3(looks, registering, switchovers.run())).await;
+        let listening = pushed::listen(self.cluster);
+        stop.run_until_cancelled(join4(looks, registering, switchovers.run(), listening)).await;
         gauge!("pgtenant_cluster_split_brain", "cluster" => self.cluster.name.clone()).set(0.0);
     }
 

@@ -90,6 +90,8 @@ fn describe() {
         "pgtenant_cluster_split_brain",
         "1 where nothing is written, since more than one server may take writes"
     );
+    describe_gauge!("pgtenant_cluster_push_connected", "1 while the cluster's monitor tells this replica of changes");
+    describe_counter!("pgtenant_cluster_pushes_total", "Changes that the cluster's monitor has told this replica");
     describe_gauge!("pgtenant_ledger_connections", "Open connections to the ledger, of this replica");
     describe_histogram!(
         "pgtenant_time_to_ready_seconds",

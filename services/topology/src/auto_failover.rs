@@ -1,7 +1,7 @@
 //! pg_auto_failover: its monitor says who the members are, and each server what it is.
 //!
 //! A look is one question to the monitor, on a connection of its own, and one to each server. A switchover is one call of the function that
-//! `pg_autoctl perform` calls.
+//! `pg_autoctl perform` calls. One connection listens to the monitor, which tells of each state that it sees or assigns.
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -14,7 +14,7 @@ use crate::aurora::Depth;
 use crate::kind::Kind;
 use crate::probe::{ProbeOptions, Unheard, first_line};
 use crate::told::{Members, Told, ToldMember};
-use crate::{NotSwitched, Observation, SwitchoverWish};
+use crate::{NotSwitched, Observation, Pushes, SwitchoverWish};
 
 /// Nothing in it that `autoctl_node` may not ask (2.0).
 const QUESTION: &str = "\
@@ -27,6 +27,9 @@ SELECT coalesce(json_agg(json_build_object(
 /// Both are granted to `autoctl_node` (2.0).
 const FAIL_OVER: &str = "SELECT pgautofailover.perform_failover($1, $2::int)";
 const PROMOTE: &str = "SELECT pgautofailover.perform_promotion($1, $2)";
+
+/// On which the monitor tells of a node's state or health, in JSON (2.0).
+const CHANNEL: &str = "state";
 
 /// A formation of pg_auto_failover, and the members that it has named so far.
 #[derive(Debug)]
@@ -104,6 +107,12 @@ impl AutoFailover {
         Ok(nodes.into_iter().filter(|node| node.formation == self.spec.formation).collect())
     }
 
+    async fn listen_to_monitor(&self, options: &ProbeOptions) -> Result<Pushes, String> {
+        let (monitor, options) = self.monitor(options).await?;
+        let formation = self.spec.formation.clone();
+        Pushes::new(&monitor, &options, CHANNEL, move |payload| concerns(payload, &formation)).await
+    }
+
     async fn ask_for_another(&self, options: &ProbeOptions, wish: &SwitchoverWish) -> Result<(), NotSwitched> {
         let nodes = self.nodes(options).await?;
         let node = |host: &str| {
@@ -141,6 +150,10 @@ impl Kind for AutoFailover {
         self.look(options).boxed()
     }
 
+    fn listen<'a>(&'a self, options: &'a ProbeOptions) -> BoxFuture<'a, Result<Option<Pushes>, String>> {
+        async { self.listen_to_monitor(options).await.map(Some) }.boxed()
+    }
+
     fn switch_over<'a>(
         &'a self,
         options: &'a ProbeOptions,
@@ -148,6 +161,15 @@ impl Kind for AutoFailover {
     ) -> BoxFuture<'a, Result<(), NotSwitched>> {
         self.ask_for_another(options, wish).boxed()
     }
+}
+
+/// Whether what the monitor tells may be of this formation; what is not understood may be.
+fn concerns(payload: &str, formation: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Change {
+        formation: String,
+    }
+    serde_json::from_str(payload).map_or(true, |change: Change| change.formation == formation)
 }
 
 fn told(nodes: &[Node], formation: &str) -> Result<Told, String> {
@@ -187,6 +209,15 @@ mod tests {
         let [formation, name, host, current, assigned] =
             ["default", "node_1", "db", current, assigned].map(str::to_owned);
         Node { formation, group: 0, name, host, port, current, assigned, healthy: true, quorum: true, wanted }
+    }
+
+    #[test]
+    fn changes_of_other_formations_are_not_heard() {
+        // As the monitor of 2.0 has it.
+        let told = r#"{"type": "state", "formation": "default", "groupId": 0, "nodeId": 1, "name": "node-1", "host": "localhost",
+                       "port": 5432, "reportedState": "primary", "goalState": "draining", "health":"bad"}"#;
+        assert!(concerns(told, "default") && !concerns(told, "other"));
+        assert!(concerns("what a later version may say", "default"));
     }
 
     #[test]

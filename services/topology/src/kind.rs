@@ -3,11 +3,11 @@
 use std::fmt::Debug;
 
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
 use pgtenant_model::HostPort;
 
 use crate::aurora::Depth;
-use crate::{Observation, ProbeOptions};
+use crate::{Observation, ProbeOptions, Pushes};
 
 /// One kind of cluster. What a kind can not do it says.
 pub(crate) trait Kind: Debug + Send + Sync {
@@ -29,6 +29,11 @@ pub(crate) trait Kind: Debug + Send + Sync {
 
     /// Members, role, timeline, lag, sync state, and who says so.
     fn observe<'a>(&'a self, options: &'a ProbeOptions, depth: Depth) -> BoxFuture<'a, Observation>;
+
+    /// Asks to be told of changes, where there is somebody who tells. None: nobody does, and looks have to find out.
+    fn listen<'a>(&'a self, _options: &'a ProbeOptions) -> BoxFuture<'a, Result<Option<Pushes>, String>> {
+        ready(Ok(None)).boxed()
+    }
 
     /// Asks whoever decides for another primary. Looks tell whether there is one.
     fn switch_over<'a>(

@@ -1,7 +1,7 @@
 //! Shared clusters: where the primary is, and how healthy the members are.
 //!
 //! A [`Topology`] remembers the primary and asks the members again when somebody finds that it moved. At rest it holds no
-//! connection.
+//! connection; one that is kept to be told of changes is its owner's ([`Topology::listen`]).
 
 mod aurora;
 mod auto_failover;
@@ -11,6 +11,7 @@ mod kind;
 mod observation;
 mod patroni;
 mod probe;
+mod pushes;
 mod repmgr;
 mod streaming;
 mod told;
@@ -21,4 +22,5 @@ pub use health::{Health, HealthProbe, HealthRole};
 pub use kind::{NotSwitched, SwitchoverWish};
 pub use observation::Observation;
 pub use probe::ProbeOptions;
+pub use pushes::Pushes;
 pub use topology::{NoPrimary, Source, Topology};

@@ -79,7 +79,7 @@ impl ProbeOptions {
         told
     }
 
-    fn connect_options(&self, host: &HostPort) -> PgConnectOptions {
+    pub(crate) fn connect_options(&self, host: &HostPort) -> PgConnectOptions {
         let ProbeOptions { username, password, database, sslmode, ca, connect_timeout: _ } = self;
         let options = PgConnectOptions::new_without_pgpass()
             .host(&host.host)

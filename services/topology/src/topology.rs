@@ -15,7 +15,7 @@ use crate::kind::Kind;
 use crate::patroni::Patroni;
 use crate::repmgr::Repmgr;
 use crate::streaming::Streaming;
-use crate::{NotSwitched, Observation, ProbeOptions, SwitchoverWish};
+use crate::{NotSwitched, Observation, ProbeOptions, Pushes, SwitchoverWish};
 
 /// Where a topology is read from, without a login. Clones are the same.
 #[derive(Debug, Clone)]
@@ -149,6 +149,14 @@ impl Topology {
     /// Nobody can be asked, or it was refused.
     pub async fn switch_over(&self, wish: &SwitchoverWish) -> Result<(), NotSwitched> {
         self.inner.source.kind.switch_over(&self.inner.options, wish).await
+    }
+
+    /// Asks to be told of changes, where there is somebody who tells: the monitor of pg_auto_failover. None: nobody does.
+    ///
+    /// # Errors
+    /// Why nobody can be asked now.
+    pub async fn listen(&self) -> Result<Option<Pushes>, String> {
+        self.inner.source.kind.listen(&self.inner.options).await
     }
 
     /// The writable host: the remembered one, or else whoever says so now.
