@@ -48,10 +48,7 @@ impl Pooled {
 
     /// The credential of `data` as it is good at PgBouncer, from what is stored.
     fn pooled(&self, tier: &str) -> Credential {
-        let (document, credential) = (self.document(tier), self.shop.credential("data", tier));
-        let [endpoint, port, uri] =
-            KEYS.map(|key| document[key].as_str().unwrap_or_else(|| panic!("no {key}")).to_owned());
-        Credential { endpoint, port: port.parse().unwrap(), uri, ..credential }
+        Credential::pooled(&self.shop.plane.site.secrets, &self.shop.namespace, "data", tier)
     }
 
     /// Any login, at PgBouncer.
@@ -351,7 +348,7 @@ async fn nobody_gets_more_through_the_pooler_than_is_theirs() {
     // PgBouncer's own login has the function and nothing else.
     let bouncer = Credential {
         username: "pgbouncer".to_owned(),
-        password: pooled.bouncer.password.clone(),
+        password: secrecy::ExposeSecret::expose_secret(&pooled.bouncer.password).to_owned(),
         database: "pgtenant_pgbouncer".to_owned(),
         ..admin.clone()
     };

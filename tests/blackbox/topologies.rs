@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use pgtenant_lab::{Binaries, Lab, LabKind, LabOptions, Lifetime};
 use pgtenant_tests::{
-    Api, Cli, Credential, Folder, Place, Site, SiteOptions, binary, can, eventually, measured, rows, run, run_within,
-    superuser_sql, unique,
+    Api, Cli, Credential, Folder, PgBouncer, Place, Site, SiteOptions, binary, can, connect, eventually, measured,
+    rows, run, run_within, superuser_sql, unique,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -34,11 +34,22 @@ impl Drop for Cluster {
 
 impl Cluster {
     pub(crate) async fn up(kind: LabKind) -> Self {
+        Self::up_with(kind, false).await
+    }
+
+    /// With PgBouncer in front.
+    async fn pooled(kind: LabKind) -> Self {
+        let cluster = Self::up_with(kind, true).await;
+        PgBouncer::prepare(&cluster.lab).await;
+        cluster
+    }
+
+    async fn up_with(kind: LabKind, pgbouncer: bool) -> Self {
         let folder = Folder::new("topology");
         let binaries = Binaries::locate(None).unwrap_or_else(|error| panic!("{error}; run `.ci/postgres`"));
         let options = LabOptions::new(folder.join("lab"), kind, binaries);
         let health_program = Some(binary().to_path_buf());
-        let options = LabOptions { lifetime: Lifetime::Bound, fsync: false, health_program, ..options };
+        let options = LabOptions { lifetime: Lifetime::Bound, fsync: false, health_program, pgbouncer, ..options };
         let mut lab = Lab::create(options).unwrap();
         lab.up(|_| {}).await.unwrap();
         Self { lab, detached: false, _folder: folder }
@@ -98,7 +109,9 @@ impl Cluster {
                 format!("pgAutoFailover = {{ monitor = {monitor:?}, passwordFile = {file:?} }}")
             }
         };
-        format!("topology = {{ {topology} }}")
+        let pool = self.lab.endpoints().pool.unwrap_or_default();
+        let pool = pool.split_once(':').map(|(host, port)| format!("pgbouncer = {{ host = {host:?}, port = {port} }}"));
+        format!("topology = {{ {topology} }}\n{}", pool.unwrap_or_default())
     }
 
     pub(crate) async fn place(&self) -> Place {
@@ -201,7 +214,7 @@ async fn what_repmgr_says_is_seen_with_the_grants_that_the_guide_names() {
 }
 
 async fn lives_through_a_failover(kind: LabKind, said: [&str; 2]) {
-    let mut cluster = Cluster::up(kind).await;
+    let mut cluster = Cluster::pooled(kind).await;
     let site = cluster.site().await;
     let serve = site.serve("serve").await;
     serve.is_ready().await;
@@ -227,6 +240,12 @@ async fn lives_through_a_failover(kind: LabKind, said: [&str; 2]) {
         can(&write, &format!("insert into orders values ({acknowledged})")).await;
         acknowledged += 1;
     }
+    // Another one comes through the pool, and keeps its connection open.
+    let pooled = Credential::pooled(&site.secrets, &namespace, "orders", "write");
+    assert_eq!(Some(format!("localhost:{}", pooled.port)), cluster.lab.endpoints().pool);
+    let mut session = connect(&pooled).await.unwrap();
+    insert(&mut session, 1000).await.unwrap();
+    acknowledged += 1;
     in_step(&cluster).await;
     let killed = cluster.lab.primary().await.unwrap();
     let begun = Instant::now();
@@ -237,14 +256,22 @@ async fn lives_through_a_failover(kind: LabKind, said: [&str; 2]) {
     })
     .await;
     let gap = begun.elapsed();
+    eventually("the application at the pool writes with what it has", PATIENCE, || {
+        cluster.psql(&pooled, "insert into orders values (-2) on conflict do nothing")
+    })
+    .await;
+    let pool_gap = begun.elapsed();
+    // PgBouncer has kept the client whose server is gone: it was not told anything, and goes on.
+    insert(&mut session, -3).await.unwrap();
     eventually("the new claim is Ready", PATIENCE, || async {
         let found = api.get(&format!("/v1/namespaces/{namespace}/databases/asked-meanwhile")).await;
         if found.json["state"] == "Ready" { Ok(()) } else { Err(found.text) }
     })
     .await;
     measured(&format!(
-        "{kind:?}: an application writes again {:.1} s after the kill, and pgtenant has made a database after {:.1} s",
+        "{kind:?}: an application writes again {:.1} s after the kill, through PgBouncer {:.1} s, and pgtenant has made a database after {:.1} s",
         gap.as_secs_f64(),
+        pool_gap.as_secs_f64(),
         begun.elapsed().as_secs_f64()
     ));
     // The stored endpoint may still be that of the server which is gone.
@@ -266,6 +293,11 @@ async fn lives_through_a_failover(kind: LabKind, said: [&str; 2]) {
     .await;
     api.is_ready(&namespace, "orders").await;
     cluster.lab.down(|_| {}).await.unwrap();
+}
+
+async fn insert(session: &mut PgConnection, id: i32) -> Result<(), String> {
+    let done = sqlx::query("insert into orders values ($1)").bind(id).execute(session).await;
+    done.map(drop).map_err(|error| error.to_string())
 }
 
 /// Where nobody waits for standbys, those that are behind would lose what was acknowledged: that is not what is tried here.

@@ -47,6 +47,15 @@ impl Credential {
         Self::parse(&text).map_err(|problem| format!("{}: {problem}", path.display()))
     }
 
+    /// Reads one from a file store, as it is good at PgBouncer.
+    pub fn pooled(secrets: &Path, namespace: &str, name: &str, tier: &str) -> Self {
+        let text = fs::read_to_string(Self::file(secrets, namespace, name, tier)).expect("a document");
+        let json: Value = serde_json::from_str(&text).expect("JSON");
+        let [endpoint, port, uri] = ["poolEndpoint", "poolPort", "poolUri"]
+            .map(|key| json[key].as_str().unwrap_or_else(|| panic!("no {key}")).to_owned());
+        Self { endpoint, port: port.parse().expect("a port"), uri, ..Self::read(secrets, namespace, name, tier) }
+    }
+
     /// All three of a database, in the order of [`TIERS`].
     pub fn of(secrets: &Path, namespace: &str, name: &str) -> [Self; 3] {
         TIERS.map(|tier| Self::read(secrets, namespace, name, tier))

@@ -201,6 +201,14 @@ pub enum Error {
         /// Debian's packages, with spaces between.
         packages: String,
     },
+    /// There is no PgBouncer that knows what is needed.
+    #[error(
+        "a pooler takes PgBouncer 1.21 or newer, and this machine has {found}\nhint: Debian 13, Ubuntu 24.04 and PostgreSQL's own packages (apt.postgresql.org) have it: apt-get install --no-install-recommends pgbouncer; where pgtenant's sources are, `.ci/pgbouncer` builds it"
+    )]
+    MissingPgBouncer {
+        /// What is there.
+        found: String,
+    },
     /// There is no lab in the folder.
     #[error("there is no lab in {dir}\nhint: `pgtenant lab up --topology KIND` makes one; --dir names another folder")]
     NoLab {

@@ -22,18 +22,23 @@ mod lock;
 mod moto;
 mod node;
 mod part;
+mod pgbouncer;
 mod place;
 mod ports;
 mod postmaster;
 mod process;
+mod reach;
 mod tls;
 
 pub use binaries::{Binaries, SUPPORTED_VERSIONS};
 pub use cluster::{Cluster, ClusterOptions};
 pub use error::{Error, Result};
-pub use ha::{Lab, LabAdmin, LabEndpoints, LabKind, LabNode, LabOptions, LabRole, LabService, LabStatus, Lifetime};
+pub use ha::{
+    Lab, LabAdmin, LabEndpoints, LabKind, LabNode, LabOptions, LabPooler, LabRole, LabService, LabStatus, Lifetime,
+};
 pub use kubernetes::{Kubernetes, KubernetesBinaries, KubernetesOptions};
 pub use moto::{Moto, MotoProgram};
 pub use node::{Node, NodeOptions};
+pub use pgbouncer::{PgBouncer, PgBouncerOptions};
 pub use ports::free_port;
 pub use tls::{CertificateAuthority, IssuedCertificate};

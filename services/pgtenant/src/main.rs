@@ -2,6 +2,7 @@
 //!
 //! One binary: the control plane and the command line that speaks to it.
 
+mod attach;
 mod cli;
 mod compose;
 mod config;

@@ -1,7 +1,8 @@
 //! HAProxy in front of nodes that repmgr keeps, with a health service on each node: one address for writes, one for reads.
+//!
+//! Where a lab of another kind has a pooler, that has the same in front of its nodes: a pooler needs one address.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use secrecy::ExposeSecret as _;
 use crate::converge::Progress;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::ha::kind::LabKind;
+use crate::ha::patroni;
 use crate::ha::processes;
 use crate::ha::repmgr::{self, DEADLINE};
 use crate::ha::server::POSTGRES;
@@ -32,6 +35,11 @@ pub(crate) async fn up(site: &mut Site, progress: Progress<'_>) -> Result<()> {
     // What is missing is said before anything is started.
     health_program(site)?;
     repmgr::up(site, progress).await?;
+    start_front(site, progress).await
+}
+
+/// What tells the roles of nodes that run, and HAProxy.
+pub(crate) async fn start_front(site: &mut Site, progress: Progress<'_>) -> Result<()> {
     for name in site.nodes() {
         start_health(site, &name, progress).await?;
     }
@@ -41,6 +49,11 @@ pub(crate) async fn up(site: &mut Site, progress: Progress<'_>) -> Result<()> {
 /// The node is in use again when HAProxy has seen it.
 pub(crate) async fn start(site: &mut Site, name: &str, progress: Progress<'_>) -> Result<()> {
     repmgr::start(site, name, progress).await?;
+    rejoin_front(site, name, progress).await
+}
+
+/// A node that was started is in use again.
+pub(crate) async fn rejoin_front(site: &mut Site, name: &str, progress: Progress<'_>) -> Result<()> {
     start_health(site, name, progress).await?;
     if site.primary().await.is_none() {
         return Ok(());
@@ -69,23 +82,7 @@ fn health_program(site: &Site) -> Result<PathBuf> {
         what: "this kind of lab needs the program `pgtenant` for `pgtenant health`".to_owned(),
         instead: "start it again with `pgtenant lab up`, which brings itself".to_owned(),
     })?;
-    let named = program.file_name().is_some_and(|name| name == "pgtenant");
-    if named && !site.is_out_of_reach(&program)? {
-        return Ok(program);
-    }
-    let copy = site.homes().join("pgtenant");
-    let age = |file: &PathBuf| fs::metadata(file).and_then(|data| Ok((data.len(), data.modified()?))).ok();
-    let newer = match (age(&program), age(&copy)) {
-        (Some((size, made)), Some((copied, when))) => size != copied || made > when,
-        _ => true,
-    };
-    if newer {
-        // Beside it first: a program that runs can not be written to.
-        let fresh = copy.with_extension("new");
-        fs::copy(&program, &fresh).map_err(Error::io("copy", &program))?;
-        fs::rename(&fresh, &copy).map_err(Error::io("put in place", &copy))?;
-    }
-    Ok(copy)
+    site.in_reach(&program, "pgtenant", site.homes())
 }
 
 /// One after the other, each with the password that is now: HAProxy asks twice before it takes a node out.
@@ -97,13 +94,19 @@ pub(crate) async fn restart_health(site: &mut Site, progress: Progress<'_>) -> R
     Ok(())
 }
 
+/// Patroni itself answers for a node's health.
 async fn start_health(site: &mut Site, name: &str, progress: Progress<'_>) -> Result<()> {
+    if site.state.kind == LabKind::Patroni {
+        return Ok(());
+    }
     let port = health_port(name);
     site.prepare(name, &[name, &port])?;
     let port = site.port(&port);
     if !site.runs(name, HEALTH) {
         if let Some(primary) = site.primary().await {
             site.set_login(&primary, HEALTH, "", &site.secret(HEALTH)?).await?;
+            // Whoever attaches the nodes may take it from PUBLIC.
+            site.execute(&primary, format!("GRANT CONNECT ON DATABASE postgres TO {HEALTH}")).await?;
         }
         progress(&format!("starting the health service of {name} on port {port}"));
     }
@@ -124,7 +127,8 @@ async fn start_health(site: &mut Site, name: &str, progress: Progress<'_>) -> Re
     site.wait_for((name, HEALTH), DEADLINE, &format!("the health service of {name} did not answer"), answers).await
 }
 
-async fn start_haproxy(site: &mut Site, progress: Progress<'_>) -> Result<()> {
+/// It runs when this returns, and has found the primary.
+pub(crate) async fn start_haproxy(site: &mut Site, progress: Progress<'_>) -> Result<()> {
     site.prepare(HAPROXY, &[HAPROXY, READ, STATS])?;
     let text = configuration(site);
     let conf = site.home(HAPROXY).join(CONF);
@@ -192,7 +196,10 @@ listen stats
 "
     );
     // With `first`, writes go to one node even if two were writable.
-    for (name, port, balance, path) in [("write", write, "first", "primary"), ("read", read, "leastconn", "standby")] {
+    let patroni = site.state.kind == LabKind::Patroni;
+    let standby = if patroni { "replica" } else { "standby" };
+    let tls = if patroni { format!(" {}", tls(site)) } else { String::new() };
+    for (name, port, balance, path) in [("write", write, "first", "primary"), ("read", read, "leastconn", standby)] {
         let _ = write!(
             text,
             "
@@ -201,15 +208,22 @@ listen {name}
     balance {balance}
     option httpchk OPTIONS /{path}
     http-check expect status 200
-    default-server check inter 1s fall 2 rise 1 on-marked-down shutdown-sessions
+    default-server check inter 1s fall 2 rise 1 on-marked-down shutdown-sessions{tls}
 "
         );
         for node in site.nodes() {
-            let (port, health) = (site.port(&node), site.port(&health_port(&node)));
+            let health = if patroni { patroni::rest(&node) } else { health_port(&node) };
+            let (port, health) = (site.port(&node), site.port(&health));
             let _ = writeln!(text, "    server {node} 127.0.0.1:{port} port {health}");
         }
     }
     text
+}
+
+/// Patroni is asked over TLS alone.
+fn tls(site: &Site) -> String {
+    let authority = site.home(HAPROXY).join("ca.crt");
+    format!("check-ssl verify required verifyhost localhost check-sni localhost ca-file \"{}\"", authority.display())
 }
 
 #[cfg(test)]

@@ -91,8 +91,11 @@ impl LabKind {
     }
 
     /// Refuses where packages are missing, naming all of them at once.
-    pub fn require_packages(self, binaries: &Binaries) -> Result<()> {
+    pub(crate) fn require_packages(self, binaries: &Binaries, pgbouncer: bool) -> Result<()> {
         let mut missing = self.needs(binaries);
+        if pgbouncer && self != Self::Haproxy {
+            missing.push((PathBuf::from("/usr/sbin/haproxy"), "haproxy".to_owned()));
+        }
         missing.retain(|(file, _)| !file.exists());
         if missing.is_empty() {
             return Ok(());

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 use sqlx::postgres::PgConnectOptions;
 
+use crate::error::Result;
 use crate::ha::kind::LabKind;
 use crate::ha::server::POSTGRES;
 use crate::ha::site::SUPERUSER;
-use crate::ha::status::{LabAdmin, LabEndpoints, LabNode, LabService, LabStatus, Told};
+use crate::ha::status::{LabAdmin, LabEndpoints, LabNode, LabPooler, LabService, LabStatus, Told};
 use crate::ha::{Lab, auto_failover, haproxy, patroni, pgpool, processes, repmgr, streaming};
+use crate::pgbouncer::{LOGIN, PGBOUNCER};
 
 impl Lab {
     /// What is there and what runs. Servers are asked for a few seconds at most.
@@ -76,20 +78,29 @@ impl Lab {
     /// Where clients go.
     pub fn endpoints(&self) -> LabEndpoints {
         let at = |port: u16| format!("localhost:{port}");
+        let pool = self.site.state.pgbouncer.then(|| at(self.site.port(PGBOUNCER)));
         match self.site.state.kind {
             LabKind::Streaming | LabKind::Patroni | LabKind::PgAutoFailover => {
                 let all: Vec<String> = self.nodes().iter().map(|(_, port)| at(*port)).collect();
-                LabEndpoints { write: all.clone(), read: all }
+                LabEndpoints { write: all.clone(), read: all, pool }
             }
             LabKind::Repmgr => {
                 let front = vec![at(self.site.port(pgpool::PGPOOL))];
-                LabEndpoints { write: front.clone(), read: front }
+                LabEndpoints { write: front.clone(), read: front, pool }
             }
             LabKind::Haproxy => {
                 let of = |port: &str| vec![at(self.site.port(port))];
-                LabEndpoints { write: of(haproxy::HAPROXY), read: of(haproxy::READ) }
+                LabEndpoints { write: of(haproxy::HAPROXY), read: of(haproxy::READ), pool }
             }
         }
+    }
+
+    /// PgBouncer in front of it, where there is one.
+    pub fn pooler(&self) -> Result<Option<LabPooler>> {
+        if !self.site.state.pgbouncer {
+            return Ok(None);
+        }
+        Ok(Some(LabPooler { port: self.site.port(PGBOUNCER), login: LOGIN, password: self.site.secret(PGBOUNCER)? }))
     }
 
     /// Patroni's REST API of each node; empty for other kinds.
@@ -135,19 +146,27 @@ impl Lab {
             address,
             running: site.runs(name, program),
         };
-        match site.state.kind {
+        let front = || service(haproxy::HAPROXY, haproxy::HAPROXY, haproxy::stats_url(site));
+        let mut services = match site.state.kind {
             LabKind::Streaming => Vec::new(),
             LabKind::Repmgr => {
                 let address = format!("localhost:{}", site.port(pgpool::PGPOOL));
                 vec![service(pgpool::PGPOOL, pgpool::PGPOOL, address)]
             }
-            LabKind::Haproxy => vec![service(haproxy::HAPROXY, haproxy::HAPROXY, haproxy::stats_url(site))],
+            LabKind::Haproxy => vec![front()],
             LabKind::Patroni => vec![service("etcd", "etcd", patroni::etcd_url(site))],
             LabKind::PgAutoFailover => {
                 let monitor = auto_failover::MONITOR;
                 vec![service(monitor, "pg_autoctl", format!("localhost:{}", site.port(monitor)))]
             }
+        };
+        if site.state.pgbouncer {
+            if site.state.kind != LabKind::Haproxy {
+                services.push(front());
+            }
+            services.push(service(PGBOUNCER, PGBOUNCER, format!("localhost:{}", site.port(PGBOUNCER))));
         }
+        services
     }
 
     fn admin(&self) -> LabAdmin {

@@ -10,6 +10,7 @@ mod look;
 mod options;
 mod patroni;
 mod pgpool;
+mod pool;
 mod processes;
 mod repmgr;
 mod rotate;
@@ -30,19 +31,20 @@ use crate::converge::Progress;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::lock::FolderLock;
+use crate::pgbouncer::{self, PGBOUNCER};
 use server::POSTGRES;
 use site::{Site, State};
 
 pub use kind::LabKind;
 pub use options::LabOptions;
 pub use site::Lifetime;
-pub use status::{LabAdmin, LabEndpoints, LabNode, LabRole, LabService, LabStatus};
+pub use status::{LabAdmin, LabEndpoints, LabNode, LabPooler, LabRole, LabService, LabStatus};
 
 /// For what is stopped at once.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 /// In this order: nothing restarts what was stopped, and nothing is without what it needs to stop.
 const STOP_ORDER: [&[&str]; 4] =
-    [&["haproxy", "pgpool", "health", "repmgrd"], &["patroni", "pg_autoctl"], &[POSTGRES], &["etcd"]];
+    [&["pgbouncer", "haproxy", "pgpool", "health", "repmgrd"], &["patroni", "pg_autoctl"], &[POSTGRES], &["etcd"]];
 /// More are of no use on one machine.
 const MOST_NODES: u16 = 9;
 
@@ -58,8 +60,11 @@ pub struct Lab {
 impl Lab {
     /// Makes the folder, or takes the lab that is there. Nothing is started yet. Packages that are missing are named.
     pub fn create(options: LabOptions) -> Result<Self> {
-        let LabOptions { dir, kind, nodes, binaries, lifetime, fsync, health_program } = options;
-        kind.require_packages(&binaries)?;
+        let LabOptions { dir, kind, nodes, binaries, lifetime, fsync, health_program, pgbouncer } = options;
+        kind.require_packages(&binaries, pgbouncer)?;
+        if pgbouncer {
+            pgbouncer::locate()?;
+        }
         require_ours(&dir)?;
         files::make_dir(&dir, 0o711, None)?;
         let dir = fs::canonicalize(&dir).map_err(Error::io("find", &dir))?;
@@ -78,6 +83,7 @@ impl Lab {
             });
         }
         state.health_program = health_program.or(state.health_program);
+        state.pgbouncer |= pgbouncer;
         if state.nodes.is_empty() {
             state.nodes = (1..=nodes.unwrap_or_else(|| kind.usual_nodes()).clamp(1, MOST_NODES)).collect();
         }
@@ -117,28 +123,35 @@ impl Lab {
             LabKind::PgAutoFailover => auto_failover::up(site, progress).await,
             LabKind::Repmgr => pgpool::up(site, progress).await,
             LabKind::Haproxy => haproxy::up(site, progress).await,
-        }
+        }?;
+        pool::up(site, progress).await
     }
 
-    /// SIGKILL to all processes of a node at once, as if its machine lost power. They are gone afterwards.
+    /// SIGKILL to all processes of a node at once, as if its machine lost power, or to `haproxy` or `pgbouncer`. They are gone afterwards.
     pub async fn kill(&mut self, node: &str) -> Result<()> {
         let _lock = self.site.lock()?;
-        let name = self.node(node)?;
+        let name = self.place(node)?;
         processes::kill(&self.site.home(&name)).await
     }
 
-    /// Starts a node; it takes part again when this returns, rewound or copied anew where that was needed.
+    /// Starts a node, which takes part again when this returns, rewound or copied anew where that was needed; or `haproxy` or `pgbouncer`.
     pub async fn start(&mut self, node: &str, mut progress: impl FnMut(&str) + Send) -> Result<()> {
         let _lock = self.site.lock()?;
-        let name = self.node(node)?;
+        let name = self.place(node)?;
         let site = &mut self.site;
+        match name.as_str() {
+            haproxy::HAPROXY => return haproxy::start_haproxy(site, &mut progress).await,
+            PGBOUNCER => return pool::start(site, &mut progress).await,
+            _ => {}
+        }
         match site.state.kind {
             LabKind::Streaming => streaming::start(site, &name, &mut progress).await,
             LabKind::Patroni => patroni::start(site, &name, &mut progress).await,
             LabKind::PgAutoFailover => auto_failover::start(site, &name, &mut progress).await,
             LabKind::Repmgr => pgpool::start(site, &name, &mut progress).await,
             LabKind::Haproxy => haproxy::start(site, &name, &mut progress).await,
-        }
+        }?;
+        pool::rejoin(site, &name, &mut progress).await
     }
 
     /// Makes a standby the primary, by hand: only for [`LabKind::Streaming`], where nothing else does.
@@ -220,11 +233,21 @@ impl Lab {
 
     /// `node-1`, or `1`.
     fn node(&self, given: &str) -> Result<String> {
-        let known = self.site.nodes();
-        let wanted = [given.to_owned(), format!("node-{given}")];
-        let found = known.iter().find(|name| wanted.contains(name)).cloned();
-        found.ok_or_else(|| Error::NoSuchNode { name: given.to_owned(), known: known.join(", ") })
+        among(given, self.site.nodes())
     }
+
+    /// The same, or one of those in front of the nodes.
+    fn place(&self, given: &str) -> Result<String> {
+        let mut known = self.site.nodes();
+        known.extend(pool::in_front(&self.site).into_iter().map(str::to_owned));
+        among(given, known)
+    }
+}
+
+fn among(given: &str, known: Vec<String>) -> Result<String> {
+    let wanted = [given.to_owned(), format!("node-{given}")];
+    let found = known.iter().find(|name| wanted.contains(name)).cloned();
+    found.ok_or_else(|| Error::NoSuchNode { name: given.to_owned(), known: known.join(", ") })
 }
 
 async fn stop(dir: &Path) -> Result<()> {

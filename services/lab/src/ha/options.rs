@@ -22,14 +22,16 @@ pub struct LabOptions {
     pub lifetime: Lifetime,
     /// `false`: faster, and a crash of the machine may lose the data. An existing lab keeps its own.
     pub fsync: bool,
-    /// pgtenant's own program, which serves `health` on each node where the kind needs that.
+    /// pgtenant's own program, which serves `health` on each node where HAProxy asks for that.
     pub health_program: Option<PathBuf>,
+    /// PgBouncer in front. `false`: as before.
+    pub pgbouncer: bool,
 }
 
 impl LabOptions {
     /// As many nodes as are usual, detached, with fsync.
     pub fn new(dir: impl Into<PathBuf>, kind: LabKind, binaries: Binaries) -> Self {
         let (nodes, lifetime, fsync, health_program) = (None, Lifetime::Detached, true, None);
-        Self { dir: dir.into(), kind, nodes, binaries, lifetime, fsync, health_program }
+        Self { dir: dir.into(), kind, nodes, binaries, lifetime, fsync, health_program, pgbouncer: false }
     }
 }

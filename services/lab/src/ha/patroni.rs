@@ -188,7 +188,8 @@ async fn members(site: &Site) -> Vec<Member> {
     Vec::new()
 }
 
-fn rest(name: &str) -> String {
+/// The port of its REST API.
+pub(crate) fn rest(name: &str) -> String {
     format!("{name}/rest")
 }
 

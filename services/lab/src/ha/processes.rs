@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::part::POLL;
 
 /// What a lab starts; who looks at a file of the lab with another program is no part of it.
-const PROGRAMS: [&str; 15] = [
+const PROGRAMS: [&str; 16] = [
     "etcd",
     "haproxy",
     "health",
@@ -26,6 +26,7 @@ const PROGRAMS: [&str; 15] = [
     "pg_basebackup",
     "pg_ctl",
     "pg_rewind",
+    "pgbouncer",
     "pgpool",
     "postgres",
     "repmgr",
@@ -185,7 +186,12 @@ pub(crate) async fn stop(dir: &Path, programs: &[&str], patience: Duration) -> R
 
 /// Sessions are ended, not waited for.
 fn gentle(program: &str) -> Signal {
-    if matches!(program, "postgres" | "pgpool") { Signal::INT } else { Signal::TERM }
+    match program {
+        "postgres" | "pgpool" => Signal::INT,
+        // To anything else it waits for its clients, since 1.23.
+        "pgbouncer" => Signal::QUIT,
+        _ => Signal::TERM,
+    }
 }
 
 fn is_keeper(program: &str) -> bool {

@@ -9,7 +9,8 @@ use crate::error::{Error, Result};
 use crate::ha::kind::LabKind;
 use crate::ha::server::bounded;
 use crate::ha::site::{REPLICATION, SUPERUSER, SUPERUSER_FILE, Site};
-use crate::ha::{Lab, auto_failover, haproxy, patroni, pgpool, verifier};
+use crate::ha::{Lab, auto_failover, haproxy, patroni, pgpool, pool, verifier};
+use crate::pgbouncer::{LOGIN, PGBOUNCER};
 
 /// SQLSTATE of a wrong password.
 const WRONG_PASSWORD: &str = "28P01";
@@ -17,7 +18,7 @@ const WRONG_PASSWORD: &str = "28P01";
 impl Lab {
     /// The logins that the lab has for itself.
     pub fn logins(&self) -> Vec<&'static str> {
-        secrets(self.kind()).into_iter().flat_map(|(_, logins)| logins).collect()
+        secrets(&self.site).into_iter().flat_map(|(_, logins)| logins).collect()
     }
 
     /// New passwords for all of the lab's own logins, or for one of [`Lab::logins`] and those that share its password. Standbys, tools
@@ -26,7 +27,7 @@ impl Lab {
         let _lock = self.site.lock()?;
         let wanted = |logins: &[&str]| login.is_none_or(|login| logins.contains(&login));
         let known = self.logins().join(", ");
-        let chosen: Vec<_> = secrets(self.kind()).into_iter().filter(|(_, logins)| wanted(logins)).collect();
+        let chosen: Vec<_> = secrets(&self.site).into_iter().filter(|(_, logins)| wanted(logins)).collect();
         if chosen.is_empty() {
             let what = format!("the lab has no login {} of its own", login.unwrap_or_default());
             return Err(Error::Unsuited { what, instead: format!("it has {known}") });
@@ -35,6 +36,10 @@ impl Lab {
             progress(&format!("new password for {}", logins.join(", ")));
             match file {
                 pgpool::PGPOOL => pgpool::rotate(&mut self.site, &mut progress).await?,
+                PGBOUNCER => {
+                    change(&mut self.site, file, &logins).await?;
+                    pool::reload(&self.site)?;
+                }
                 haproxy::HEALTH => {
                     change(&mut self.site, file, &logins).await?;
                     haproxy::restart_health(&mut self.site, &mut progress).await?;
@@ -50,12 +55,18 @@ impl Lab {
 }
 
 /// Each password's file, and who has it.
-fn secrets(kind: LabKind) -> Vec<(&'static str, Vec<&'static str>)> {
+fn secrets(site: &Site) -> Vec<(&'static str, Vec<&'static str>)> {
+    let (kind, pgbouncer) = (site.state.kind, site.state.pgbouncer);
     let mut all = vec![(SUPERUSER_FILE, vec![SUPERUSER]), (REPLICATION, kind.logins().to_vec())];
     match kind {
-        LabKind::Streaming | LabKind::Patroni | LabKind::PgAutoFailover => {}
+        LabKind::Streaming | LabKind::Patroni | LabKind::PgAutoFailover | LabKind::Haproxy => {}
         LabKind::Repmgr => all.push((pgpool::PGPOOL, vec![pgpool::PGPOOL])),
-        LabKind::Haproxy => all.push((haproxy::HEALTH, vec![haproxy::HEALTH])),
+    }
+    if kind == LabKind::Haproxy || (pgbouncer && kind != LabKind::Patroni) {
+        all.push((haproxy::HEALTH, vec![haproxy::HEALTH]));
+    }
+    if pgbouncer {
+        all.push((PGBOUNCER, vec![LOGIN]));
     }
     all
 }

@@ -31,6 +31,7 @@ use crate::part::POLL;
 use crate::place;
 use crate::ports;
 use crate::process::{AtTheEnd, Runner, last_lines};
+use crate::reach;
 use crate::tls::CertificateAuthority;
 
 /// Name of the superuser.
@@ -68,12 +69,16 @@ pub(crate) struct State {
     /// The login that pgpool has: it changes by turns with another.
     #[serde(default)]
     pub(crate) pgpool_login: Option<String>,
+    /// Whether there is PgBouncer in front.
+    #[serde(default)]
+    pub(crate) pgbouncer: bool,
 }
 
 impl State {
     pub(crate) fn new(kind: LabKind, fsync: bool, health_program: Option<PathBuf>) -> Self {
         let id = Alphanumeric.sample_string(&mut rand::rng(), 8).to_ascii_lowercase();
-        Self { id, kind, fsync, nodes: Vec::new(), ports: BTreeMap::new(), health_program, pgpool_login: None }
+        let (nodes, ports) = (Vec::new(), BTreeMap::new());
+        Self { id, kind, fsync, nodes, ports, health_program, pgpool_login: None, pgbouncer: false }
     }
 
     /// `None`: there is no lab.
@@ -263,12 +268,9 @@ impl Site {
         Runner { account: self.account.clone(), dir: home, env }
     }
 
-    /// Whether the servers' user may not go to where this file is.
-    pub(crate) fn is_out_of_reach(&self, file: &Path) -> Result<bool> {
-        match (&self.account, file.parent()) {
-            (Some(account), Some(dir)) => Ok(account.blocked_on_the_way_to(dir)?.is_some()),
-            _ => Ok(false),
-        }
+    /// A program of this name that the servers' user can run; where it has to be copied, into `dir`.
+    pub(crate) fn in_reach(&self, program: &Path, name: &str, dir: &Path) -> Result<PathBuf> {
+        reach::program(program, name, self.account.as_ref(), dir)
     }
 
     /// For what `program` tells over HTTP; it trusts the lab's authority alone.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use secrecy::SecretString;
 use serde::Serialize;
 
 use crate::ha::kind::LabKind;
@@ -90,6 +91,20 @@ pub struct LabEndpoints {
     pub write: Vec<String>,
     /// `host:port` of what answers reads.
     pub read: Vec<String>,
+    /// `host:port` of PgBouncer, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+}
+
+/// PgBouncer in front of a lab.
+#[derive(Debug, Clone)]
+pub struct LabPooler {
+    /// On `localhost`.
+    pub port: u16,
+    /// The login with which it asks for verifiers: `pgtenant cluster bootstrap` makes that and the function.
+    pub login: &'static str,
+    /// The login's password.
+    pub password: SecretString,
 }
 
 /// How an administrator logs in.

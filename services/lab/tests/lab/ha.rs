@@ -21,6 +21,11 @@ pub(crate) fn options(dir: &Path, kind: LabKind) -> LabOptions {
     LabOptions { lifetime: Lifetime::Bound, fsync: false, health_program, ..options }
 }
 
+/// With PgBouncer in front.
+fn pooled(dir: &Path, kind: LabKind) -> LabOptions {
+    LabOptions { pgbouncer: true, health_program: Some(pgtenant()), ..options(dir, kind) }
+}
+
 /// The program that answers for a node's health.
 pub(crate) fn pgtenant() -> PathBuf {
     let test = std::env::current_exe().expect("the path of this test");
@@ -56,6 +61,37 @@ async fn write(lab: &Lab, sql: &'static str) {
 async fn rows(lab: &Lab, port: u16) -> Option<i64> {
     let mut connection: PgConnection = lab.login(port).connect().await.ok()?;
     sqlx::query_scalar("SELECT count(*) FROM t").fetch_one(&mut connection).await.ok()
+}
+
+/// The role as which PgBouncer looks up others: the only one that it knows while nobody has made it the function for that.
+async fn make_pool_login(lab: &Lab) {
+    let pooler = lab.pooler().expect("a password").expect("a pooler");
+    let (_, port) = lab.nodes().into_iter().next().expect("a node");
+    let mut connection = lab.login(port).connect().await.expect("the first primary");
+    let verifier = postgres_protocol::password::scram_sha_256(pooler.password.expose_secret().as_bytes());
+    let sql = format!("CREATE ROLE {} LOGIN PASSWORD '{verifier}'; GRANT SELECT ON t TO {0}", pooler.login);
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await.expect("a role");
+}
+
+/// Waits until clients of the pool are at the primary, and see so many rows.
+async fn through_the_pool(lab: &Lab, wanted: i64) {
+    let start = Instant::now();
+    loop {
+        let pooler = lab.pooler().expect("a password").expect("a pooler");
+        let options = lab.login(pooler.port).username(pooler.login).password(pooler.password.expose_secret());
+        let work = async {
+            let mut connection = options.connect().await?;
+            let sql = "SELECT pg_is_in_recovery(), count(*) FROM t";
+            let found: (bool, i64) = sqlx::query_as(sql).fetch_one(&mut connection).await?;
+            Ok::<_, sqlx::Error>(found)
+        };
+        let found = tokio::time::timeout(TRY_DEADLINE, work).await;
+        if matches!(found, Ok(Ok((false, rows))) if rows == wanted) {
+            return;
+        }
+        assert!(start.elapsed() < DEADLINE, "{found:?} through the pool; {:#?}", lab.status().await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Waits until every node has so many rows.
@@ -132,7 +168,10 @@ async fn lives_through_it(options: LabOptions, manual: bool) {
     write(&lab, "CREATE TABLE IF NOT EXISTS t (n int PRIMARY KEY); INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING")
         .await;
     everywhere(&lab, 1).await;
+    make_pool_login(&lab).await;
+    through_the_pool(&lab, 1).await;
     new_passwords(&mut lab).await;
+    through_the_pool(&lab, 1).await;
     whole(&lab, count).await;
     let start = Instant::now();
     lab.kill(&primary).await.expect("a kill");
@@ -145,6 +184,13 @@ async fn lives_through_it(options: LabOptions, manual: bool) {
     }
     write(&lab, "INSERT INTO t VALUES (2) ON CONFLICT DO NOTHING").await;
     measured(&format!("{kind} took writes again {:?} after the primary was killed", start.elapsed()));
+    through_the_pool(&lab, 2).await;
+    measured(&format!("{kind} answered through PgBouncer {:?} after the primary was killed", start.elapsed()));
+    lab.kill("pgbouncer").await.expect("a kill");
+    let pgbouncer = lab.status().await.services.into_iter().find(|service| service.name == "pgbouncer");
+    assert!(!pgbouncer.expect("a service").running);
+    lab.start("pgbouncer", |_| {}).await.expect("a start");
+    through_the_pool(&lab, 2).await;
 
     let start = Instant::now();
     let mut said = Vec::new();
@@ -166,6 +212,7 @@ async fn lives_through_it(options: LabOptions, manual: bool) {
     whole(&lab, count).await;
     write(&lab, "INSERT INTO t VALUES (4) ON CONFLICT DO NOTHING").await;
     everywhere(&lab, 4).await;
+    through_the_pool(&lab, 4).await;
 
     let start = Instant::now();
     lab.down(|_| {}).await.expect("down");
@@ -174,6 +221,7 @@ async fn lives_through_it(options: LabOptions, manual: bool) {
     lab.up(|_| {}).await.expect("up");
     whole(&lab, count).await;
     everywhere(&lab, 4).await;
+    through_the_pool(&lab, 4).await;
     let dir = lab.dir().to_path_buf();
     lab.remove(|_| {}).await.expect("removed");
     assert!(!dir.exists());
@@ -182,31 +230,31 @@ async fn lives_through_it(options: LabOptions, manual: bool) {
 #[tokio::test]
 async fn streaming() {
     let dir = folder();
-    lives_through_it(options(dir.path(), LabKind::Streaming), true).await;
+    lives_through_it(pooled(dir.path(), LabKind::Streaming), true).await;
 }
 
 #[tokio::test]
 async fn patroni() {
     let dir = folder();
-    lives_through_it(options(dir.path(), LabKind::Patroni), false).await;
+    lives_through_it(pooled(dir.path(), LabKind::Patroni), false).await;
 }
 
 #[tokio::test]
 async fn pg_auto_failover() {
     let dir = folder();
-    lives_through_it(options(dir.path(), LabKind::PgAutoFailover), false).await;
+    lives_through_it(pooled(dir.path(), LabKind::PgAutoFailover), false).await;
 }
 
 #[tokio::test]
 async fn repmgr() {
     let dir = folder();
-    lives_through_it(options(dir.path(), LabKind::Repmgr), false).await;
+    lives_through_it(pooled(dir.path(), LabKind::Repmgr), false).await;
 }
 
 #[tokio::test]
 async fn haproxy() {
     let dir = folder();
-    lives_through_it(options(dir.path(), LabKind::Haproxy), false).await;
+    lives_through_it(pooled(dir.path(), LabKind::Haproxy), false).await;
 }
 
 #[tokio::test]

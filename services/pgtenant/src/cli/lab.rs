@@ -12,6 +12,7 @@ use super::error::{CliError, Outcome, Result};
 use super::operation::fields;
 use super::output::{Table, note};
 use super::server::explain;
+use crate::attach::Superuser;
 use crate::dev::{data_folder, make_passable};
 
 /// What there is to do with a lab.
@@ -26,6 +27,7 @@ anything is started. Failures are noticed within 2 to 6 s, which is sooner than 
 Examples:
   pgtenant lab up --topology patroni
   pgtenant lab up --topology streaming --nodes 3 --dir ./try
+  pgtenant lab up --topology haproxy --pgbouncer
   pgtenant lab up                      # the lab that is there goes on, killed nodes included"
     )]
     Up(UpArgs),
@@ -33,7 +35,9 @@ Examples:
     #[command(after_help = "Examples:\n  pgtenant lab status\n  pgtenant lab status --output json")]
     Status(DirArgs),
     /// End all processes of a node with SIGKILL, as a machine that loses power
-    #[command(after_help = "Examples:\n  pgtenant lab kill node-1\n  pgtenant lab kill 1 --dir ./try")]
+    #[command(
+        after_help = "Examples:\n  pgtenant lab kill node-1\n  pgtenant lab kill 1 --dir ./try\n  pgtenant lab kill pgbouncer"
+    )]
     Kill(NodeArgs),
     /// Start a node; it is rewound, or copied anew, where it has to be
     #[command(after_help = "Examples:\n  pgtenant lab start node-1")]
@@ -74,13 +78,16 @@ pub(super) struct UpArgs {
     /// How many nodes [default: 2; 3 for `patroni`, `repmgr` and `haproxy`]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=9))]
     nodes: Option<u16>,
+    /// PgBouncer in front, with transaction pooling; behind it HAProxy, where the kind has none. It stays
+    #[arg(long)]
+    pgbouncer: bool,
     #[command(flatten)]
     dir: DirArgs,
 }
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct NodeArgs {
-    /// The node, as `lab status` names it
+    /// The node, as `lab status` names it; of what is in front, `haproxy` and `pgbouncer`
     node: String,
     #[command(flatten)]
     dir: DirArgs,
@@ -144,7 +151,7 @@ pub(super) async fn run(context: &Context, command: LabCommand) -> Result<Outcom
 }
 
 async fn up(context: &Context, args: UpArgs) -> Result<()> {
-    let UpArgs { topology, nodes, dir } = args;
+    let UpArgs { topology, nodes, pgbouncer, dir } = args;
     let dir = dir.path()?;
     let kind = match topology {
         Some(kind) => kind,
@@ -157,12 +164,17 @@ async fn up(context: &Context, args: UpArgs) -> Result<()> {
     make_passable(&dir).map_err(|error| CliError::failed(format!("can not make {}: {error}", dir.display())))?;
     let options = LabOptions {
         nodes,
+        pgbouncer,
         health_program: std::env::current_exe().ok(),
         ..LabOptions::new(&dir, kind, Binaries::locate(None).map_err(fault)?)
     };
     let mut lab = Lab::create(options).map_err(fault)?;
     note(&format!("everything is kept in {}", lab.dir().display()));
     lab.up(note).await.map_err(fault)?;
+    if let Some(pooler) = lab.pooler().map_err(fault)? {
+        let prepared = async { Superuser::of(&lab).await?.attach(Vec::new(), Some(pooler)).await }.await;
+        prepared.map_err(|error| explain(&*error))?;
+    }
     show(context, &lab.status().await)
 }
 
@@ -217,6 +229,7 @@ fn show(context: &Context, status: &LabStatus) -> Result<()> {
             ("Beside", services.collect::<Vec<_>>().join(", ")),
             ("Write", status.endpoints.write.join(", ")),
             ("Read", status.endpoints.read.join(", ")),
+            ("Pool", status.endpoints.pool.clone().unwrap_or_default()),
             ("Log in", status.admin.psql.clone()),
         ])
     ))?;

@@ -17,6 +17,7 @@ use crate::config::SettingsArgs;
   pgtenant dev --kubernetes            # then: . DIR/env; kubectl get pgdb -A
   pgtenant dev --aws                   # then: . DIR/env; aws secretsmanager list-secrets
   pgtenant dev --topology patroni      # then: . DIR/env; pgtenant cluster switchover default
+  pgtenant dev --topology haproxy --pgbouncer
   pgtenant dev --backups               # then: . DIR/env; pgtenant restore request demo/orders")]
 pub(crate) struct DevArgs {
     /// Where everything is kept: apps folder, credentials, clusters, env [default: the user's data folder]
@@ -35,6 +36,9 @@ pub(crate) struct DevArgs {
     /// in DIR/lab; without this, what is there goes on
     #[arg(long, value_name = "KIND")]
     pub(crate) topology: Option<LabKind>,
+    /// Also start PgBouncer in front of the cluster of --topology; without this, one that is there goes on
+    #[arg(long)]
+    pub(crate) pgbouncer: bool,
     /// Dump each database daily, into DIR/backups, with a first one at once
     #[arg(long)]
     pub(crate) backups: bool,

@@ -26,6 +26,7 @@ use crate::telemetry;
 use folder::Folder;
 pub(crate) use folder::{data_folder, make_passable};
 use servers::Servers;
+use shared::Wanted;
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
@@ -60,7 +61,8 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
             }
             aws::start(&folder, |text: &str| say(begun, text)).await.map(Some)
         };
-        let servers = Servers::start(&folder, args.topology, |text: &str| say(begun, text));
+        let wanted = Wanted { kind: args.topology, pgbouncer: args.pgbouncer };
+        let servers = Servers::start(&folder, wanted, |text: &str| say(begun, text));
         let (servers, kubernetes, aws) = tokio::try_join!(servers, kubernetes, aws)?;
         let token = welcome::token(&folder, &servers.ledger).await?;
         Ok::<_, Box<dyn std::error::Error>>((servers, kubernetes, aws, token))

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use pgtenant_lab::{Binaries, Cluster, ClusterOptions, LabKind};
+use pgtenant_lab::{Binaries, Cluster, ClusterOptions};
 use pgtenant_ledger::Ledger;
-use pgtenant_model::{ClusterSpec, FileStore, HostPort, Limits, Provisioner, Span, SslMode, StoreSpec, TlsSpec};
-use pgtenant_postgres::{Bootstrap, GROUP, Server, ServerOptions, Timeouts, Verifier, bootstrap};
+use pgtenant_model::{ClusterSpec, FileStore, HostPort, Limits, PgBouncer, Provisioner, Span, StoreSpec, TlsSpec};
+use pgtenant_postgres::Verifier;
 use postgres_protocol::password::scram_sha_256;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::ConnectOptions as _;
@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::Result;
 use super::folder::Folder;
-use super::shared::Shared;
+use super::shared::{Shared, Wanted};
 
 /// Trusted extensions of PostgreSQL's own distribution: a database's owner may make them.
 const EXTENSIONS: [&str; 17] = [
@@ -46,14 +46,12 @@ pub(super) struct Servers {
     ledger_server: Cluster,
     pub(super) ledger: Ledger,
     pub(super) ca_file: PathBuf,
+    /// PgBouncer in front of the cluster.
+    pub(super) pooler: Option<PgBouncer>,
 }
 
 impl Servers {
-    pub(super) async fn start(
-        folder: &Folder,
-        kind: Option<LabKind>,
-        mut progress: impl FnMut(&str) + Send,
-    ) -> Result<Self> {
+    pub(super) async fn start(folder: &Folder, wanted: Wanted, mut progress: impl FnMut(&str) + Send) -> Result<Self> {
         let binaries = Binaries::locate(None)?;
         progress(&format!("PostgreSQL {} from {}", binaries.version(), binaries.dir().display()));
         let options = ClusterOptions {
@@ -62,12 +60,13 @@ impl Servers {
             ..ClusterOptions::new(folder.root().join("ledger"), binaries.clone())
         };
         let ledger_server = Cluster::open_or_create(options, |text| progress(&format!("ledger: {text}"))).await?;
-        let cluster = Shared::start(folder, kind, binaries, |text| progress(&format!("cluster: {text}"))).await?;
+        let cluster = Shared::start(folder, wanted, binaries, |text| progress(&format!("cluster: {text}"))).await?;
         progress("bringing the ledger up to date");
         let ledger = open_ledger(folder, &ledger_server).await?;
         prepare_cluster(folder, &cluster).await?;
         let ca_file = cluster.ca_file();
-        Ok(Self { cluster, ledger_server, ledger, ca_file })
+        let pooler = cluster.pooler()?.map(|pooler| PgBouncer { host: "localhost".to_owned(), port: pooler.port });
+        Ok(Self { cluster, ledger_server, ledger, ca_file, pooler })
     }
 
     /// The cluster as the control plane is told of it, with these stores beside the files.
@@ -81,6 +80,7 @@ impl Servers {
             rotate_overlap: Span::from_secs(5),
             allowed_extensions: EXTENSIONS.map(str::to_owned).to_vec(),
             limits: Limits { databases_per_namespace: 1000, ..Limits::default() },
+            pgbouncer: self.pooler.clone(),
             ..ClusterSpec::new(self.cluster.topology(), provisioner, tls, stores)
         }
     }
@@ -124,21 +124,8 @@ async fn open_ledger(folder: &Folder, server: &Cluster) -> Result<Ledger> {
 /// What a superuser does once when a cluster is attached.
 async fn prepare_cluster(folder: &Folder, cluster: &Shared) -> Result<()> {
     let (password, _) = folder.secret("provisioner.password")?;
-    let (superuser, superuser_password) = cluster.superuser().await?;
-    let server = Server::new(ServerOptions {
-        host: superuser.get_host().to_owned(),
-        port: superuser.get_port(),
-        sslmode: SslMode::VerifyFull,
-        ca: Some(std::fs::read_to_string(cluster.ca_file())?),
-        username: superuser.get_username().to_owned(),
-        password: superuser_password,
-        maintenance_database: "postgres".to_owned(),
-        application_name: "pgtenant-dev".to_owned(),
-        timeouts: Timeouts::default(),
-    })?;
     let logins = vec![(PROVISIONER.to_owned(), Verifier::of(&password))];
-    Ok(bootstrap(&server, &Bootstrap { group: GROUP.to_owned(), logins, close_to_public: true, pgbouncer: None })
-        .await?)
+    cluster.superuser().await?.attach(logins, cluster.pooler()?).await
 }
 
 fn login(server: PgConnectOptions, user: &str, password: &SecretString, database: &str) -> PgConnectOptions {

@@ -3,15 +3,22 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 
-use pgtenant_lab::{Binaries, Cluster, ClusterOptions, Lab, LabEndpoints, LabKind, LabOptions, Lifetime};
+use pgtenant_lab::{Binaries, Cluster, ClusterOptions, Lab, LabEndpoints, LabKind, LabOptions, LabPooler, Lifetime};
 use pgtenant_model::{
     HaproxyTopology, HostPort, PatroniTopology, PgAutoFailoverTopology, RepmgrTopology, StreamingTopology, Topology,
 };
 use secrecy::{ExposeSecret as _, SecretString};
-use sqlx::postgres::PgConnectOptions;
 
 use super::Result;
 use super::folder::{Folder, write_private};
+use crate::attach::Superuser;
+
+/// What is asked for on the command line.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) kind: Option<LabKind>,
+    pub(super) pgbouncer: bool,
+}
 
 /// A running cluster.
 #[derive(Debug)]
@@ -24,12 +31,17 @@ impl Shared {
     /// Goes on with what is in the folder, where nobody asks for another kind.
     pub(super) async fn start(
         folder: &Folder,
-        kind: Option<LabKind>,
+        Wanted { kind, pgbouncer }: Wanted,
         binaries: Binaries,
         mut progress: impl FnMut(&str) + Send,
     ) -> Result<Self> {
         let (pair, lab) = (folder.root().join("cluster"), folder.root().join("lab"));
         let Some(kind) = kind.map_or_else(|| Lab::kind_of(&lab), |kind| Ok(Some(kind)))? else {
+            if pgbouncer {
+                return Err("PgBouncer is started in front of a lab, and this is a primary with a standby\n\
+                            hint: choose another folder with --dir, and a kind with --topology"
+                    .into());
+            }
             let options = ClusterOptions {
                 extra_conf: vec![("max_connections".into(), "300".into())],
                 ..ClusterOptions::new(pair, binaries)
@@ -44,7 +56,7 @@ impl Shared {
             .into());
         }
         let options = LabOptions { lifetime: Lifetime::Bound, ..LabOptions::new(lab, kind, binaries) };
-        let mut lab = Lab::create(LabOptions { health_program: std::env::current_exe().ok(), ..options })?;
+        let mut lab = Lab::create(LabOptions { health_program: std::env::current_exe().ok(), pgbouncer, ..options })?;
         lab.up(&mut progress).await?;
         let topology = topology(&lab, folder)?;
         Ok(Self::Lab { lab: Box::new(lab), topology })
@@ -73,16 +85,22 @@ impl Shared {
         }
     }
 
-    /// The superuser on the primary, and its password.
-    pub(super) async fn superuser(&self) -> Result<(PgConnectOptions, SecretString)> {
+    /// The superuser on the primary.
+    pub(super) async fn superuser(&self) -> Result<Superuser> {
         match self {
-            Self::Pair(cluster) => Ok((cluster.superuser(), cluster.superuser_password().clone())),
-            Self::Lab { lab, .. } => {
-                let primary = lab.primary().await;
-                let found = lab.nodes().into_iter().find(|(name, _)| Some(name) == primary.as_ref());
-                let (_, port) = found.ok_or("the lab has no primary; `pgtenant lab status` shows why")?;
-                Ok((lab.login(port), lab.password().clone()))
+            Self::Pair(cluster) => {
+                let password = cluster.superuser_password().clone();
+                Ok(Superuser { login: cluster.superuser(), password, ca_file: self.ca_file() })
             }
+            Self::Lab { lab, .. } => Superuser::of(lab).await,
+        }
+    }
+
+    /// PgBouncer in front of it.
+    pub(super) fn pooler(&self) -> Result<Option<LabPooler>> {
+        match self {
+            Self::Pair(_) => Ok(None),
+            Self::Lab { lab, .. } => Ok(lab.pooler()?),
         }
     }
 
@@ -112,7 +130,7 @@ fn topology(lab: &Lab, folder: &Folder) -> Result<Topology> {
             Topology::Repmgr(RepmgrTopology { hosts, pgpool: addresses(&lab.endpoints().write).into_iter().next() })
         }
         LabKind::Haproxy => {
-            let LabEndpoints { write, read } = lab.endpoints();
+            let LabEndpoints { write, read, pool: _ } = lab.endpoints();
             let write = addresses(&write).into_iter().next().ok_or("the lab has no HAProxy")?;
             let read = addresses(&read).into_iter().next();
             // All nodes are on one host, and each health service has a port of its own.

@@ -88,6 +88,9 @@ pub(super) fn message(
     if let Some(url) = of("AWS_ENDPOINT_URL") {
         line("Amazon", &format!("moto at {url}; with the lines of env: aws secretsmanager list-secrets"));
     }
+    if let Some(pooler) = &servers.pooler {
+        line("PgBouncer", &format!("{}; poolUri in the credentials of read and write", pooler.address()));
+    }
     line("log", &folder.log_file().display().to_string());
     if let Some(claim) = first {
         line("try", &psql(folder, servers, claim));
