@@ -20,20 +20,20 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const KEYS: [&str; 3] = ["poolEndpoint", "poolPort", "poolUri"];
 
 /// A cluster, a control plane that knows its PgBouncer, and that.
-struct Pooled {
-    shop: Shop,
-    bouncer: PgBouncer,
-    own: Own,
+pub(crate) struct Pooled {
+    pub(crate) shop: Shop,
+    pub(crate) bouncer: PgBouncer,
+    pub(crate) own: Own,
     port: u16,
 }
 
 impl Pooled {
     /// `changes` are settings of PgBouncer that differ from the documents', `cluster` further lines of the cluster's.
-    async fn open(changes: &[(&str, &str)], cluster: &str) -> Self {
+    pub(crate) async fn open(changes: &[(&str, &str)], cluster: &str) -> Self {
         Self::before(Own::start(false, &[]).await, changes, cluster).await
     }
 
-    async fn before(own: Own, changes: &[(&str, &str)], cluster: &str) -> Self {
+    pub(crate) async fn before(own: Own, changes: &[(&str, &str)], cluster: &str) -> Self {
         let port = free_port();
         let bouncer = PgBouncer::start(&own.cluster, port, changes).await;
         let cluster = format!("pgbouncer = {{ host = \"localhost\", port = {port} }}\n{cluster}");
@@ -47,7 +47,7 @@ impl Pooled {
     }
 
     /// The credential of `data` as it is good at PgBouncer, from what is stored.
-    fn pooled(&self, tier: &str) -> Credential {
+    pub(crate) fn pooled(&self, tier: &str) -> Credential {
         Credential::pooled(&self.shop.plane.site.secrets, &self.shop.namespace, "data", tier)
     }
 
@@ -57,12 +57,12 @@ impl Pooled {
     }
 
     /// The first column of a query of a superuser.
-    async fn rows(&self, sql: &str) -> Vec<String> {
+    pub(crate) async fn rows(&self, sql: &str) -> Vec<String> {
         rows(&self.own.cluster.superuser(), None, sql).await
     }
 
     /// Server sessions of a login.
-    async fn sessions(&self, login: &str) -> usize {
+    pub(crate) async fn sessions(&self, login: &str) -> usize {
         let sql = format!("select count(*)::text from pg_stat_activity where usename = '{login}'");
         self.rows(&sql).await[0].parse().unwrap()
     }

@@ -12,29 +12,34 @@ const PATH: &str = "/v1/clusters/default/preflight";
 
 /// What was tried: check, result, message.
 #[derive(Debug)]
-struct Tried(bool, Vec<[String; 3]>);
+pub(crate) struct Tried(bool, Vec<[String; 3]>);
 
 impl Tried {
-    async fn now(api: &Api) -> Self {
+    pub(crate) async fn now(api: &Api) -> Self {
         let answer = api.ask(PATH).await.expect(200).json;
         let line = |check: &Value| ["check", "result", "message"].map(|key| check[key].as_str().unwrap().to_owned());
         Self(answer["ok"].as_bool().unwrap(), answer["checks"].as_array().unwrap().iter().map(line).collect())
     }
 
     /// Result and message of a check that was made once.
-    fn of(&self, check: &str) -> (&str, &str) {
+    pub(crate) fn of(&self, check: &str) -> (&str, &str) {
         let found: Vec<_> = self.1.iter().filter(|[name, ..]| name == check).collect();
         let [[_, result, message]] = found[..] else { panic!("not one {check} in {self:#?}") };
         (result, message)
     }
 
-    fn all_passed(&self, checks: &[&str]) {
+    /// Whether there is such a line.
+    pub(crate) fn has(&self, check: &str, result: &str, part: &str) -> bool {
+        self.1.iter().any(|[name, found, message]| name == check && found == result && message.contains(part))
+    }
+
+    pub(crate) fn all_passed(&self, checks: &[&str]) {
         for check in checks {
             assert_eq!(self.of(check).0, "Passed", "{check}: {self:#?}");
         }
     }
 
-    fn failed(&self, check: &str, parts: &[&str]) {
+    pub(crate) fn failed(&self, check: &str, parts: &[&str]) {
         let (result, message) = self.of(check);
         assert_eq!(result, "Failed", "{check}: {message}");
         for part in parts {

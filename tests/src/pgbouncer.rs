@@ -1,10 +1,11 @@
 //! PgBouncer as the lab starts it, for a cluster that is bootstrapped as the documents say.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use pgtenant_lab::{Cluster, Lab, PgBouncerOptions};
+use pgtenant_lab::{CertificateAuthority, Cluster, Lab, PgBouncerOptions};
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::postgres::PgConnectOptions;
 
@@ -20,7 +21,7 @@ pub struct PgBouncer {
     /// Its own password.
     pub password: SecretString,
     /// It goes after what runs there.
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl PgBouncer {
@@ -41,7 +42,7 @@ impl PgBouncer {
         };
         let running = pgtenant_lab::PgBouncer::start(options).await;
         let running = running.unwrap_or_else(|error| panic!("{error}; run `.ci/pgbouncer`"));
-        Self { running, password, _folder: folder }
+        Self { running, password, folder }
     }
 
     /// Makes what the PgBouncer of a lab asks, in the same way.
@@ -52,6 +53,28 @@ impl PgBouncer {
         let own = lab.dir().join("pgbouncer.password");
         let version = lab.status().await.version;
         bootstrap(&version, (lab.login(port), lab.password()), &lab.ca_file(), &own, folder.path()).await;
+    }
+
+    /// Gives it another certificate, from another authority.
+    pub fn change_certificate(&self) {
+        let other = self.folder.join("other");
+        let authority = CertificateAuthority::open_or_create(&other).expect("an authority");
+        let issued = authority.issue_for_loopback().expect("a certificate");
+        let write = |name: &str, text: &str| {
+            fs::write(other.join(name), text).expect("a file");
+            // The account that it runs as is another one, and nobody else comes through the folder above.
+            fs::set_permissions(other.join(name), fs::Permissions::from_mode(0o644)).expect("a mode");
+            other.join(name).display().to_string()
+        };
+        let (certificate, key) =
+            (write("server.crt", &issued.certificate), write("server.key", issued.key.expose_secret()));
+        self.change(("client_tls_cert_file", &certificate));
+        self.change(("client_tls_key_file", &key));
+    }
+
+    /// Ends it.
+    pub fn kill(&mut self) {
+        self.running.kill();
     }
 
     /// Changes one of its settings, and has them read, as `systemctl reload` does.

@@ -1,5 +1,7 @@
 //! Every capability that claims will need of a cluster, tried now and without a trace.
 
+mod pooler;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -61,15 +63,16 @@ impl Engine {
         let cluster = cluster.ok_or(TrialError::Unknown)?;
         let turn = Arc::clone(&cluster.trial).lock_owned();
         let turn = timeout(wait(), turn).await.map_err(|_| TrialError::Busy)?;
-        let (server, stores, dumps) = (Lines::default(), Lines::default(), Lines::default());
-        let tools = self.inner.tools.clone();
+        let [server, pooler, stores, dumps]: [Lines; 4] = Default::default();
+        let (tools, ledger) = (self.inner.tools.clone(), self.inner.ledger.clone());
         // A task of its own goes on to its end, and removes what it has made, also when nobody waits any more.
         let task = tokio::spawn({
-            let (server, stores, dumps) = (server.clone(), stores.clone(), dumps.clone());
+            let (server, pooler, stores, dumps) = (server.clone(), pooler.clone(), stores.clone(), dumps.clone());
             async move {
                 let _turn = turn;
                 tokio::join!(
                     cluster.try_server(&server),
+                    cluster.try_pooler(&ledger, &pooler),
                     cluster.try_stores(&stores),
                     cluster.try_dumps(&tools, &dumps)
                 );
@@ -79,7 +82,7 @@ impl Engine {
         if let Ok(Err(error)) = timeout(left, task).await {
             tracing::error!(error = ?error, "a preflight panicked");
         }
-        Ok([server, stores, dumps].iter().flat_map(|lines| lines.told(limit)).collect())
+        Ok([server, pooler, stores, dumps].iter().flat_map(|lines| lines.told(limit)).collect())
     }
 }
 

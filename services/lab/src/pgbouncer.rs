@@ -47,7 +47,7 @@ pub struct PgBouncerOptions<'a> {
     pub port: u16,
     /// Of its own login, which is to be on the server with the function of `pgtenant cluster bootstrap --pgbouncer-login`.
     pub password: &'a SecretString,
-    /// Settings that differ from the document's.
+    /// Settings that differ from the document's; those with an empty value are taken out.
     pub changes: &'a [(&'a str, &'a str)],
 }
 
@@ -91,6 +91,11 @@ impl PgBouncer {
             part.wait_more(deadline).await?;
         }
         Ok(Self { part, dir: dir.to_path_buf(), account })
+    }
+
+    /// SIGKILL. It is gone afterwards.
+    pub fn kill(&mut self) {
+        self.part.kill();
     }
 
     /// Changes a setting that it has, and has it read.
@@ -145,7 +150,7 @@ pub(crate) fn logins(password: &SecretString) -> Zeroizing<String> {
     Zeroizing::new(format!("\"{LOGIN}\" \"{}\"\n", password.expose_secret()))
 }
 
-/// The text with another value for a setting that it has.
+/// The text with another value for a setting that it has; an empty one takes it out.
 fn changed(text: &str, name: &str, value: &str) -> Result<String> {
     let is_it = |line: &str| line.split_once(" = ").is_some_and(|(key, _)| key == name);
     if text.lines().filter(|line| is_it(line)).count() != 1 {
@@ -154,7 +159,11 @@ fn changed(text: &str, name: &str, value: &str) -> Result<String> {
             instead: "docs/pgbouncer.md has those that there are".to_owned(),
         });
     }
-    let line = |line| if is_it(line) { format!("{name} = {value}\n") } else { format!("{line}\n") };
+    let line = |line| match is_it(line) {
+        true if value.is_empty() => String::new(),
+        true => format!("{name} = {value}\n"),
+        false => format!("{line}\n"),
+    };
     Ok(text.lines().map(line).collect())
 }
 

@@ -44,6 +44,7 @@ mod observe;
 mod observed;
 mod own_login;
 mod plan;
+mod pooler;
 mod preflight;
 mod pulse;
 mod relocate;
@@ -78,6 +79,7 @@ pub use observed::{
 };
 pub use own_login::{OwnLogin, acts_as};
 pub use plan::{Batch, Beyond, Desired, Logins, Place, Plan, Refusal, plan, plan_drop, step};
+pub use pooler::{Known, Lent, Pooler, PoolerOptions};
 pub use preflight::{max_connections, preflight};
 pub use pulse::{Beat, PULSE_TABLE, Pulse, PulseOptions, Record};
 pub use relocate::{drop_roles_alone, put_aside, take_place};

@@ -30,6 +30,16 @@ impl Cluster {
         Ok(Reach { endpoint, hosts: topology.hosts(), sslmode, ca_crt, pool })
     }
 
+    /// The authority that tenants are given.
+    pub(crate) async fn tenants_ca(&self) -> Result<Option<String>, Cause> {
+        Ok(self.ca_for_tenants(&self.parts().await?.1))
+    }
+
+    /// The provisioner's login.
+    pub(crate) async fn own_login(&self) -> Result<String, Cause> {
+        Ok(self.parts().await?.1.username.clone())
+    }
+
     /// Where pgtenant itself looks for the authorities of RDS, it adds the one of the proxy, which tenants may be led to.
     fn ca_for_tenants(&self, login: &Login) -> Option<String> {
         let TlsSpec { sslmode: _, ca_file, ca_secret_ref } = &self.spec.tls;
