@@ -35,6 +35,7 @@ mod names;
 mod observe;
 mod outages;
 mod pgbouncer;
+mod pgbouncer_load;
 mod pgbouncer_preflight;
 mod preflight;
 mod provisioner;
