@@ -31,6 +31,7 @@ mod leak;
 mod maintenance;
 mod modes;
 mod moves;
+mod moves_following;
 mod names;
 mod observe;
 mod outages;

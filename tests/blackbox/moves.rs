@@ -14,45 +14,51 @@ use sqlx::postgres::PgConnectOptions;
 use crate::shop::{PATIENCE, Shop};
 
 /// A database on `default`, and another cluster beside it.
-struct Two {
-    shop: Shop,
-    other: Own,
+pub(crate) struct Two {
+    pub(crate) shop: Shop,
+    pub(crate) other: Own,
+    here: Place,
 }
 
 impl Two {
     async fn new() -> Self {
-        let other = Own::start(false, &[]).await;
-        let mut options = SiteOptions { lease: "3s".to_owned(), ..SiteOptions::shared().await };
-        options.clusters.push(("other".to_owned(), other.place()));
-        let shop = Shop::open_with(options).await;
-        shop.stock("data").await;
-        Self { shop, other }
+        let here = Place::shared().await;
+        let two = Self::of(here.clone(), Own::start(false, &[]).await, SiteOptions::on(here).await).await;
+        two.shop.stock("data").await;
+        two
     }
 
-    fn cli(&self) -> Cli {
+    /// Without a database.
+    pub(crate) async fn of(here: Place, other: Own, options: SiteOptions) -> Self {
+        let mut options = SiteOptions { lease: "3s".to_owned(), ..options };
+        options.clusters.push(("other".to_owned(), other.place()));
+        Self { shop: Shop::open_with(options).await, other, here }
+    }
+
+    pub(crate) fn cli(&self) -> Cli {
         let plane = &self.shop.plane;
         Cli::of(&plane.serve.url, &plane.site.token)
     }
 
-    fn target(&self) -> String {
+    pub(crate) fn target(&self) -> String {
         format!("{}/data", self.shop.namespace)
     }
 
-    fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         format!("{}/move", self.shop.path("data"))
     }
 
-    async fn ask(&self, to: &str) -> Value {
+    pub(crate) async fn ask(&self, to: &str) -> Value {
         self.shop.api().post(&self.path(), json!({"to": to})).await.expect(202).json
     }
 
-    async fn answer(&self, word: &str, one: &Value) {
+    pub(crate) async fn answer(&self, word: &str, one: &Value) {
         let path = format!("{}/{word}", self.path());
         self.shop.api().post(&path, json!({"id": one["id"]})).await.expect(202);
     }
 
     /// Waits until the last move is in one of these phases.
-    async fn is_in(&self, phases: &[&str]) -> Value {
+    pub(crate) async fn is_in(&self, phases: &[&str]) -> Value {
         eventually(&format!("the move is in {phases:?}"), PATIENCE, || async {
             let now = self.shop.api().try_send("GET", &self.path(), &[], None).await.map_err(|e| e.to_string())?;
             let there = phases.iter().any(|phase| now.json["phase"] == *phase);
@@ -61,8 +67,8 @@ impl Two {
         .await
     }
 
-    async fn superuser(&self, cluster: &str) -> PgConnectOptions {
-        if cluster == "other" { self.other.place().superuser } else { Place::shared().await.superuser }
+    pub(crate) fn superuser(&self, cluster: &str) -> PgConnectOptions {
+        if cluster == "other" { self.other.place().superuser } else { self.here.superuser.clone() }
     }
 
     /// Databases and roles of the namespace on a cluster, and logins of jobs for them.
@@ -75,12 +81,12 @@ impl Two {
              order by 1",
             self.shop.namespace
         );
-        let mut found = rows(&self.superuser(cluster).await, None, &sql).await;
+        let mut found = rows(&self.superuser(cluster), None, &sql).await;
         found.dedup();
         found
     }
 
-    async fn nothing_on(&self, cluster: &str) {
+    pub(crate) async fn nothing_on(&self, cluster: &str) {
         eventually(&format!("nothing is on {cluster}"), PATIENCE, || async {
             let left = self.on(cluster).await;
             if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
@@ -88,46 +94,51 @@ impl Two {
         .await;
     }
 
-    fn passwords(&self) -> Vec<String> {
+    pub(crate) fn passwords(&self) -> Vec<String> {
         TIERS.map(|tier| self.shop.credential("data", tier).password).into()
     }
 
     /// It is on this cluster, whole, with the same passwords, and works.
-    async fn is_whole_on(&self, cluster: &str, passwords: &[String]) {
-        self.shop.api().is_ready(&self.shop.namespace, "data").await;
-        let claim = self.shop.api().get(&self.shop.path("data")).await.expect(200).json;
-        assert_eq!(claim["cluster"], cluster);
-        assert_eq!(self.passwords(), passwords);
-        let port = self.superuser(cluster).await.get_port();
-        assert!(TIERS.iter().all(|tier| self.shop.credential("data", tier).port == port));
+    pub(crate) async fn is_whole_on(&self, cluster: &str, passwords: &[String]) {
+        self.is_on(cluster, passwords).await;
         assert_eq!(self.shop.count("data", "orders").await, Ok(500));
         assert_eq!(self.shop.count("data", "lines").await, Ok(500));
         works_for_an_application(&self.shop.plane.site.secrets, &self.shop.namespace, "data").await;
     }
 
+    pub(crate) async fn is_on(&self, cluster: &str, passwords: &[String]) {
+        self.shop.api().is_ready(&self.shop.namespace, "data").await;
+        let claim = self.shop.api().get(&self.shop.path("data")).await.expect(200).json;
+        assert_eq!(claim["cluster"], cluster);
+        assert_eq!(self.passwords(), passwords);
+        let port = self.superuser(cluster).get_port();
+        assert!(TIERS.iter().all(|tier| self.shop.credential("data", tier).port == port));
+    }
+
     /// What was kept is dropped as if its time had come.
-    async fn let_time_pass(&self) {
+    pub(crate) async fn let_time_pass(&self) {
         let sql = "update moves set kept_until = now(), due_at = now() where kept_until is not null returning ''";
         self.shop.plane.site.ledger_rows(sql).await;
     }
 }
 
 /// An application that writes one row after the other with what the store has, and counts what was acknowledged.
-struct Application {
+pub(crate) struct Application {
     written: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Application {
-    fn start(two: &Two) -> Self {
+    pub(crate) fn start(two: &Two) -> Self {
         let (written, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let (counter, ended) = (Arc::clone(&written), Arc::clone(&stop));
         let (secrets, namespace) = (two.shop.plane.site.secrets.clone(), two.shop.namespace.clone());
         let task = tokio::spawn(async move {
             while !ended.load(Ordering::Relaxed) {
-                let Ok(credential) = Credential::try_read(&secrets, &namespace, "data", "write") else { continue };
-                if let Ok(mut db) = connect(&credential).await {
+                if let Ok(credential) = Credential::try_read(&secrets, &namespace, "data", "write")
+                    && let Ok(mut db) = connect(&credential).await
+                {
                     while !ended.load(Ordering::Relaxed)
                         && sqlx::query("insert into ticks default values").execute(&mut db).await.is_ok()
                     {
@@ -140,7 +151,7 @@ impl Application {
         Self { written, stop, task }
     }
 
-    async fn writes_more(&self) {
+    pub(crate) async fn writes_more(&self) {
         let before = self.written.load(Ordering::Relaxed);
         eventually("the application writes", PATIENCE, || async {
             if self.written.load(Ordering::Relaxed) > before { Ok(()) } else { Err("nothing".to_owned()) }
@@ -148,7 +159,7 @@ impl Application {
         .await;
     }
 
-    async fn stop(self) -> u64 {
+    pub(crate) async fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         self.task.await.unwrap();
         self.written.load(Ordering::Relaxed)
@@ -255,7 +266,7 @@ async fn where_it_comes_to_nothing_all_is_as_it_was() {
     api.get(&path).await.expect(404);
 
     // It is somebody's already.
-    let superuser = two.superuser("other").await;
+    let superuser = two.superuser("other");
     let database = two.shop.database("data");
     superuser_sql(&superuser, None, &format!("create database \"{database}\"")).await;
     let refused = two.cli().run(&["cluster", "move", &two.target(), "--to", "other", "--yes"]).await.expect(1).stderr;

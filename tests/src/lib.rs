@@ -33,7 +33,7 @@ pub use dev::Dev;
 pub use folder::Folder;
 pub use kube::{Kube, condition, database, databases, restore, restores};
 pub use login::{
-    can, connect, rows, sqlstate, superuser_sql, try_as_an_application, try_sql, works_for_an_application,
+    can, connect, rows, run_script, sqlstate, superuser_sql, try_as_an_application, try_sql, works_for_an_application,
 };
 pub use own::Own;
 pub use pgbouncer::PgBouncer;

@@ -1,7 +1,9 @@
 //! Logins to a database as applications and administrators have them.
 
 use std::path::Path;
+use std::process::Command;
 
+use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection};
 
@@ -31,6 +33,21 @@ pub async fn try_sql(credential: &Credential, sql: &str) -> Result<(), String> {
     let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await;
     connection.close().await.ok();
     done.map(|_| ()).map_err(|error| sqlstate(&error))
+}
+
+/// Gives a script to psql, as an administrator does, who is a superuser; panics unless all of it succeeds.
+pub fn run_script(superuser: &PgConnectOptions, password: &SecretString, ca: &Path, script: &Path) {
+    let place = format!(
+        "host={} port={} user={} dbname=postgres sslmode=verify-full sslrootcert={}",
+        superuser.get_host(),
+        superuser.get_port(),
+        superuser.get_username(),
+        ca.display()
+    );
+    let mut psql = Command::new("psql");
+    psql.env("PGPASSWORD", password.expose_secret());
+    let done = psql.args([&place, "--no-psqlrc", "--file"]).arg(script).output().expect("psql");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
 
 /// Panics unless the statements succeed.

@@ -16,8 +16,18 @@ pub struct Own {
 impl Own {
     /// With or without a standby; `conf` are further settings of both servers.
     pub async fn start(standby: bool, conf: &[(&str, &str)]) -> Self {
-        let folder = Folder::new("own");
         let binaries = Binaries::locate(None).unwrap_or_else(|error| panic!("{error}; run `.ci/postgres`"));
+        Self::of(binaries, standby, conf).await
+    }
+
+    /// A single server of this major version.
+    pub async fn of_major(major: u32, conf: &[(&str, &str)]) -> Self {
+        let binaries = Binaries::of_major(major).unwrap_or_else(|error| panic!("{error}; run `.ci/postgres-versions`"));
+        Self::of(binaries, false, conf).await
+    }
+
+    async fn of(binaries: Binaries, standby: bool, conf: &[(&str, &str)]) -> Self {
+        let folder = Folder::new("own");
         let extra_conf = conf.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let options = ClusterOptions {
             standby,

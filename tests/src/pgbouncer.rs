@@ -3,13 +3,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Command;
 
 use pgtenant_lab::{CertificateAuthority, Cluster, Lab, PgBouncerOptions};
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::postgres::PgConnectOptions;
 
-use crate::{Cli, Folder};
+use crate::{Cli, Folder, run_script};
 
 /// The login that the documents give it.
 const LOGIN: &str = "pgbouncer";
@@ -99,17 +98,6 @@ async fn bootstrap(
     for _ in 0..2 {
         let script = Cli::new().run(&[&args[..], &further].concat()).await.expect(0).stdout;
         fs::write(file("bootstrap.sql"), script).expect("a script");
-        let place = format!(
-            "host={} port={} user={} dbname=postgres sslmode=verify-full sslrootcert={}",
-            superuser.get_host(),
-            superuser.get_port(),
-            superuser.get_username(),
-            ca.display()
-        );
-        let mut psql = Command::new("psql");
-        psql.env("PGPASSWORD", password.expose_secret());
-        psql.args([&place, "--no-psqlrc", "--file", &file("bootstrap.sql")]);
-        let done = psql.output().expect("psql");
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        run_script(&superuser, password, ca, &folder.join("bootstrap.sql"));
     }
 }

@@ -63,6 +63,8 @@ pub struct SiteOptions {
     pub quota: u32,
     /// Further lines of the settings file, before its tables.
     pub further: String,
+    /// `work.postgresql_dir`: `pg_dump` and `pg_restore` of another version than this machine has.
+    pub tools: Option<PathBuf>,
     /// Further lines of every cluster.
     pub cluster: String,
     /// Clusters with other stores than the site's: TOML of their list, in which `DIR` is the file store's folder.
@@ -90,6 +92,7 @@ impl SiteOptions {
             lease: "15s".to_owned(),
             quota: 1000,
             further: String::new(),
+            tools: None,
             cluster: String::new(),
             stores: Vec::new(),
             backups: false,
@@ -261,7 +264,9 @@ max_per_second = 1000
 
 [work]
 lease = {lease:?}
+{tools}
 ",
+        tools = options.tools.iter().map(|dir| format!("postgresql_dir = {dir:?}")).collect::<String>(),
         further = options.further,
         password = file("ledger.password"),
         level = options.level,

@@ -299,6 +299,7 @@ async fn make_provisioner(root: &Path, cluster: &mut Cluster) -> Result<Login> {
         logins: vec![(PROVISIONER.to_owned(), Verifier::of(&password))],
         close_to_public: true,
         pgbouncer: None,
+        logical_replication: false,
     };
     bootstrap(&server, &what).await?;
     Ok(Login { user: PROVISIONER.to_owned(), password })

@@ -173,8 +173,17 @@ impl Cluster {
             (name.to_owned(), Verifier::of(&password))
         };
         let logins = LOGINS.map(verifier).to_vec();
-        bootstrap(&server, &Bootstrap { group: GROUP.to_owned(), logins, close_to_public: ours, pgbouncer: None })
-            .await?;
+        bootstrap(
+            &server,
+            &Bootstrap {
+                group: GROUP.to_owned(),
+                logins,
+                close_to_public: ours,
+                pgbouncer: None,
+                logical_replication: false,
+            },
+        )
+        .await?;
         tracing::info!(cluster = self.name, login = login.username, "attached the cluster with RDS's master login");
         Ok(())
     }

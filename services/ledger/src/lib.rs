@@ -62,7 +62,8 @@ pub use event::{NewEvent, append_event, event_before, event_high_water, events_a
 pub use idempotency::{Idempotency, begin_idempotent, finish_idempotent};
 pub use listener::{Announcement, Listener};
 pub use move_work::{
-    MoveStep, MoveWork, claim_has_moved, end_move, move_done, next_move, note_closed, renew_move, retry_move, take_move,
+    MoveStep, MoveWork, claim_has_moved, end_move, move_done, next_move, note_closed, note_move, renew_move,
+    retry_move, take_move,
 };
 pub use moves::{cancel_move, closing_move, confirm_move, last_move, request_move};
 pub use operation::{operation, operations_of};

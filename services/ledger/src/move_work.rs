@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use pgtenant_model::{Move, MovePhase};
+use pgtenant_model::{LeftOut, Move, MoveMethod, MovePhase};
+use sqlx::types::Json;
 use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
@@ -19,6 +20,12 @@ pub struct MoveWork {
     pub view: Move,
     /// The claim, as it was when the move was asked for.
     pub claim: Uuid,
+    /// How whoever asked for it wants it to be done; none: as it is possible.
+    pub wanted: Option<MoveMethod>,
+    /// What of the definitions is not on the other cluster; none: they are not there yet.
+    pub left_out: Option<Vec<LeftOut>>,
+    /// It is cancelled then, if nobody has said yes.
+    pub waits_until: Option<DateTime<Utc>>,
     /// What it ends as; none: that is not decided.
     pub outcome: Option<MovePhase>,
     /// What is told in the end.
@@ -46,7 +53,7 @@ pub async fn take_move(db: &mut PgConnection, to: &str, lease: Duration) -> Resu
              order by due_at limit 1 for update skip locked)
          update moves set lease_until = now() + $2 * interval '1 second', fence = fence + 1,
                 attempts = attempts + (lease_until is not null)::int
-         from due where id = due_id returning claim, outcome, ending, cancel, closed_at, attempts, fence, ",
+         from due where id = due_id returning claim, wanted, left_out, waits_until, outcome, ending, cancel, closed_at, attempts, fence, ",
         move_columns!()
     ))
     .bind(to)
@@ -55,10 +62,13 @@ pub async fn take_move(db: &mut PgConnection, to: &str, lease: Duration) -> Resu
     .await?;
     let Some(row) = row else { return Ok(None) };
     let view: MoveRow = sqlx::FromRow::from_row(&row)?;
-    let outcome: Option<String> = row.try_get("outcome")?;
+    let (outcome, wanted): (Option<String>, Option<String>) = (row.try_get("outcome")?, row.try_get("wanted")?);
     Ok(Some(MoveWork {
         view: view.try_into()?,
         claim: row.try_get("claim")?,
+        wanted: wanted.map(|method| from_json_name("way to move", method)).transpose()?,
+        left_out: row.try_get::<Option<Json<Vec<LeftOut>>>, _>("left_out")?.map(|Json(left_out)| left_out),
+        waits_until: row.try_get("waits_until")?,
         outcome: outcome.map(|phase| from_json_name("move phase", phase)).transpose()?,
         ending: row.try_get("ending")?,
         cancel: row.try_get("cancel")?,
@@ -106,6 +116,12 @@ pub struct MoveStep {
     pub bytes: Option<u64>,
     /// Tables.
     pub tables: Option<u64>,
+    /// How it is done.
+    pub method: Option<MoveMethod>,
+    /// What of the definitions is not on the other cluster.
+    pub left_out: Option<Vec<LeftOut>>,
+    /// It is cancelled after this time, if nobody has said yes.
+    pub waits: Option<Duration>,
     /// Seconds for which nobody will be able to write.
     pub expected_gap: Option<f64>,
     /// Seconds for which nobody could write.
@@ -129,7 +145,9 @@ pub async fn move_done(
 ) -> Result<()> {
     let row: Option<MoveRow> = sqlx::query_as(concat!(
         "update moves set phase = $3, message = $4, bytes = coalesce($5, bytes), tables = coalesce($6, tables),
-                expected_gap = coalesce($7, expected_gap), gap = coalesce($8, gap), outcome = coalesce($9, outcome), ending = case when $9 is null then ending else $4 end, attempts = 0,
+                expected_gap = coalesce($7, expected_gap), gap = coalesce($8, gap), outcome = coalesce($9, outcome),
+                ending = case when $9 is null then ending else $4 end, attempts = 0, method = coalesce($11, method),
+                waits_until = coalesce(now() + $12 * interval '1 second', waits_until), left_out = coalesce($13, left_out),
                 due_at = now() + coalesce($10, 0) * interval '1 second', lease_until = case when $10 is null then lease_until end
          where id = $1 and fence = $2 and coalesce(outcome = $9, true) returning ",
         move_columns!()
@@ -144,11 +162,29 @@ pub async fn move_done(
     .bind(step.gap)
     .bind(step.outcome.map(json_name))
     .bind(step.due.map(|due| due.as_secs_f64()))
+    .bind(step.method.as_ref().map(json_name))
+    .bind(step.waits.map(|waits| waits.as_secs_f64()))
+    .bind(step.left_out.as_ref().map(Json))
     .fetch_optional(&mut *db)
     .await?;
     let done: Move = row.ok_or_else(|| fenced(work))?.try_into()?;
     announce(db, done.id).await?;
     tell(db, &done, format!("{}/{}: {message}", done.namespace, done.name)).await
+}
+
+/// Tells people how far it is.
+///
+/// # Errors
+/// [`LedgerError::Fenced`] when another replica has taken it: nothing is written.
+pub async fn note_move(db: &mut PgConnection, work: &MoveWork, message: &str) -> Result<()> {
+    let noted = sqlx::query("update moves set message = $3 where id = $1 and fence = $2 and phase = $4")
+        .bind(work.view.id)
+        .bind(work.fence)
+        .bind(message)
+        .bind(json_name(work.view.phase))
+        .execute(&mut *db)
+        .await?;
+    if noted.rows_affected() == 1 { announce(db, work.view.id).await } else { Err(fenced(work)) }
 }
 
 /// From now on nobody can write; said again, it is since the first time.
@@ -196,7 +232,9 @@ pub async fn retry_move(
     failed: bool,
 ) -> Result<()> {
     let done = sqlx::query(
-        "update moves set message = $3, attempts = attempts + $5::int, due_at = now() + $4 * interval '1 second', lease_until = null
+        // Where somebody has just said yes, it goes on at once.
+        "update moves set message = case when phase = $6 then $3 else message end, attempts = attempts + $5::int,
+                due_at = case when phase = $6 then now() + $4 * interval '1 second' else now() end, lease_until = null
          where id = $1 and fence = $2",
     )
     .bind(work.view.id)
@@ -204,6 +242,7 @@ pub async fn retry_move(
     .bind(message)
     .bind(next.as_secs_f64())
     .bind(i32::from(failed))
+    .bind(json_name(work.view.phase))
     .execute(&mut *db)
     .await?;
     if done.rows_affected() == 1 { announce(db, work.view.id).await } else { Err(fenced(work)) }

@@ -1,7 +1,7 @@
 //! Moves to another cluster: who asks for one, and who says yes when it is known what it costs.
 
 use chrono::{DateTime, Utc};
-use pgtenant_model::{ClaimKey, ClaimSpec, EventKind, InvalidField, Move, MovePhase};
+use pgtenant_model::{ClaimKey, ClaimSpec, EventKind, InvalidField, Move, MoveMethod, MovePhase};
 use serde_json::json;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -20,6 +20,7 @@ pub(crate) struct MoveRow {
     name: String,
     source: String,
     target: String,
+    method: Option<String>,
     phase: String,
     message: Option<String>,
     bytes: Option<i64>,
@@ -36,7 +37,7 @@ pub(crate) struct MoveRow {
 /// The columns of [`MoveRow`], for `select` and `returning`.
 macro_rules! move_columns {
     () => {
-        "id, namespace, name, source, target, phase, message, bytes, tables, expected_gap, gap, requested_by, confirmed_by, \
+        "id, namespace, name, source, target, method, phase, message, bytes, tables, expected_gap, gap, requested_by, confirmed_by, \
          kept_until, created_at, finished_at"
     };
 }
@@ -52,6 +53,7 @@ impl TryFrom<MoveRow> for Move {
             name: row.name,
             from: row.source,
             to: row.target,
+            method: row.method.map(|method| from_json_name("way to move", method)).transpose()?,
             phase: from_json_name("move phase", row.phase)?,
             message: row.message,
             bytes: row.bytes.and_then(|bytes| bytes.try_into().ok()),
@@ -67,11 +69,18 @@ impl TryFrom<MoveRow> for Move {
     }
 }
 
-/// Asks for a move; it is rehearsed, and then somebody has to [say yes](confirm_move). The same wish again returns the one that is open.
+/// Asks for a move, `by` replication or dump, or (none) as it is possible; it is rehearsed, and then somebody has to
+/// [say yes](confirm_move). The same wish again returns the one that is open.
 ///
 /// # Errors
 /// See [`Refused`]: the other cluster has to take the claim as it would take a new one, and to have the same stores.
-pub async fn request_move(db: &mut PgConnection, key: &ClaimKey, to: &str, actor: &Actor) -> Result<Move> {
+pub async fn request_move(
+    db: &mut PgConnection,
+    key: &ClaimKey,
+    to: &str,
+    by: Option<MoveMethod>,
+    actor: &Actor,
+) -> Result<Move> {
     let claim = locked(db, key).await?.ok_or_else(|| Refused::NotFound(key.clone()))?;
     match claim.wish {
         Wish::Present => {}
@@ -94,7 +103,7 @@ pub async fn request_move(db: &mut PgConnection, key: &ClaimKey, to: &str, actor
     check_new(db, key, &there, true).await?;
     check_stores(db, from, to).await?;
     let row: MoveRow = sqlx::query_as(concat!(
-        "insert into moves (id, claim, namespace, name, source, target, requested_by) values ($1, $2, $3, $4, $5, $6, $7) returning ",
+        "insert into moves (id, claim, namespace, name, source, target, requested_by, wanted) values ($1, $2, $3, $4, $5, $6, $7, $8) returning ",
         move_columns!()
     ))
     .bind(Uuid::now_v7())
@@ -104,6 +113,7 @@ pub async fn request_move(db: &mut PgConnection, key: &ClaimKey, to: &str, actor
     .bind(from)
     .bind(to)
     .bind(&actor.name)
+    .bind(by.as_ref().map(json_name))
     .fetch_one(&mut *db)
     .await?;
     let asked = Move::try_from(row)?;

@@ -41,7 +41,7 @@ pub use host_port::HostPort;
 pub use inventory::{Finding, Inventory, InventorySequence, InventoryTable, LargeObjects, LeftOut, Verification};
 pub use marks::{CLAIM_LABEL, MANAGED_BY, RELOADER, STORE_MANAGER, TIER_LABEL};
 pub use member::{Member, MemberRole, NOT_STREAMING, SyncState};
-pub use moving::{Move, MovePhase};
+pub use moving::{Move, MoveMethod, MovePhase};
 pub use name::{ClaimKey, InvalidName, MAX_DATABASE_BYTES, MAX_IDENTIFIER_BYTES, NameRule, Side, Tier, check_label};
 pub use pgbouncer::PgBouncer;
 pub use plan::{ChangeReport, ClaimPlan, PlanAction, PlanReport, PlanRequest, PlannedClaim};

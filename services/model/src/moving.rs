@@ -31,6 +31,15 @@ impl MovePhase {
     }
 }
 
+/// How a database gets to another cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+pub enum MoveMethod {
+    /// Logical replication: what is written comes along while applications go on, and they wait for the last of it.
+    Replication,
+    /// A copy that is made while nobody can write.
+    Dump,
+}
+
 /// A move as REST shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -45,6 +54,8 @@ pub struct Move {
     pub from: String,
     /// The cluster that it is to be on.
     pub to: String,
+    /// How it gets there, when that is known.
+    pub method: Option<MoveMethod>,
     /// How far it is.
     pub phase: MovePhase,
     /// For people: what it does or waits for, or how it ended.

@@ -43,6 +43,10 @@ impl Superuser {
         let pgbouncer = pooler.map(|pooler| (pooler.login.to_owned(), Verifier::of(&pooler.password)));
         // A cluster that serves nobody yet is left open, as whoever attaches it may want it.
         let close_to_public = !logins.is_empty();
-        Ok(bootstrap(&server, &Bootstrap { group: GROUP.to_owned(), logins, close_to_public, pgbouncer }).await?)
+        Ok(bootstrap(
+            &server,
+            &Bootstrap { group: GROUP.to_owned(), logins, close_to_public, pgbouncer, logical_replication: false },
+        )
+        .await?)
     }
 }

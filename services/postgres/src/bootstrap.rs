@@ -33,6 +33,9 @@ pub struct Bootstrap {
     pub close_to_public: bool,
     /// The login with which PgBouncer asks for verifiers, where there is one. Needs a superuser.
     pub pgbouncer: Option<(String, Verifier)>,
+    /// Whether databases may be moved by logical replication: the group may replicate and subscribe then. From PostgreSQL 16 on; needs a
+    /// superuser.
+    pub logical_replication: bool,
 }
 
 /// Statements that are sent together.
@@ -125,6 +128,9 @@ pub(crate) async fn version(session: &mut Session) -> Result<ServerVersion, Post
 
 fn scripts(version: ServerVersion, bootstrap: &Bootstrap) -> Vec<Script> {
     let mut scripts = vec![Script { place: Place::Maintenance, unless: None, statements: roles(bootstrap) }];
+    if bootstrap.logical_replication && version.replicates_without_superuser() {
+        scripts.push(Script { place: Place::Maintenance, unless: None, statements: replication(&bootstrap.group) });
+    }
     if version.needs_own_template() {
         scripts.extend(template(bootstrap));
     }
@@ -161,6 +167,12 @@ fn roles(bootstrap: &Bootstrap) -> Vec<String> {
         ]);
     }
     statements
+}
+
+/// Nobody logs in as the group, and its logins do not have its attributes: they make logins that may replicate, and can not themselves.
+fn replication(group: &str) -> Vec<String> {
+    let group = ident(group);
+    vec![format!("ALTER ROLE {group} REPLICATION"), format!("GRANT pg_create_subscription TO {group}")]
 }
 
 /// Logins that are no tenant's keep what they may: pgpool takes every server out of use when its checks can not connect.
@@ -245,6 +257,7 @@ mod tests {
             logins: vec![("prov_a".into(), Verifier::withheld())],
             close_to_public: true,
             pgbouncer: None,
+            logical_replication: false,
         };
         let script = bootstrap_sql(ServerVersion::new(150_018), &bootstrap);
         assert!(script.contains("PASSWORD '<withheld>'"), "{script}");

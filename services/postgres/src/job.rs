@@ -17,11 +17,29 @@ use crate::server::Server;
 use crate::session::Session;
 use crate::sessions::server_version;
 use crate::sql;
-use crate::verifier::Verifier;
+use crate::verifier::{Verifier, generate_password};
 use crate::version::ServerVersion;
 
 /// What a job's login begins with. No claim's name has an underscore.
 const PREFIX: &str = "pgtenant_job_";
+
+/// What ends the name of a login that another server follows this one with.
+const FOLLOWS: &str = "_follows";
+
+/// What a job's login is made with.
+#[derive(Debug)]
+pub struct JobOptions<'a> {
+    /// Its name, as [`Job::name`] or [`Job::follower`] have it.
+    pub login: String,
+    /// The claim, of whose roles it is a member.
+    pub key: &'a ClaimKey,
+    /// What its sessions make belongs to this tier.
+    pub acts_as: Option<Tier>,
+    /// Whether it may replicate: needs a provisioner that may, and PostgreSQL 16 or newer.
+    pub replicates: bool,
+    /// How long its new password works.
+    pub valid: Duration,
+}
 
 /// A login for one job.
 #[derive(Debug, Clone)]
@@ -44,26 +62,25 @@ impl Job {
         format!("{PREFIX}{}", id.simple())
     }
 
-    /// Makes the login of job `id`, anew where it is there already: whoever had it is out. `password` is good for `valid`.
+    /// The login with which another server follows a database, for job `id`.
+    #[must_use]
+    pub fn follower(id: Uuid) -> String {
+        format!("{}{FOLLOWS}", Self::name(id))
+    }
+
+    /// Makes the login, anew where it is there already: whoever had it is out.
     ///
     /// # Errors
     /// What the server says; 42704 where one of the claim's roles is not there.
-    pub async fn begin(
-        server: &Server,
-        session: &mut Session,
-        id: Uuid,
-        key: &ClaimKey,
-        acts_as: Option<Tier>,
-        password: SecretString,
-        valid: Duration,
-    ) -> Result<Self, PostgresError> {
-        let login = Self::name(id);
+    pub async fn begin(server: &Server, session: &mut Session, options: JobOptions<'_>) -> Result<Self, PostgresError> {
+        let JobOptions { login, key, acts_as, replicates, valid } = options;
+        let password = generate_password(&mut rand::rng());
         let version = server_version(session).await?;
         end_job(server, session, version, &login).await?;
         let until = Utc::now() + valid;
         let roles = Tier::ALL.map(|tier| key.role(tier));
         let provisioner = acts_as_role(session).await?;
-        let mut statements = sql::create_job(&login, &Verifier::of(&password), until, &roles);
+        let mut statements = sql::create_job(&login, &Verifier::of(&password), until, &roles, replicates);
         let comment = format!("{}job of {provisioner}", crate::comment::PREFIX);
         let object = Object::Role(login.clone());
         statements.extend(Change::Object(ObjectChange::Comment { object, text: comment }).statements());
@@ -115,7 +132,7 @@ pub async fn end_job(
 /// # Errors
 /// What the server says.
 pub async fn jobs(session: &mut Session) -> Result<Vec<String>, PostgresError> {
-    const JOBS: &str = "SELECT rolname::text FROM pg_roles WHERE rolname ~ '^pgtenant_job_[0-9a-f]{32}$' \
+    const JOBS: &str = "SELECT rolname::text FROM pg_roles WHERE rolname ~ '^pgtenant_job_[0-9a-f]{32}(_follows)?$' \
          AND shobj_description(oid, 'pg_authid') = 'pgtenant: job of ' || current_user ORDER BY 1";
     Ok(session.texts("look for logins of jobs", JOBS, &[]).await?.into_iter().flatten().collect())
 }

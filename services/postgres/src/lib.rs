@@ -38,6 +38,7 @@ mod change;
 mod comment;
 mod error;
 mod exchange;
+mod follow;
 mod job;
 mod leftovers;
 mod observe;
@@ -70,7 +71,11 @@ pub use exchange::{
     Beside, BesideKind, Exchange, Rehearsal, beside, drop_beside, empty, end_claims_sessions, exchange, make_public,
     occupant, reopen,
 };
-pub use job::{Job, end_job, jobs};
+pub use follow::{
+    Followed, Slot, cannot_publish, cannot_replicate, cannot_subscribe, closing_position, databases_following, follow,
+    followed, go_on_following, moves_here, publish, slot, stop_following, unfollow, unpublish,
+};
+pub use job::{Job, JobOptions, end_job, jobs};
 pub use leftovers::{claims_on_cluster, drop_half_made, drop_roles_put_aside, half_made};
 pub use observe::{observe, observe_inside};
 pub use observed::{

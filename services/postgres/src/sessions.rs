@@ -26,16 +26,16 @@ pub async fn logged_in(session: &mut Session, logins: &[String]) -> Result<Vec<S
 /// server itself have no user.
 const STRANGERS: &str = "SELECT DISTINCT usename::text FROM pg_stat_activity a JOIN pg_database d ON d.oid = a.datid \
        JOIN pg_roles r ON r.oid = a.usesysid \
-     WHERE a.datname = $1 AND r.rolname <> $2 AND (r.rolsuper OR NOT pg_has_role(r.oid, d.datdba, 'MEMBER')) \
+     WHERE a.datname = $1 AND r.rolname <> ALL ($2) AND (r.rolsuper OR NOT pg_has_role(r.oid, d.datdba, 'MEMBER')) \
      UNION ALL SELECT format('%s (prepared transaction %L)', owner, gid) FROM pg_prepared_xacts WHERE database = $1";
 
-/// Who is in a database, or has left a prepared transaction there, beside its owner and `login`.
+/// Who is in a database, or has left a prepared transaction there, beside its owner and `logins`.
 ///
 /// # Errors
 /// What the server says.
-pub async fn strangers(session: &mut Session, database: &str, login: &str) -> Result<Vec<String>, PostgresError> {
+pub async fn strangers(session: &mut Session, database: &str, logins: &[String]) -> Result<Vec<String>, PostgresError> {
     let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
-        [(&database, Type::TEXT), (&login, Type::TEXT)];
+        [(&database, Type::TEXT), (&logins, Type::TEXT_ARRAY)];
     let rows = session.texts("look for sessions of others", STRANGERS, &parameters).await?;
     Ok(rows.into_iter().flatten().collect())
 }

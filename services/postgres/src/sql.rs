@@ -215,12 +215,19 @@ pub(crate) fn idle_session_timeout(idle: Duration) -> String {
 }
 
 /// A login for one job: it can log in, and is a member of `roles`.
-pub(crate) fn create_job(login: &str, verifier: &Verifier, until: DateTime<Utc>, roles: &[String]) -> Vec<String> {
+pub(crate) fn create_job(
+    login: &str,
+    verifier: &Verifier,
+    until: DateTime<Utc>,
+    roles: &[String],
+    replicates: bool,
+) -> Vec<String> {
+    let replication = if replicates { "REPLICATION" } else { "NOREPLICATION" };
     let until = literal(until.to_rfc3339_opts(SecondsFormat::Secs, true));
     let (name, password) = (ident(login), literal(verifier.expose()));
     vec![
         format!(
-            "CREATE ROLE {name} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE INHERIT NOREPLICATION NOBYPASSRLS \
+            "CREATE ROLE {name} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE INHERIT {replication} NOBYPASSRLS \
              VALID UNTIL {until} PASSWORD {password}"
         ),
         format!("GRANT {} TO {name}", idents(roles)),

@@ -56,6 +56,13 @@ impl ServerVersion {
         if self.needs_own_template() { OWN_TEMPLATE } else { "template0" }
     }
 
+    /// From 16 on a role with CREATEROLE and REPLICATION makes logins that replicate, and members of `pg_create_subscription` subscribe:
+    /// before, only superusers do.
+    #[must_use]
+    pub const fn replicates_without_superuser(self) -> bool {
+        self.major() >= 16
+    }
+
     /// From 16 on a membership says whether it inherits and whether it may SET ROLE, each grant is its grantor's own,
     /// and CREATEROLE reaches only roles on which one has ADMIN OPTION.
     #[must_use]

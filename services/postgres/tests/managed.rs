@@ -43,6 +43,7 @@ async fn a_master_that_is_no_superuser_attaches_the_cluster(major: u32) {
         logins: vec![("prov_a".into(), Verifier::of(&password)), ("prov_b".into(), Verifier::of(&password))],
         close_to_public: true,
         pgbouncer: None,
+        logical_replication: false,
     };
     let tenant = "CREATE ROLE \"ns-db-read\" LOGIN; COMMENT ON ROLE \"ns-db-read\" IS 'pgtenant: ns/db read'";
     cluster.execute(tenant).await;

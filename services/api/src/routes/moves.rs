@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use pgtenant_model::Move;
+use pgtenant_model::{Move, MoveMethod};
 use serde::Deserialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -26,6 +26,9 @@ pub(crate) struct MoveRequest {
     /// The other cluster.
     #[schema(value_type = String, min_length = 1, max_length = 63, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
     to: Label,
+    /// How; without it by replication where that is possible, and else by dump.
+    #[serde(default)]
+    by: Option<MoveMethod>,
 }
 
 /// Which move is meant.
@@ -54,14 +57,14 @@ pub(crate) async fn request(
     State(state): State<ApiState>,
     Path(path): Path<DatabasePath>,
     _: Query<NoQuery>,
-    Post { body: MoveRequest { to }, attempt }: Post<MoveRequest>,
+    Post { body: MoveRequest { to, by }, attempt }: Post<MoveRequest>,
 ) -> Result<Response> {
     let may = caller.platform()?;
     let mut change = match begin(&state, &caller, attempt).await? {
         Begun::Fresh(change) => change,
         Begun::Replay(answer) => return Ok(answer),
     };
-    let asked = store::request_move(change.db(), &may, &path.key()?, &to.0).await?;
+    let asked = store::request_move(change.db(), &may, &path.key()?, &to.0, by).await?;
     change.commit(Answer::new(StatusCode::ACCEPTED, &asked)?).await
 }
 

@@ -2,15 +2,21 @@
 
 use pgtenant_ledger as ledger;
 use pgtenant_ledger::PgConnection;
-use pgtenant_model::{ClaimKey, Move};
+use pgtenant_model::{ClaimKey, Move, MoveMethod};
 use uuid::Uuid;
 
 use crate::caller::Platform;
 use crate::problem::Result;
 
 /// Asks for a move; of a wish that is open already it returns that.
-pub(crate) async fn request_move(db: &mut PgConnection, may: &Platform, key: &ClaimKey, to: &str) -> Result<Move> {
-    Ok(ledger::request_move(db, key, to, may.actor()).await?)
+pub(crate) async fn request_move(
+    db: &mut PgConnection,
+    may: &Platform,
+    key: &ClaimKey,
+    to: &str,
+    by: Option<MoveMethod>,
+) -> Result<Move> {
+    Ok(ledger::request_move(db, key, to, by, may.actor()).await?)
 }
 
 /// The newest move of a database.

@@ -14,7 +14,7 @@ use pgtenant_ledger::{
 };
 use pgtenant_model::{ClaimKey, InventoryTable, OperationKind, SnapshotId};
 use pgtenant_postgres::transfer::{Export, ExportOptions, Part, Scrutiny};
-use pgtenant_postgres::{Beside, BesideKind, Job, ServerOptions, end_job, generate_password, server_version};
+use pgtenant_postgres::{Beside, BesideKind, Job, JobOptions, ServerOptions, end_job, server_version};
 use pgtenant_snapshots::{DumpFacts, DumpId, DumpWriter, Dumps, Manifest, TableEntry};
 use tracing::Instrument as _;
 use uuid::Uuid;
@@ -225,8 +225,9 @@ async fn make(engine: &Inner, cluster: &Cluster, claim: &Claim, id: Uuid) -> Res
     let server = cluster.server().await?;
     let mut session = server.maintenance().await?;
     let version = server_version(&mut session).await?;
-    let password = generate_password(&mut rand::rng());
-    let job = Job::begin(&server, &mut session, id, &claim.key, None, password, JOB_VALID).await?;
+    let (login, key) = (Job::name(id), &claim.key);
+    let options = JobOptions { login, key, acts_as: None, replicates: false, valid: JOB_VALID };
+    let job = Job::begin(&server, &mut session, options).await?;
     drop(session);
     let made = make_as(engine, cluster, claim, job_options(&server, &job)).await;
     end_job(&server, &mut server.maintenance().await?, version, &job.login).await?;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
-use pgtenant_model::ClaimKey;
+use pgtenant_model::{ClaimKey, Inventory};
 use pgtenant_postgres::transfer::{Export, ExportOptions, Scrutiny};
-use pgtenant_postgres::{Job, Server, database_comment, generate_password, observe};
+use pgtenant_postgres::{Job, JobOptions, Server, database_comment, observe};
 use uuid::Uuid;
 
 use super::load::{JOB_VALID, job_options};
@@ -40,8 +40,8 @@ impl Live<'_> {
             tracing::warn!(claim = %key, comment, "the snapshot's database of this name is another's");
             return Err(Trouble::last(format!("{what} has a database of this name that was not {key}'s")));
         }
-        let password = generate_password(&mut rand::rng());
-        let made = Job::begin(server, &mut session, id, key, None, password, JOB_VALID).await;
+        let options = JobOptions { login: Job::name(id), key, acts_as: None, replicates: false, valid: JOB_VALID };
+        let made = Job::begin(server, &mut session, options).await;
         let job = match made {
             // There is no such role.
             Err(error) if error.sqlstate() == Some("42704") => return Err(lacks()),
@@ -49,6 +49,17 @@ impl Live<'_> {
         };
         drop(session);
         self.read_as(&job).await
+    }
+
+    /// Opens it under a login that may read it, without its rows.
+    pub(super) async fn definitions(&self, job: &Job) -> Result<Source, Trouble> {
+        let Self { engine, server, key, .. } = *self;
+        let export =
+            Arc::new(Export::begin(&job_options(server, job), &key.database(), &ExportOptions::default()).await?);
+        let archive = export.schema(&engine.tools).await?;
+        let left_out = export.left_out().to_vec();
+        let contents = Contents { format: FORMAT, parts: Vec::new(), inventory: Inventory::default(), left_out };
+        Ok(Source::live(export, archive, contents))
     }
 
     /// Opens it under a login that may read it.

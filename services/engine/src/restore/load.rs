@@ -11,12 +11,12 @@ use pgtenant_model::{
     ClaimKey, LeftOut, RestorePhase, RestoreProgress, SnapshotId, SnapshotKind, Source as Door, Tier, Verification,
 };
 use pgtenant_postgres::transfer::{
-    Export, ExportOptions, Flow, Import, ImportOptions, Progress, RoleMap, Scrutiny, Side, Tools,
+    Export, ExportOptions, Flow, Import, ImportOptions, PartKind, Progress, RoleMap, Scrutiny, Side, Tools,
     compare as compare_contents, copy_part,
 };
 use pgtenant_postgres::{
-    Beside, BesideKind, Fence, Job, Server, ServerOptions, Session, Verifier, drop_beside, end_job, generate_password,
-    reopen, server_started, server_version,
+    Beside, BesideKind, Fence, Job, JobOptions, Server, ServerOptions, Session, Verifier, drop_beside, end_job, reopen,
+    server_started, server_version,
 };
 use uuid::Uuid;
 
@@ -73,8 +73,9 @@ impl Loading<'_> {
     /// Makes the login of the job, which acts as a tier or with the rights of all of them. Whoever had it before is cut off.
     pub(super) async fn log_in(&self, acts_as: Option<Tier>) -> Result<Job, Trouble> {
         let mut session = self.server.maintenance().await?;
-        let (key, password) = (&self.claim.key, generate_password(&mut rand::rng()));
-        Ok(Job::begin(self.server, &mut session, self.id, key, acts_as, password, JOB_VALID).await?)
+        let (key, login) = (&self.claim.key, Job::name(self.id));
+        let options = JobOptions { login, key, acts_as, replicates: false, valid: JOB_VALID };
+        Ok(Job::begin(self.server, &mut session, options).await?)
     }
 
     /// The login that fills a copy, and the copy's database, made anew.
@@ -82,7 +83,7 @@ impl Loading<'_> {
         // First: it cuts off whoever still fills the former one.
         let job = self.log_in(Some(Tier::Admin)).await?;
         drop_beside(self.server, &mut self.server.maintenance().await?, copy, &FREE).await?;
-        self.settle(None).await?;
+        self.settle(&[]).await?;
         Ok(job)
     }
 
@@ -95,9 +96,7 @@ impl Loading<'_> {
         flow: &Flow,
     ) -> Result<Vec<LeftOut>, Trouble> {
         let jobs = usize::from(self.cluster.spec.restores.jobs);
-        let tools = Tools::clone(&self.engine.tools);
-        let options = ImportOptions { admin: self.claim.key.role(Tier::Admin), roles, jobs, tools };
-        let import = Import::begin(&job_options(self.server, job), self.database, options).await?;
+        let import = self.import(job, roles).await?;
         import.prepare(&source.archive).await?;
         let mut writes: Vec<BoxFuture<'_, Result<(), Trouble>>> = Vec::with_capacity(source.contents.parts.len());
         for part in &source.contents.parts {
@@ -107,6 +106,28 @@ impl Loading<'_> {
         let mut left_out = import.finish(&source.archive).await?;
         left_out.extend(source.contents.left_out.iter().cloned());
         Ok(left_out)
+    }
+
+    /// Puts sequences where they are in the source: nothing else of it is written.
+    pub(super) async fn set_sequences(&self, job: &Job, source: &Source, roles: RoleMap) -> Result<(), Trouble> {
+        let import = self.import(job, roles).await?;
+        for part in source.contents.parts.iter().filter(|one| matches!(one.part.kind, PartKind::Sequences)) {
+            let flow = Flow::new([&part.part], None);
+            copy_part(&import, &part.part, &flow, || source.read(part)).await?;
+        }
+        Ok(())
+    }
+
+    /// Statistics of what has come since the definitions did.
+    pub(super) async fn analyze(&self, job: &Job, roles: RoleMap) -> Result<(), Trouble> {
+        self.import(job, roles).await?.analyze().await?;
+        Ok(())
+    }
+
+    async fn import(&self, job: &Job, roles: RoleMap) -> Result<Import, Trouble> {
+        let (jobs, tools) = (usize::from(self.cluster.spec.restores.jobs), Tools::clone(&self.engine.tools));
+        let options = ImportOptions { admin: self.claim.key.role(Tier::Admin), roles, jobs, tools };
+        Ok(Import::begin(&job_options(self.server, job), self.database, options).await?)
     }
 
     /// Holds the copy against what the snapshot says of itself.
@@ -124,6 +145,21 @@ impl Loading<'_> {
         let inventory = export.inventory(Scrutiny { like: Some(expected), ..Scrutiny::default() }).await?;
         let copy = Side { inventory: &inventory, archive: &archive };
         let snapshot = Side { inventory: expected, archive: &source.archive };
+        Ok(compare_contents(snapshot, copy, left_out, roles))
+    }
+
+    /// Holds the copy's definitions against those of the source.
+    pub(super) async fn compare_definitions(
+        &self,
+        job: &Job,
+        source: &Source,
+        left_out: &[LeftOut],
+        roles: &RoleMap,
+    ) -> Result<Verification, Trouble> {
+        let export = Export::begin(&job_options(self.server, job), self.database, &ExportOptions::default()).await?;
+        let archive = export.schema(&self.engine.tools).await?;
+        let inventory = &source.contents.inventory;
+        let (snapshot, copy) = (Side { inventory, archive: &source.archive }, Side { inventory, archive: &archive });
         Ok(compare_contents(snapshot, copy, left_out, roles))
     }
 

@@ -3,11 +3,13 @@
 mod choose;
 mod cluster_copy;
 mod dump;
+mod following;
 mod leftovers;
 mod live;
 mod load;
 mod machine;
 mod moving;
+mod moving_end;
 mod moving_steps;
 mod prepare;
 mod rds_backups;

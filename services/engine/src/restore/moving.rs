@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use metrics::counter;
 use pgtenant_ledger::{MoveStep, MoveWork, move_done, renew_move, retry_move, within_deadline};
-use pgtenant_model::MovePhase;
+use pgtenant_model::{MoveMethod, MovePhase, Verification};
 use tracing::Instrument as _;
 
 use super::trouble::{Kind, Trouble, worn_out};
@@ -98,12 +98,13 @@ impl Moving {
         }
         match view.phase {
             MovePhase::Rehearsing => self.rehearse().await,
+            MovePhase::Waiting if self.work.waits_until.is_some_and(|until| until > Utc::now()) => self.watch().await,
             MovePhase::Waiting => {
                 self.decide(MovePhase::Cancelled, "nobody has said yes for an hour: it is where it was").await
             }
             MovePhase::Moving => {
                 let left = self.may_be_closed_for();
-                let carried = tokio::time::timeout(left, self.carry_over()).await;
+                let carried = tokio::time::timeout(left, self.carry()).await;
                 match carried.unwrap_or_else(|_| Err(self.took_too_long()))? {
                     report if report.is_good() => self.has_moved(&report).await,
                     report => {
@@ -117,8 +118,15 @@ impl Moving {
         }
     }
 
+    async fn carry(&self) -> Result<Verification, Trouble> {
+        match self.work.view.method {
+            Some(MoveMethod::Replication) => self.follow_to_the_end().await,
+            Some(MoveMethod::Dump) | None => self.carry_over().await,
+        }
+    }
+
     /// How long applications may still be kept out.
-    fn may_be_closed_for(&self) -> Duration {
+    pub(super) fn may_be_closed_for(&self) -> Duration {
         let expected = self.work.view.expected_gap_seconds.unwrap_or_default().clamp(0.0, 1e6);
         let most = MOST_AROUND + Duration::from_secs_f64(expected) * 3;
         let since = self.work.closed_at.and_then(|at| (Utc::now() - at).to_std().ok());
@@ -151,7 +159,8 @@ impl Moving {
 
     /// It is known what a move would cost.
     pub(super) async fn wait_for_yes(&self, message: &str, step: MoveStep) -> Result<(), Trouble> {
-        self.done(MovePhase::Waiting, message, &MoveStep { due: Some(WAITS_FOR_YES), ..step }).await
+        let due = Some(step.due.unwrap_or(WAITS_FOR_YES));
+        self.done(MovePhase::Waiting, message, &MoveStep { due, waits: Some(WAITS_FOR_YES), ..step }).await
     }
 
     /// Decides how it ends; what it has left is cleaned up first.
@@ -160,7 +169,7 @@ impl Moving {
         self.done(MovePhase::CleaningUp, message, &step).await
     }
 
-    async fn done(&self, phase: MovePhase, message: &str, step: &MoveStep) -> Result<(), Trouble> {
+    pub(super) async fn done(&self, phase: MovePhase, message: &str, step: &MoveStep) -> Result<(), Trouble> {
         let faults = &self.engine.settings.faults;
         faults.reach(&format!("before:move-to-{phase:?}")).await;
         within_deadline(async {

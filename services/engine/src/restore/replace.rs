@@ -1,6 +1,7 @@
 //! In place: everybody is kept out, what is there is dumped, and the database is emptied and filled from the snapshot. Where that does not
 //! come to its end, the dump that was made first brings back what was there.
 
+use std::slice;
 use std::time::Duration;
 
 use pgtenant_ledger::{Claim, StepDone};
@@ -21,21 +22,22 @@ use super::verify::{FREE, describe};
 const ALONE_WITHIN: Duration = Duration::from_secs(5);
 
 impl Loading<'_> {
-    /// Takes the tiers' right to connect, leaves it to a login of this job, and ends the tiers' sessions.
-    pub(super) async fn close(&self, acts_as: Option<Tier>) -> Result<Job, Trouble> {
+    /// Takes the tiers' right to connect, leaves it to a login of this job and to `others`, and ends the tiers' sessions.
+    pub(super) async fn close(&self, acts_as: Option<Tier>, others: &[String]) -> Result<Job, Trouble> {
         let job = self.log_in(acts_as).await?;
-        self.settle(Some(&job)).await?;
+        let logins = [slice::from_ref(&job.login), others].concat();
+        self.settle(&logins).await?;
         let server = self.server;
         end_claims_sessions(server, &mut server.maintenance().await?, &self.claim.key, &FREE).await?;
-        self.alone(&job).await?;
+        self.alone(&logins).await?;
         Ok(job)
     }
 
     /// Waits until nobody else is in the database: what they write would be in no dump. Sessions that are ended take a moment.
-    async fn alone(&self, job: &Job) -> Result<(), Trouble> {
+    async fn alone(&self, logins: &[String]) -> Result<(), Trouble> {
         let begun = Instant::now();
         loop {
-            let others = strangers(&mut self.server.maintenance().await?, self.database, &job.login).await?;
+            let others = strangers(&mut self.server.maintenance().await?, self.database, logins).await?;
             if others.is_empty() {
                 return Ok(());
             }
@@ -137,7 +139,7 @@ impl Restoring {
         };
         let server = self.cluster.server().await?;
         let comment = database_comment(&key);
-        self.loading(&server, &claim, &key.database(), &comment).settle(None).await?;
+        self.loading(&server, &claim, &key.database(), &comment).settle(&[]).await?;
         Ok(())
     }
 
@@ -247,7 +249,7 @@ impl Restoring {
         let loading = self.loading(&server, &claim, &database, &comment);
         // Schema `public` and what the roles may do in the database went with what they owned.
         make_public(&server, key).await?;
-        loading.settle(Some(&job)).await?;
+        loading.settle(slice::from_ref(&job.login)).await?;
         let (same, flow) = (roles(key, key), flow_of(&self.cluster, &source.contents.parts));
         let left_out = tokio::select! {
             biased;
@@ -257,13 +259,13 @@ impl Restoring {
         self.note(&flow).await;
         self.engine.settings.faults.reach("after:filled").await;
         // Nobody is let in before it is written down that it is done: what somebody wrote would go with another try.
-        Ok((loading.examine(&job, &source, left_out, &same, Some(&job)).await?, copied_on))
+        Ok((loading.examine(&job, &source, left_out, &same, slice::from_ref(&job.login)).await?, copied_on))
     }
 
     /// The database is closed for everybody but a login of this restore.
     async fn close(&self, server: &Server, claim: &Claim, acts_as: Option<Tier>) -> Result<Job, Trouble> {
         let (database, comment) = (claim.key.database(), database_comment(&claim.key));
-        self.loading(server, claim, &database, &comment).close(acts_as).await
+        self.loading(server, claim, &database, &comment).close(acts_as, &[]).await
     }
 
     async fn empty(&self, server: &Server, claim: &Claim, rehearsal: Rehearsal) -> Result<Job, Trouble> {

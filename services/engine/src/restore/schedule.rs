@@ -9,7 +9,9 @@ use pgtenant_ledger::{
     set_backup_at, within_deadline,
 };
 use pgtenant_model::{BackupSpec, ClaimKey, SnapshotId};
-use pgtenant_postgres::{BesideKind, Job, beside, drop_beside, end_job, jobs, server_version};
+use pgtenant_postgres::{
+    BesideKind, Job, beside, drop_beside, end_job, jobs, moves_here, server_version, unfollow, unpublish,
+};
 use pgtenant_snapshots::{Dumps, SnapshotError, retention};
 use tokio_util::sync::CancellationToken;
 
@@ -171,13 +173,25 @@ async fn sweep(engine: &Inner, cluster: &Cluster) -> Result<(), Trouble> {
     }
     let server = cluster.server().await?;
     let mut session = server.maintenance().await?;
-    let (logins, copies) = (jobs(&mut session).await?, beside(&mut session).await?);
-    if logins.is_empty() && copies.is_empty() {
+    let (logins, copies, moves) =
+        (jobs(&mut session).await?, beside(&mut session).await?, moves_here(&mut session).await?);
+    if logins.is_empty() && copies.is_empty() && moves.is_empty() {
         return Ok(());
     }
     // After the look: what is made from here on is none of what was seen.
     let open = within_deadline(async { open_jobs(&mut *engine.ledger.acquire().await?, &cluster.name).await }).await?;
     let version = server_version(&mut session).await?;
+    // First: a slot keeps the log of the whole server, and a database that follows can not be dropped.
+    for (id, database) in moves.iter().filter(|(id, _)| !open.contains(id)) {
+        tracing::info!(cluster = cluster.name, database, "what followed for a move that is over is removed");
+        let removed = async {
+            unfollow(&server, *id).await?;
+            unpublish(&server, database, *id).await
+        };
+        if let Err(error) = removed.await {
+            tracing::warn!(cluster = cluster.name, database, %error, "what followed for a move that is over stays");
+        }
+    }
     let over = |one: &&pgtenant_postgres::Beside| one.kind == BesideKind::Copy && !open.contains(&one.restore);
     for one in copies.iter().filter(over) {
         tracing::info!(cluster = cluster.name, database = one.database, "the copy of a job that is over is dropped");
@@ -185,7 +199,7 @@ async fn sweep(engine: &Inner, cluster: &Cluster) -> Result<(), Trouble> {
             tracing::warn!(cluster = cluster.name, database = one.database, %error, "the copy of a job that is over stays");
         }
     }
-    for login in logins.iter().filter(|login| !open.iter().any(|id| Job::name(*id) == **login)) {
+    for login in logins.iter().filter(|login| !open.iter().any(|id| login.starts_with(&Job::name(*id)))) {
         tracing::info!(cluster = cluster.name, login, "the login of a job that is over is dropped");
         if let Err(error) = end_job(&server, &mut session, version, login).await {
             tracing::warn!(cluster = cluster.name, login, %error, "the login of a job that is over stays");

@@ -21,14 +21,14 @@ use crate::planner::logins;
 const MOST_ROUNDS: usize = 4;
 
 impl Loading<'_> {
-    /// Puts owners and privileges right as the claim's own would be: what is left to do after that differs. While `filled_by` fills the
-    /// database, no tier may connect to it.
-    pub(super) async fn settle(&self, filled_by: Option<&Job>) -> Result<Vec<Finding>, Trouble> {
+    /// Puts owners and privileges right as the claim's own would be: what is left to do after that differs. While the logins `filled_by`
+    /// have the database for themselves, no tier may connect to it.
+    pub(super) async fn settle(&self, filled_by: &[String]) -> Result<Vec<Finding>, Trouble> {
         let Self { server, claim, database, .. } = *self;
         let mut desired = Desired {
             database: database.to_owned(),
             comment: self.comment.to_owned(),
-            filled_by: filled_by.map(|job| job.login.clone()),
+            filled_by: filled_by.to_vec(),
             logins: logins(claim),
             ..Desired::new(claim.key.clone(), &claim.spec)
         };
@@ -68,21 +68,21 @@ impl Loading<'_> {
         self.claim.key.login(tier, side)
     }
 
-    /// Holds what was loaded against the snapshot, puts privileges right, and logs in as each tier, unless it stays `closed` for all but
-    /// a job.
+    /// Holds what was loaded against the snapshot, puts privileges right, and logs in as each tier, unless it stays closed for all but
+    /// `logins`.
     pub(super) async fn examine(
         &self,
         job: &Job,
         source: &Source,
         left_out: Vec<LeftOut>,
         roles: &RoleMap,
-        closed: Option<&Job>,
+        logins: &[String],
     ) -> Result<Verification, Trouble> {
         let mut report = self.compare(job, source, &left_out, roles).await?;
-        report.differences.extend(self.settle(closed).await?);
-        if closed.is_none() {
-            let (logins, refused) = self.log_in_as_tiers().await?;
-            report.logins = logins;
+        report.differences.extend(self.settle(logins).await?);
+        if logins.is_empty() {
+            let (able, refused) = self.log_in_as_tiers().await?;
+            report.logins = able;
             report.differences.extend(refused);
         }
         report.left_out.extend(left_out);
@@ -149,7 +149,7 @@ impl Restoring {
         // The password of the login that filled it was never written down.
         let job = loading.log_in(Some(Tier::Admin)).await?;
         let roles = roles(&self.key()?, &copy.key);
-        let report = loading.examine(&job, &source, self.steps()?.left_out, &roles, None).await?;
+        let report = loading.examine(&job, &source, self.steps()?.left_out, &roles, &[]).await?;
         let message = describe(&report);
         if report.is_good() && self.tests() {
             self.mark_verified().await?;

@@ -51,6 +51,10 @@ pub(super) struct BootstrapArgs {
     /// File with the password of that login, likewise
     #[arg(long, value_name = "FILE", requires = "pgbouncer_login")]
     pgbouncer_password_file: Option<PathBuf>,
+    /// Let databases be moved by logical replication: the control plane may make logins that replicate, and subscribe. From PostgreSQL 16
+    /// on; needs a superuser
+    #[arg(long)]
+    logical_replication: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,9 +102,21 @@ pub(super) fn run(context: &Context, args: &BootstrapArgs) -> Result<Outcome> {
         ))
         .hint("write --login prov_a --password-file FILE_A --login prov_b --password-file FILE_B"));
     }
+    let version = ServerVersion::new(major * 10_000);
+    if args.logical_replication && !version.replicates_without_superuser() {
+        return Err(CliError::usage(format!(
+            "--logical-replication: on PostgreSQL {major} only superusers make logins that replicate; from 16 on others do"
+        ))
+        .hint("leave it out: databases are moved by dump then"));
+    }
     let pairs = logins.iter().zip(password_files);
-    let mut bootstrap =
-        Bootstrap { group: GROUP.to_owned(), logins: Vec::new(), close_to_public: *close_to_public, pgbouncer: None };
+    let mut bootstrap = Bootstrap {
+        group: GROUP.to_owned(),
+        logins: Vec::new(),
+        close_to_public: *close_to_public,
+        pgbouncer: None,
+        logical_replication: args.logical_replication,
+    };
     for (LoginName(login), file) in pairs {
         if bootstrap.logins.iter().any(|(known, _)| known == login) {
             return Err(CliError::usage(format!("login {login:?} is named twice")));
@@ -119,7 +135,7 @@ pub(super) fn run(context: &Context, args: &BootstrapArgs) -> Result<Outcome> {
          -- database postgres; it may be run again.\n\
          \\set ON_ERROR_STOP on\n"
     );
-    let script = bootstrap_sql(ServerVersion::new(major * 10_000), &bootstrap);
+    let script = bootstrap_sql(version, &bootstrap);
     context.out.line(format!("{header}{}", script.trim_end()))?;
     Ok(Outcome::Done)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use indicatif::ProgressBar;
-use pgtenant_model::{ClaimKey, Move, MovePhase, Span};
+use pgtenant_model::{ClaimKey, Move, MoveMethod, MovePhase, Span};
 use serde_json::json;
 
 use super::confirm::confirm;
@@ -22,14 +22,15 @@ const INTERRUPTED: u8 = 130;
 /// Arguments of `pgtenant cluster move`.
 #[derive(Debug, Clone, Args)]
 #[command(
-    after_help = "First it is rehearsed, while applications go on: the database is copied to the other cluster, compared, and the copy is
-dropped. That says for how long nobody will be able to connect, and you are asked. Then it is done in the same way with
-everybody kept out. Names, roles and passwords stay; credentials get the new address. What was on the former cluster is
-kept there, closed, as after a restore.
+    after_help = "First it is prepared, while applications go on: where that is possible a copy on the other cluster follows the database by
+logical replication; else a copy is made for a try, compared and dropped. That says for how long nobody will be able to
+connect, and you are asked. Then everybody is kept out until the rest is there and compared. Names, roles and passwords
+stay; credentials get the new address. What was on the former cluster is kept there, closed, as after a restore.
 
 Examples:
   pgtenant cluster move shop/orders --to eu-west
   pgtenant cluster move shop/orders --to eu-west --yes --max-gap 30s
+  pgtenant cluster move shop/orders --to eu-west --by dump
   pgtenant cluster move shop/orders --cancel"
 )]
 pub(super) struct MoveArgs {
@@ -38,6 +39,9 @@ pub(super) struct MoveArgs {
     /// The cluster that it is to be on
     #[arg(long, value_name = "CLUSTER", required_unless_present = "cancel")]
     to: Option<String>,
+    /// How it gets there [default: by replication where that is possible, else by dump]
+    #[arg(long, value_enum, value_name = "WAY")]
+    by: Option<By>,
     /// Do not ask
     #[arg(long)]
     yes: bool,
@@ -45,8 +49,25 @@ pub(super) struct MoveArgs {
     #[arg(long, value_name = "TIME")]
     max_gap: Option<Span>,
     /// Cancel the move that waits for a yes
-    #[arg(long, conflicts_with_all = ["to", "yes", "max_gap"])]
+    #[arg(long, conflicts_with_all = ["to", "by", "yes", "max_gap"])]
     cancel: bool,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum By {
+    /// A copy follows the database while applications go on; they wait for the last changes
+    Replication,
+    /// A copy is made while nobody can connect
+    Dump,
+}
+
+impl From<By> for MoveMethod {
+    fn from(by: By) -> Self {
+        match by {
+            By::Replication => Self::Replication,
+            By::Dump => Self::Dump,
+        }
+    }
 }
 
 /// A database's move, over REST.
@@ -121,7 +142,7 @@ pub(super) async fn run(context: &Context, args: &MoveArgs) -> Result<Outcome> {
 }
 
 async fn go(context: &Context, moves: &Moves<'_>, to: &str, args: &MoveArgs) -> Result<Outcome> {
-    let asked = moves.post(&[], &json!({"to": to})).await?;
+    let asked = moves.post(&[], &json!({"to": to, "by": args.by.map(MoveMethod::from)})).await?;
     let rehearsed = moves.follow(&asked, true).await?;
     if rehearsed.phase != MovePhase::Waiting {
         return told(context, &rehearsed);

@@ -21,19 +21,14 @@ pub(super) fn plan(
 
     let acl = acl::after_owner_change(&facts.acl, &facts.owner.name, provisioner);
     const WHOLE: &[Privilege] = &[Privilege::Connect, Privilege::Create, Privilege::Temporary];
-    let wanted: Vec<(&str, &[Privilege])> = match &desired.filled_by {
-        None => vec![
-            (provisioner, WHOLE),
-            (&names.admin, WHOLE),
-            (&names.read, &[Privilege::Connect]),
-            (&names.write, &[Privilege::Connect]),
-        ],
-        Some(login) => vec![
-            (provisioner, WHOLE),
-            (&names.admin, &[Privilege::Create, Privilege::Temporary]),
-            (login, &[Privilege::Connect]),
-        ],
-    };
+    const CONNECT: &[Privilege] = &[Privilege::Connect];
+    let mut wanted: Vec<(&str, &[Privilege])> = vec![(provisioner, WHOLE)];
+    if desired.filled_by.is_empty() {
+        wanted.extend([(names.admin.as_str(), WHOLE), (&names.read, CONNECT), (&names.write, CONNECT)]);
+    } else {
+        wanted.push((&names.admin, &[Privilege::Create, Privilege::Temporary]));
+        wanted.extend(desired.filled_by.iter().map(|login| (login.as_str(), CONNECT)));
+    }
     work.changes.extend(acl::difference(&object, provisioner, &acl, &wanted, Others::Revoke));
 
     for setting in &facts.settings {

@@ -32,8 +32,8 @@ pub struct Desired {
     pub database: String,
     /// What the database's comment says of whose it is.
     pub comment: String,
-    /// While this login fills the database, no tier may connect to it.
-    pub filled_by: Option<String>,
+    /// While these logins have the database for themselves, no tier may connect to it.
+    pub filled_by: Vec<String>,
     /// Schemas beside `public`.
     pub schemas: Vec<String>,
     /// Extensions; the caller has checked them against the cluster's allow-list.
@@ -56,7 +56,7 @@ impl Desired {
         Self {
             database: key.database(),
             comment: database_comment(&key),
-            filled_by: None,
+            filled_by: Vec::new(),
             key,
             schemas: spec.schemas.clone(),
             extensions: spec.extensions.clone(),

@@ -143,7 +143,7 @@ impl Import {
         let lease = self.pool.take().await?;
         self.grant(&lease.wire, &mut selection).await?;
         lease.give_back();
-        self.analyze(&mut selection).await?;
+        selection.left_out.extend(self.analyze().await?);
         self.make_durable().await?;
         let mut state = self.state();
         state.missing = selection.missing;
@@ -293,7 +293,11 @@ impl Import {
         Ok(())
     }
 
-    async fn analyze(&self, selection: &mut Selection<'_>) -> Result<(), TransferError> {
+    /// Gathers statistics of every table. Says of which the server refuses it.
+    ///
+    /// # Errors
+    /// A connection broke.
+    pub async fn analyze(&self) -> Result<Vec<LeftOut>, TransferError> {
         let lease = self.pool.take().await?;
         let tables: Vec<Relation> = lease.wire.documents("look for tables", target::TABLES_TO_ANALYZE, &[]).await?;
         lease.give_back();
@@ -312,8 +316,7 @@ impl Import {
         };
         let done = futures::stream::iter(tables).map(one).buffer_unordered(self.jobs());
         let refused: Vec<Option<LeftOut>> = done.try_collect().await?;
-        selection.left_out.extend(refused.into_iter().flatten());
-        Ok(())
+        Ok(refused.into_iter().flatten().collect())
     }
 
     /// Commits so far did not wait for the disk. The last one does, and with it all before it.

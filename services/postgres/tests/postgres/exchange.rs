@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use pgtenant_model::Tier;
 use pgtenant_postgres::{
-    Beside, BesideKind, Desired, ErrorClass, Exchange, Job, PostgresError, Rehearsal, Step, Unfenced, beside, empty,
-    end_claims_sessions, end_job, exchange, generate_password, jobs, make_public, server_version,
+    Beside, BesideKind, Desired, ErrorClass, Exchange, Job, JobOptions, PostgresError, Rehearsal, Step, Unfenced,
+    beside, empty, end_claims_sessions, end_job, exchange, jobs, make_public, server_version,
 };
 use sqlx::ConnectOptions;
 use uuid::Uuid;
@@ -99,8 +99,9 @@ async fn a_jobs_login_is_its_claims_and_no_more_on_every_version() {
         let version = tenant.observe().await.server.version;
         let mut session = world.server.maintenance().await.unwrap();
         let mut begin = async |acts_as| {
-            let password = generate_password(&mut rand::rng());
-            Job::begin(&world.server, &mut session, id, &tenant.desired.key, acts_as, password, valid).await.unwrap()
+            let (login, key) = (Job::name(id), &tenant.desired.key);
+            let options = JobOptions { login, key, acts_as, replicates: false, valid };
+            Job::begin(&world.server, &mut session, options).await.unwrap()
         };
         let first = begin(None).await;
         let job = begin(Some(Tier::Admin)).await;
@@ -138,10 +139,10 @@ impl Tenant<'_> {
         let server = &self.world.server;
         let mut session = server.maintenance().await.unwrap();
         let version = server_version(&mut session).await.unwrap();
-        let (key, password, valid) = (&self.desired.key, generate_password(&mut rand::rng()), Duration::from_secs(60));
-        let admin = Some(Tier::Admin);
-        let job = Job::begin(server, &mut session, Uuid::now_v7(), key, admin, password, valid).await.unwrap();
-        let filled = Desired { filled_by: Some(job.login.clone()), ..self.desired.clone() };
+        let (key, login, acts_as) = (&self.desired.key, Job::name(Uuid::now_v7()), Some(Tier::Admin));
+        let options = JobOptions { login, key, acts_as, replicates: false, valid: Duration::from_secs(60) };
+        let job = Job::begin(server, &mut session, options).await.unwrap();
+        let filled = Desired { filled_by: vec![job.login.clone()], ..self.desired.clone() };
         let closed = Tenant { world: self.world, desired: filled, passwords: self.passwords.clone() };
         closed.repair().await;
         end_claims_sessions(server, &mut session, key, &Unfenced).await.unwrap();

@@ -22,6 +22,7 @@ impl Lookup {
             logins: Vec::new(),
             close_to_public: true,
             pgbouncer: Some((login.clone(), Verifier::of(&password))),
+            logical_replication: false,
         };
         // It exists while PUBLIC may connect to `postgres`, and is given nothing for it when that is closed.
         for close_to_public in [false, true, true] {
@@ -151,6 +152,7 @@ pub(crate) async fn the_lookup_is_pgbouncers_alone(major: u32) {
         logins: Vec::new(),
         close_to_public: true,
         pgbouncer: Some((role, Verifier::of(&password))),
+        logical_replication: false,
     };
     let refused = bootstrap(&world.as_superuser().server, &wanted).await.unwrap_err().to_string();
     assert!(refused.contains("is there and is more than PgBouncer's login"), "{refused}");

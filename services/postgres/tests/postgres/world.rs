@@ -57,6 +57,7 @@ impl World {
                     ],
                     close_to_public: true,
                     pgbouncer: None,
+                    logical_replication: false,
                 };
                 let server = Server::new(options(&superuser.username, &superuser.password)).unwrap();
                 bootstrap(&server, &wanted).await.unwrap();
