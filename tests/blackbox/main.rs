@@ -26,6 +26,7 @@ mod health;
 mod kills;
 mod kubernetes;
 mod lab;
+mod lab_keepalived;
 mod lab_pool;
 mod leak;
 mod maintenance;

@@ -58,10 +58,16 @@ impl Cluster {
     /// Brought up by a command, so that nodes may be killed and started by others: PostgreSQL takes a process for running until its
     /// parent has taken note of its end.
     pub(crate) async fn detached(kind: LabKind) -> Self {
+        Self::detached_with(kind, &[]).await
+    }
+
+    /// The same with further flags of the command.
+    pub(crate) async fn detached_with(kind: LabKind, flags: &[&str]) -> Self {
         let folder = Folder::new("drill");
         let dir = folder.join("lab");
-        let up = ["lab", "up", "--topology", kind.name(), "--dir", &dir.display().to_string()];
-        run_within(Cli::new().command(&up), PATIENCE).await.expect(0);
+        let dir_name = dir.display().to_string();
+        let up = ["lab", "up", "--topology", kind.name(), "--dir", &dir_name];
+        run_within(Cli::new().command(&[&up[..], flags].concat()), PATIENCE).await.expect(0);
         let lab = Lab::open(&dir, Binaries::locate(None).unwrap(), Lifetime::Detached).unwrap();
         Self { lab, detached: true, _folder: folder }
     }

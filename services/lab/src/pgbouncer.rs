@@ -87,7 +87,7 @@ impl PgBouncer {
         let mut part = Part::new(PGBOUNCER, program, vec![dir.join(CONF).display().to_string()], runner);
         part.start()?;
         let deadline = Instant::now() + START_DEADLINE;
-        while !answers(port).await {
+        while !answers("localhost", port).await {
             part.wait_more(deadline).await?;
         }
         Ok(Self { part, dir: dir.to_path_buf(), account })
@@ -168,11 +168,11 @@ fn changed(text: &str, name: &str, value: &str) -> Result<String> {
 }
 
 /// Whether there is something that speaks PostgreSQL's protocol with TLS.
-pub(crate) async fn answers(port: u16) -> bool {
+pub(crate) async fn answers(host: &str, port: u16) -> bool {
     /// `SSLRequest`: its length, and a number that is no version.
     const TLS_PLEASE: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
     let question = async {
-        let mut stream = TcpStream::connect(("localhost", port)).await?;
+        let mut stream = TcpStream::connect((host, port)).await?;
         stream.write_all(&TLS_PLEASE).await?;
         stream.read_u8().await
     };

@@ -11,6 +11,8 @@ use time::{Duration, OffsetDateTime};
 use crate::error::{Error, Result};
 use crate::files;
 
+/// Names of a server on this machine.
+pub(crate) const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 const CA_VALIDITY: Duration = Duration::days(3650);
 /// The longest that TLS clients of today accept.
 const SERVER_VALIDITY: Duration = Duration::days(397);
@@ -90,7 +92,7 @@ impl CertificateAuthority {
 
     /// For a server on this machine: `localhost`, 127.0.0.1 and ::1.
     pub fn issue_for_loopback(&self) -> Result<IssuedCertificate> {
-        self.issue(&["localhost", "127.0.0.1", "::1"])
+        self.issue(&LOOPBACK)
     }
 }
 

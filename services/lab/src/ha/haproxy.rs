@@ -11,6 +11,7 @@ use secrecy::ExposeSecret as _;
 use crate::converge::Progress;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::ha::keepalived;
 use crate::ha::kind::LabKind;
 use crate::ha::patroni;
 use crate::ha::processes;
@@ -23,8 +24,6 @@ use crate::process::AtTheEnd;
 pub(crate) const HAPROXY: &str = "haproxy";
 /// Its port for reads.
 pub(crate) const READ: &str = "haproxy/read";
-/// Where it tells what it sees.
-const STATS: &str = "haproxy/stats";
 /// The service of each node, and its login, which has no privilege.
 pub(crate) const HEALTH: &str = "health";
 const CONF: &str = "haproxy.cfg";
@@ -67,8 +66,8 @@ pub(crate) fn health_url(site: &Site, name: &str) -> String {
 }
 
 /// Where HAProxy shows what it sees.
-pub(crate) fn stats_url(site: &Site) -> String {
-    format!("http://localhost:{}", site.port(STATS))
+pub(crate) fn stats_url(site: &Site, home: &str) -> String {
+    format!("http://localhost:{}", site.port(&stats_port(home)))
 }
 
 fn health_port(name: &str) -> String {
@@ -129,25 +128,60 @@ async fn start_health(site: &mut Site, name: &str, progress: Progress<'_>) -> Re
 
 /// It runs when this returns, and has found the primary.
 pub(crate) async fn start_haproxy(site: &mut Site, progress: Progress<'_>) -> Result<()> {
-    site.prepare(HAPROXY, &[HAPROXY, READ, STATS])?;
-    let text = configuration(site);
-    let conf = site.home(HAPROXY).join(CONF);
-    if !site.runs(HAPROXY, HAPROXY) || files::read_if_there(&conf)?.as_ref() != Some(&text) {
-        processes::stop(&site.home(HAPROXY), &[HAPROXY], STOP_PATIENCE).await?;
-        let ports = [HAPROXY, READ, STATS].map(|port| site.port(port));
-        progress(&format!("starting HAProxy: writes on port {}, reads on {}", ports[0], ports[1]));
-        site.write(HAPROXY, CONF, &text, 0o600)?;
-        let args = vec!["-db".to_owned(), "-f".to_owned(), conf.display().to_string()];
-        let program = "/usr/sbin/haproxy".into();
-        site.start(HAPROXY, &Daemon { name: HAPROXY, program, args, at_the_end: AtTheEnd::Terminate }, &ports)?;
+    if keepalived::address(site).is_some() {
+        return keepalived::up(site, progress).await;
     }
+    site.prepare(HAPROXY, &[HAPROXY, READ, &stats_port(HAPROXY)])?;
+    let ports = [HAPROXY, READ, &stats_port(HAPROXY)].map(|port| site.port(port));
+    if !is_up_to_date(site, HAPROXY)? {
+        progress(&format!("starting HAProxy: writes on port {}, reads on {}", ports[0], ports[1]));
+        let daemon = prepare_start(site, HAPROXY).await?;
+        site.start(HAPROXY, &daemon, &ports)?;
+    }
+    wait_until_settled(site, HAPROXY).await
+}
+
+/// Whether it runs with the configuration that it should have.
+pub(crate) fn is_up_to_date(site: &Site, home: &str) -> Result<bool> {
+    let known = files::read_if_there(&site.home(home).join(CONF))?;
+    Ok(site.runs(home, HAPROXY) && known.as_ref() == Some(&configuration(site, home)))
+}
+
+/// Ends what runs, and writes the configuration that it is to be started with.
+pub(crate) async fn prepare_start(site: &Site, home: &str) -> Result<Daemon> {
+    processes::stop(&site.home(home), &[HAPROXY], STOP_PATIENCE).await?;
+    site.write(home, CONF, &configuration(site, home), 0o600)?;
+    let args = vec!["-db".to_owned(), "-f".to_owned(), site.home(home).join(CONF).display().to_string()];
+    Ok(Daemon { name: HAPROXY, program: "/usr/sbin/haproxy".into(), args, at_the_end: AtTheEnd::Terminate })
+}
+
+/// Until it has asked each server that runs.
+pub(crate) async fn wait_until_settled(site: &mut Site, home: &str) -> Result<()> {
     let client = site.http(HAPROXY)?;
     let settled = async |site: &Site| {
         let running: Vec<String> = site.nodes().into_iter().filter(|name| site.runs(name, POSTGRES)).collect();
-        let answer = async { client.get(format!("{}/;csv", stats_url(site))).send().await?.text().await }.await;
+        let answer = async { client.get(format!("{}/;csv", stats_url(site, home))).send().await?.text().await }.await;
         answer.is_ok_and(|text| is_settled(&text, &running))
     };
-    site.wait_for((HAPROXY, HAPROXY), DEADLINE, "HAProxy did not find one primary, and else standbys", settled).await
+    site.wait_for((home, HAPROXY), DEADLINE, "HAProxy did not find one primary, and else standbys", settled).await
+}
+
+/// Where writes go; the servers' certificates name it.
+pub(crate) fn address(site: &Site) -> (String, u16) {
+    match keepalived::address(site) {
+        Some(address) => (address.to_string(), keepalived::WRITE),
+        None => ("127.0.0.1".to_owned(), site.port(HAPROXY)),
+    }
+}
+
+/// Folders of each HAProxy.
+pub(crate) fn homes(site: &Site) -> Vec<&'static str> {
+    if keepalived::address(site).is_some() { keepalived::MACHINES.to_vec() } else { vec![HAPROXY] }
+}
+
+/// Of the port where it tells what it sees.
+pub(crate) fn stats_port(home: &str) -> String {
+    format!("{home}/stats")
 }
 
 /// Servers count as up until their first check has ended. The lines are of each server in each of the two proxies.
@@ -170,13 +204,19 @@ fn is_settled(csv: &str, nodes: &[String]) -> bool {
 }
 
 /// TLS is the servers' own: HAProxy passes it through. What it is told has its reason in `docs/lab.md`.
-fn configuration(site: &Site) -> String {
-    let (write, read, stats) = (site.port(HAPROXY), site.port(READ), site.port(STATS));
+fn configuration(site: &Site, home: &str) -> String {
+    let stats = site.port(&stats_port(home));
+    let own = keepalived::own(site, home);
+    let (write, read) = match &own {
+        Some(own) => (own.bind(keepalived::WRITE), own.bind(keepalived::READ)),
+        None => (format!("127.0.0.1:{}", site.port(HAPROXY)), format!("127.0.0.1:{}", site.port(READ))),
+    };
+    let (global, alive) = own.map(|own| (own.global, own.alive)).unwrap_or_default();
     let mut text = format!(
         "# Written at each start; changes are lost.
 global
     maxconn 400
-
+{global}
 defaults
     mode tcp
     timeout connect 2s
@@ -193,18 +233,18 @@ listen stats
     timeout client 10s
     stats enable
     stats uri /
-"
+{alive}"
     );
     // With `first`, writes go to one node even if two were writable.
     let patroni = site.state.kind == LabKind::Patroni;
     let standby = if patroni { "replica" } else { "standby" };
     let tls = if patroni { format!(" {}", tls(site)) } else { String::new() };
-    for (name, port, balance, path) in [("write", write, "first", "primary"), ("read", read, "leastconn", standby)] {
+    for (name, bind, balance, path) in [("write", write, "first", "primary"), ("read", read, "leastconn", standby)] {
         let _ = write!(
             text,
             "
 listen {name}
-    bind 127.0.0.1:{port}
+    bind {bind}
     balance {balance}
     option httpchk OPTIONS /{path}
     http-check expect status 200

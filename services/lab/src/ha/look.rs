@@ -11,7 +11,7 @@ use crate::ha::kind::LabKind;
 use crate::ha::server::POSTGRES;
 use crate::ha::site::SUPERUSER;
 use crate::ha::status::{LabAdmin, LabEndpoints, LabNode, LabPooler, LabService, LabStatus, Told};
-use crate::ha::{Lab, auto_failover, haproxy, patroni, pgpool, processes, repmgr, streaming};
+use crate::ha::{Lab, auto_failover, haproxy, keepalived, patroni, pgpool, processes, repmgr, streaming};
 use crate::pgbouncer::{LOGIN, PGBOUNCER};
 
 impl Lab {
@@ -90,7 +90,13 @@ impl Lab {
             }
             LabKind::Haproxy => {
                 let of = |port: &str| vec![at(self.site.port(port))];
-                LabEndpoints { write: of(haproxy::HAPROXY), read: of(haproxy::READ), pool }
+                match keepalived::address(&self.site) {
+                    Some(address) => {
+                        let at = |port: u16| vec![format!("{address}:{port}")];
+                        LabEndpoints { write: at(keepalived::WRITE), read: at(keepalived::READ), pool }
+                    }
+                    None => LabEndpoints { write: of(haproxy::HAPROXY), read: of(haproxy::READ), pool },
+                }
             }
         }
     }
@@ -145,15 +151,22 @@ impl Lab {
             name: name.to_owned(),
             address,
             running: site.runs(name, program),
+            holds: None,
         };
-        let front = || service(haproxy::HAPROXY, haproxy::HAPROXY, haproxy::stats_url(site));
+        let front = || {
+            let of = |home: &&str| LabService {
+                holds: keepalived::held_by(site, home),
+                ..service(home, haproxy::HAPROXY, haproxy::stats_url(site, home))
+            };
+            haproxy::homes(site).iter().map(of).collect::<Vec<_>>()
+        };
         let mut services = match site.state.kind {
             LabKind::Streaming => Vec::new(),
             LabKind::Repmgr => {
                 let address = format!("localhost:{}", site.port(pgpool::PGPOOL));
                 vec![service(pgpool::PGPOOL, pgpool::PGPOOL, address)]
             }
-            LabKind::Haproxy => vec![front()],
+            LabKind::Haproxy => front(),
             LabKind::Patroni => vec![service("etcd", "etcd", patroni::etcd_url(site))],
             LabKind::PgAutoFailover => {
                 let monitor = auto_failover::MONITOR;
@@ -162,7 +175,7 @@ impl Lab {
         };
         if site.state.pgbouncer {
             if site.state.kind != LabKind::Haproxy {
-                services.push(front());
+                services.extend(front());
             }
             services.push(service(PGBOUNCER, PGBOUNCER, format!("localhost:{}", site.port(PGBOUNCER))));
         }

@@ -5,6 +5,7 @@
 
 mod auto_failover;
 mod haproxy;
+mod keepalived;
 mod kind;
 mod look;
 mod options;
@@ -16,6 +17,7 @@ mod repmgr;
 mod rotate;
 mod server;
 mod site;
+mod state;
 mod status;
 mod streaming;
 
@@ -33,7 +35,8 @@ use crate::files;
 use crate::lock::FolderLock;
 use crate::pgbouncer::{self, PGBOUNCER};
 use server::POSTGRES;
-use site::{Site, State};
+use site::Site;
+use state::State;
 
 pub use kind::LabKind;
 pub use options::LabOptions;
@@ -43,8 +46,12 @@ pub use status::{LabAdmin, LabEndpoints, LabNode, LabPooler, LabRole, LabService
 /// For what is stopped at once.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 /// In this order: nothing restarts what was stopped, and nothing is without what it needs to stop.
-const STOP_ORDER: [&[&str]; 4] =
-    [&["pgbouncer", "haproxy", "pgpool", "health", "repmgrd"], &["patroni", "pg_autoctl"], &[POSTGRES], &["etcd"]];
+const STOP_ORDER: [&[&str]; 4] = [
+    &["keepalived", "pgbouncer", "haproxy", "pgpool", "health", "repmgrd"],
+    &["patroni", "pg_autoctl"],
+    &[POSTGRES],
+    &["etcd"],
+];
 /// More are of no use on one machine.
 const MOST_NODES: u16 = 9;
 
@@ -60,10 +67,13 @@ pub struct Lab {
 impl Lab {
     /// Makes the folder, or takes the lab that is there. Nothing is started yet. Packages that are missing are named.
     pub fn create(options: LabOptions) -> Result<Self> {
-        let LabOptions { dir, kind, nodes, binaries, lifetime, fsync, health_program, pgbouncer } = options;
+        let LabOptions { dir, kind, nodes, binaries, lifetime, fsync, health_program, pgbouncer, keepalived } = options;
         kind.require_packages(&binaries, pgbouncer)?;
         if pgbouncer {
             pgbouncer::locate()?;
+        }
+        if keepalived {
+            keepalived::require(kind)?;
         }
         require_ours(&dir)?;
         files::make_dir(&dir, 0o711, None)?;
@@ -84,6 +94,10 @@ impl Lab {
         }
         state.health_program = health_program.or(state.health_program);
         state.pgbouncer |= pgbouncer;
+        if keepalived && state.network.is_none() {
+            keepalived::require_new(&state, &dir)?;
+            state.network = Some(keepalived::free_network()?);
+        }
         if state.nodes.is_empty() {
             state.nodes = (1..=nodes.unwrap_or_else(|| kind.usual_nodes()).clamp(1, MOST_NODES)).collect();
         }
@@ -131,6 +145,7 @@ impl Lab {
     pub async fn kill(&mut self, node: &str) -> Result<()> {
         let _lock = self.site.lock()?;
         let name = self.place(node)?;
+        keepalived::unplug(&self.site, &name)?;
         processes::kill(&self.site.home(&name)).await
     }
 
@@ -140,7 +155,9 @@ impl Lab {
         let name = self.place(node)?;
         let site = &mut self.site;
         match name.as_str() {
-            haproxy::HAPROXY => return haproxy::start_haproxy(site, &mut progress).await,
+            haproxy::HAPROXY | keepalived::FIRST | keepalived::SECOND => {
+                return haproxy::start_haproxy(site, &mut progress).await;
+            }
             PGBOUNCER => return pool::start(site, &mut progress).await,
             _ => {}
         }
@@ -228,7 +245,8 @@ impl Lab {
         if !running.is_empty() {
             progress(&format!("stopping {}", running.join(", ")));
         }
-        stop(self.site.homes()).await
+        stop(self.site.homes()).await?;
+        keepalived::remove(&self.site)
     }
 
     /// `node-1`, or `1`.

@@ -26,12 +26,25 @@ pub struct LabOptions {
     pub health_program: Option<PathBuf>,
     /// PgBouncer in front. `false`: as before.
     pub pgbouncer: bool,
+    /// Two HAProxies behind an address that Keepalived moves, in network namespaces: for [`LabKind::Haproxy`], as root, from its beginning.
+    /// `false`: as before.
+    pub keepalived: bool,
 }
 
 impl LabOptions {
     /// As many nodes as are usual, detached, with fsync.
     pub fn new(dir: impl Into<PathBuf>, kind: LabKind, binaries: Binaries) -> Self {
         let (nodes, lifetime, fsync, health_program) = (None, Lifetime::Detached, true, None);
-        Self { dir: dir.into(), kind, nodes, binaries, lifetime, fsync, health_program, pgbouncer: false }
+        Self {
+            dir: dir.into(),
+            kind,
+            nodes,
+            binaries,
+            lifetime,
+            fsync,
+            health_program,
+            pgbouncer: false,
+            keepalived: false,
+        }
     }
 }

@@ -38,20 +38,18 @@ pub(crate) async fn rejoin(site: &mut Site, name: &str, progress: Progress<'_>) 
 
 /// What is in front of the nodes, and can be killed and started by itself.
 pub(crate) fn in_front(site: &Site) -> Vec<&'static str> {
-    match (site.state.pgbouncer, site.state.kind) {
-        (true, _) => vec![haproxy::HAPROXY, PGBOUNCER],
-        (false, LabKind::Haproxy) => vec![haproxy::HAPROXY],
-        (false, _) => Vec::new(),
-    }
+    let mut all =
+        if site.state.pgbouncer || site.state.kind == LabKind::Haproxy { haproxy::homes(site) } else { Vec::new() };
+    all.extend(site.state.pgbouncer.then_some(PGBOUNCER));
+    all
 }
 
 /// Logins are looked up once a superuser has made the function for that: `pgtenant` does so.
 pub(crate) async fn start(site: &mut Site, progress: Progress<'_>) -> Result<()> {
     site.prepare(PGBOUNCER, &[PGBOUNCER])?;
     let (home, port) = (site.home(PGBOUNCER), site.port(PGBOUNCER));
-    // HAProxy listens on this address alone; the servers' certificates name it.
-    let server = format!("127.0.0.1:{}", site.port(haproxy::HAPROXY));
-    let text = pgbouncer::settings(&home, &server, port)?;
+    let (host, write) = haproxy::address(site);
+    let text = pgbouncer::settings(&home, &format!("{host}:{write}"), port)?;
     write_logins(site)?;
     let conf = home.join(CONF);
     if !site.runs(PGBOUNCER, PGBOUNCER) || files::read_if_there(&conf)?.as_ref() != Some(&text) {
@@ -63,7 +61,7 @@ pub(crate) async fn start(site: &mut Site, progress: Progress<'_>) -> Result<()>
             Daemon { name: PGBOUNCER, program, args: vec![conf.display().to_string()], at_the_end: AtTheEnd::Kill };
         site.start(PGBOUNCER, &daemon, &[port])?;
     }
-    let answers = async |_: &Site| pgbouncer::answers(port).await;
+    let answers = async |_: &Site| pgbouncer::answers("localhost", port).await;
     site.wait_for((PGBOUNCER, PGBOUNCER), DEADLINE, "PgBouncer did not answer", answers).await
 }
 

@@ -16,11 +16,12 @@ use crate::error::{Error, Result};
 use crate::part::POLL;
 
 /// What a lab starts; who looks at a file of the lab with another program is no part of it.
-const PROGRAMS: [&str; 16] = [
+const PROGRAMS: [&str; 17] = [
     "etcd",
     "haproxy",
     "health",
     "initdb",
+    "keepalived",
     "patroni",
     "pg_autoctl",
     "pg_basebackup",

@@ -8,7 +8,6 @@
 //! nodes/*/             one for each node, and for each service beside them; `nodes` may be a link, see `place.rs`
 //! ```
 
-use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -16,7 +15,6 @@ use std::time::Duration;
 
 use rand::distr::{Alphanumeric, SampleString};
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
 use crate::account::Account;
@@ -24,15 +22,16 @@ use crate::binaries::Binaries;
 use crate::config;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::ha::kind::LabKind;
+use crate::ha::keepalived;
 use crate::ha::processes;
+use crate::ha::state::State;
 use crate::lock::FolderLock;
 use crate::part::POLL;
 use crate::place;
 use crate::ports;
 use crate::process::{AtTheEnd, Runner, last_lines};
 use crate::reach;
-use crate::tls::CertificateAuthority;
+use crate::tls::{CertificateAuthority, LOOPBACK};
 
 /// Name of the superuser.
 pub(crate) const SUPERUSER: &str = "postgres";
@@ -53,47 +52,6 @@ pub enum Lifetime {
     Detached,
     /// Until this process ends, in whatever way, or the [`crate::Lab`] is dropped: tests and `pgtenant dev`.
     Bound,
-}
-
-/// What stays of a lab.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct State {
-    id: String,
-    pub(crate) kind: LabKind,
-    pub(crate) fsync: bool,
-    /// Numbers of the nodes.
-    pub(crate) nodes: Vec<u16>,
-    ports: BTreeMap<String, u16>,
-    /// The program that serves `health`.
-    pub(crate) health_program: Option<PathBuf>,
-    /// The login that pgpool has: it changes by turns with another.
-    #[serde(default)]
-    pub(crate) pgpool_login: Option<String>,
-    /// Whether there is PgBouncer in front.
-    #[serde(default)]
-    pub(crate) pgbouncer: bool,
-}
-
-impl State {
-    pub(crate) fn new(kind: LabKind, fsync: bool, health_program: Option<PathBuf>) -> Self {
-        let id = Alphanumeric.sample_string(&mut rand::rng(), 8).to_ascii_lowercase();
-        let (nodes, ports) = (Vec::new(), BTreeMap::new());
-        Self { id, kind, fsync, nodes, ports, health_program, pgpool_login: None, pgbouncer: false }
-    }
-
-    /// `None`: there is no lab.
-    pub(crate) fn read(dir: &Path) -> Result<Option<Self>> {
-        let path = dir.join("lab.json");
-        let Some(text) = files::read_if_there(&path)? else { return Ok(None) };
-        serde_json::from_str(&text).map(Some).map_err(|source| Error::Damaged { path, source })
-    }
-
-    pub(crate) fn write(&self, dir: &Path) -> Result<()> {
-        let path = dir.join("lab.json");
-        let text =
-            serde_json::to_string_pretty(self).map_err(|source| Error::Damaged { path: path.clone(), source })?;
-        files::write(&path, text.as_bytes(), 0o644, None)
-    }
 }
 
 /// A program that is to stay. It is started in the folder of its node, and told of that in its arguments.
@@ -229,7 +187,9 @@ impl Site {
             self.state.ports.entry((*port).to_owned()).or_insert_with(fresh);
         }
         self.state.write(&self.dir)?;
-        let issued = self.authority.issue_for_loopback()?;
+        let moves = keepalived::address(self).map(|address| address.to_string());
+        let names: Vec<&str> = LOOPBACK.into_iter().chain(moves.as_deref()).collect();
+        let issued = self.authority.issue(&names)?;
         self.write(name, "ca.crt", self.authority.certificate(), 0o644)?;
         self.write(name, "server.key", issued.key.expose_secret(), 0o600)?;
         self.write(name, "server.crt", &issued.certificate, 0o644)?;
@@ -268,6 +228,11 @@ impl Site {
         Runner { account: self.account.clone(), dir: home, env }
     }
 
+    /// Number and group of the servers' user, where that is another one.
+    pub(crate) fn account(&self) -> Option<(u32, u32)> {
+        self.account.as_ref().map(|account| (account.uid, account.gid))
+    }
+
     /// A program of this name that the servers' user can run; where it has to be copied, into `dir`.
     pub(crate) fn in_reach(&self, program: &Path, name: &str, dir: &Path) -> Result<PathBuf> {
         reach::program(program, name, self.account.as_ref(), dir)
@@ -290,6 +255,15 @@ impl Site {
 
     /// Starts a program unless it runs. Ports that it is to listen on have to be free.
     pub(crate) fn start(&mut self, name: &str, daemon: &Daemon, ports: &[u16]) -> Result<()> {
+        self.start_with(&self.runner(name), name, daemon, ports)
+    }
+
+    /// The same for what needs root until it runs.
+    pub(crate) fn start_as_root(&mut self, name: &str, daemon: &Daemon, ports: &[u16]) -> Result<()> {
+        self.start_with(&Runner { account: None, ..self.runner(name) }, name, daemon, ports)
+    }
+
+    fn start_with(&mut self, runner: &Runner, name: &str, daemon: &Daemon, ports: &[u16]) -> Result<()> {
         self.reap();
         if self.runs(name, daemon.name) {
             return Ok(());
@@ -300,7 +274,6 @@ impl Site {
         let log = self.log_file(name, daemon.name);
         files::write(&log, b"", 0o600, self.account.as_ref())?;
         let output = OpenOptions::new().append(true).open(&log).map_err(Error::io("open", &log))?;
-        let runner = self.runner(name);
         let child = match self.lifetime {
             Lifetime::Bound => runner.spawn_bound(&daemon.program, &daemon.args, output, daemon.at_the_end)?,
             Lifetime::Detached => runner.spawn_detached(&daemon.program, &daemon.args, output)?,

@@ -1,5 +1,6 @@
 //! What a lab is at the moment, for people and for programs.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use secrecy::SecretString;
@@ -81,6 +82,9 @@ pub struct LabService {
     pub address: String,
     /// Whether it runs.
     pub running: bool,
+    /// The address that moves, where it has that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holds: Option<Ipv4Addr>,
 }
 
 /// Where clients go.

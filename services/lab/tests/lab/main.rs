@@ -3,7 +3,6 @@
 mod ha;
 mod haproxy;
 mod helper;
-mod keepalived;
 mod kubernetes;
 mod moto;
 mod pgpool;

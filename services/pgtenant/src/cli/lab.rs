@@ -28,6 +28,7 @@ Examples:
   pgtenant lab up --topology patroni
   pgtenant lab up --topology streaming --nodes 3 --dir ./try
   pgtenant lab up --topology haproxy --pgbouncer
+  pgtenant lab up --topology haproxy --keepalived
   pgtenant lab up                      # the lab that is there goes on, killed nodes included"
     )]
     Up(UpArgs),
@@ -81,13 +82,16 @@ pub(super) struct UpArgs {
     /// PgBouncer in front, with transaction pooling; behind it HAProxy, where the kind has none. It stays
     #[arg(long)]
     pgbouncer: bool,
+    /// Of kind haproxy, as root: two HAProxies in network namespaces, behind an address that Keepalived moves
+    #[arg(long)]
+    keepalived: bool,
     #[command(flatten)]
     dir: DirArgs,
 }
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct NodeArgs {
-    /// The node, as `lab status` names it; of what is in front, `haproxy` and `pgbouncer`
+    /// The node, as `lab status` names it; of what is in front, `haproxy` (`balancer-1`, `balancer-2`) and `pgbouncer`
     node: String,
     #[command(flatten)]
     dir: DirArgs,
@@ -151,7 +155,7 @@ pub(super) async fn run(context: &Context, command: LabCommand) -> Result<Outcom
 }
 
 async fn up(context: &Context, args: UpArgs) -> Result<()> {
-    let UpArgs { topology, nodes, pgbouncer, dir } = args;
+    let UpArgs { topology, nodes, pgbouncer, keepalived, dir } = args;
     let dir = dir.path()?;
     let kind = match topology {
         Some(kind) => kind,
@@ -165,6 +169,7 @@ async fn up(context: &Context, args: UpArgs) -> Result<()> {
     let options = LabOptions {
         nodes,
         pgbouncer,
+        keepalived,
         health_program: std::env::current_exe().ok(),
         ..LabOptions::new(&dir, kind, Binaries::locate(None).map_err(fault)?)
     };
@@ -219,7 +224,8 @@ fn show(context: &Context, status: &LabStatus) -> Result<()> {
     context.out.table(&table, "The lab has no nodes.")?;
     let services = status.services.iter().map(|service| {
         let dead = if service.running { "" } else { " (does not run)" };
-        format!("{} {}{dead}", service.name, service.address)
+        let holds = service.holds.map(|address| format!(" (has {address})")).unwrap_or_default();
+        format!("{} {}{dead}{holds}", service.name, service.address)
     });
     context.out.line(format!(
         "\n{}",
