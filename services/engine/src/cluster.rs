@@ -278,6 +278,8 @@ impl Cluster {
         });
         if let Some((host, _)) = known {
             topology.invalidate(&host);
+            // Others wait for the next one, too, and somebody has to look until it is there.
+            self.look.notify_one();
         }
     }
 
@@ -330,11 +332,11 @@ impl Cluster {
         Ok(changed)
     }
 
-    /// Returns when somebody has found another primary than this.
+    /// Returns when somebody has found another primary than this, or none in its place.
     pub(crate) async fn sees_another_primary(&self, known: Option<String>) {
         let another = |seen: &Option<Arc<Observation>>| {
-            let primary = seen.as_ref().and_then(|seen| seen.primary.as_ref());
-            primary.is_some_and(|primary| known.as_ref() != Some(&primary.to_string()))
+            let primary = |seen: &Arc<Observation>| seen.primary.as_ref().map(ToString::to_string);
+            seen.as_ref().is_some_and(|seen| primary(seen) != known)
         };
         if let Ok((topology, _)) = self.parts().await
             && topology.subscribe().wait_for(another).await.is_ok()

@@ -1,6 +1,7 @@
 //! What is seen of a cluster while nobody asks: its primary, what would bite later, and what a killed process left.
 
 mod inspect;
+mod pace;
 mod pushed;
 
 use std::time::{Duration, Instant};
@@ -13,7 +14,6 @@ use pgtenant_ledger::{
     set_cluster_status, within_deadline,
 };
 use pgtenant_model::{ClusterStatus, EventKind, InvalidField, Member, MemberRole, ProvisionerStatus};
-use rand::RngExt as _;
 use serde_json::json;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -25,14 +25,12 @@ use crate::failure::Cause;
 use crate::provisioner::Kept;
 use crate::proxy::Proxy;
 use crate::switchover::Switchovers;
+use crate::watch::pace::Pace;
 
 /// After a change of the primary every credential is looked at within this time, since it may name the endpoint.
 const SPREAD_AFTER_FAILOVER: Duration = Duration::from_secs(10);
 /// An unchanged status is written again after this time, so that `observedAt` is never older.
 const STATUS_AGE: Duration = Duration::from_secs(60);
-/// How often a cluster is looked at that can not be used, or lacks a member, at first: somebody waits for it, and may have just mended
-/// it. For how long.
-const TROUBLE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 /// Between two looks, whatever is seen meanwhile.
 const SHORTEST: Duration = Duration::from_millis(250);
 /// How often the provisioner's login and the CA are read again.
@@ -57,8 +55,7 @@ struct Memory {
     seen: Option<String>,
     inspected: Option<Instant>,
     login_read: Option<Instant>,
-    /// Since when it can not be used, or lacks a member.
-    unwell: Option<Instant>,
+    pace: Pace,
     preflight: Vec<InvalidField>,
     max_connections: Option<u32>,
     /// What RDS said, and when.
@@ -78,17 +75,6 @@ impl Memory {
     fn in_trouble(&self) -> bool {
         self.written.as_ref().is_some_and(|(status, _)| status.primary.is_none())
     }
-
-    /// Until the next look, which is after about `usual`, or sooner. With jitter, so that replicas do not look together.
-    fn wait(&mut self, usual: Duration) -> Duration {
-        let unwell = |status: &ClusterStatus| status.primary.is_none() || !status.members.iter().all(Member::is_well);
-        let unwell = self.written.as_ref().is_some_and(|(status, _)| unwell(status));
-        let since = unwell.then(|| *self.unwell.get_or_insert_with(Instant::now));
-        self.unwell = since;
-        let fresh = since.is_some_and(|since| since.elapsed() < TROUBLE.1);
-        let wait = if fresh { usual.min(TROUBLE.0) } else { usual };
-        wait.mul_f64(rand::rng().random_range(0.9..=1.1))
-    }
 }
 
 impl Watch<'_> {
@@ -96,10 +82,12 @@ impl Watch<'_> {
     pub(crate) async fn run(&self, stop: &CancellationToken) {
         let mut memory = Memory::default();
         let proxy = Proxy::of(self.ledger, self.cluster);
+        // Of Aurora RDS is asked, which answers only so often.
+        let leaderless = if self.cluster.aurora().is_some() { pace::UNWELL } else { pace::LEADERLESS };
         let looks = async {
             loop {
                 self.look(&mut memory, proxy.as_ref()).await;
-                let wait = memory.wait(self.settings.watch_interval);
+                let wait = memory.pace.wait(self.settings.watch_interval, leaderless);
                 let known = memory.seen.clone();
                 tokio::time::sleep(SHORTEST.min(wait)).await;
                 // Whoever works on claims finds a new primary first, and whoever asks for a look is answered by it.
@@ -128,6 +116,8 @@ impl Watch<'_> {
             Err(cause) => ClusterStatus { problem: Some(cause.to_string()), ..ClusterStatus::default() },
         };
         memory.seen.clone_from(&status.primary);
+        // Also of what can not be written down: the ledger may be on the same cluster.
+        memory.pace.note(&status);
         if status.primary.is_none() {
             status.problem = unmade.or(status.problem);
         }
@@ -213,11 +203,12 @@ impl Watch<'_> {
         }
     }
 
-    /// Reads the login again when it is old, when it was refused, and at each look while the cluster can not be used.
+    /// Reads the login again when it is old, when it was refused, and more often while the cluster can not be used.
     async fn read_login(&self, memory: &mut Memory) {
-        let old = memory.login_read.is_none_or(|at| at.elapsed() > LOGIN_AGE);
-        let refused = self.cluster.take_login_refused();
-        if !refused && !memory.in_trouble() && !old {
+        let older = |than: Duration| memory.login_read.is_none_or(|at| at.elapsed() > than);
+        let (old, refused) = (older(LOGIN_AGE), self.cluster.take_login_refused());
+        let due = refused || old || (memory.in_trouble() && older(pace::UNWELL.0));
+        if !due {
             return;
         }
         if let Some(aurora) = self.cluster.aurora().filter(|_| refused || memory.in_trouble()) {

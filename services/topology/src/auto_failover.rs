@@ -1,6 +1,6 @@
 //! pg_auto_failover: its monitor says who the members are, and each server what it is.
 //!
-//! A look is one question to the monitor, on a connection of its own, and one to each server. A switchover is one call of the function that
+//! A look is one question to the monitor, on a connection of its own, and at the same time one to each server. A switchover is one call of the function that
 //! `pg_autoctl perform` calls. One connection listens to the monitor, which tells of each state that it sees or assigns.
 
 use futures::FutureExt as _;
@@ -84,7 +84,7 @@ impl AutoFailover {
 
     async fn look(&self, options: &ProbeOptions) -> Observation {
         let told = async { told(&self.nodes(options).await?, &self.spec.formation) };
-        let told = told.await.map_err(|why| format!("the monitor did not answer: {why}"));
+        let told = told.map(|told| told.map_err(|why| format!("the monitor did not answer: {why}")));
         self.members.observe(told, options).await
     }
 

@@ -1,6 +1,6 @@
 //! Patroni: its REST API says who the members are, and each server what it is.
 //!
-//! A look is one `GET /cluster`, of every URL at once, and one question to each server. A switchover is one `POST /switchover`.
+//! A look is one `GET /cluster`, of every URL at once, and at the same time one question to each server. A switchover is one `POST /switchover`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -64,8 +64,7 @@ impl Patroni {
     }
 
     async fn look(&self, options: &ProbeOptions) -> Observation {
-        let told = async { self.ask(&client(options, ASK_WITHIN)?).await };
-        let told = told.await.map(|(_, cluster)| cluster.into());
+        let told = async { Ok(self.ask(&client(options, ASK_WITHIN)?).await?.1.into()) };
         self.members.observe(told, options).await
     }
 

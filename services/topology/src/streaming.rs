@@ -55,11 +55,14 @@ const QUESTION: &str = concat!(
   FROM (SELECT pg_is_in_recovery() AS in_recovery) AS state"
 );
 
-/// Asks every host at once. All of them are waited for, up to the timeout: whether there are two primaries is known only then.
+/// Asks every host at once, and draws the conclusions.
 pub(crate) async fn ask_servers(hosts: &[HostPort], options: &ProbeOptions) -> Observation {
-    let asked: Vec<Asked> =
-        join_all(hosts.iter().map(|host| async move { (host.clone(), ask(host, options).await) })).await;
-    Observation::of(&asked, Utc::now())
+    Observation::of(&ask_each(hosts, options).await, Utc::now())
+}
+
+/// Asks every host at once. All of them are waited for, up to the timeout: whether there are two primaries is known only then.
+pub(crate) async fn ask_each(hosts: &[HostPort], options: &ProbeOptions) -> Vec<Asked> {
+    join_all(hosts.iter().map(|host| async move { (host.clone(), ask(host, options).await) })).await
 }
 
 async fn ask(host: &HostPort, options: &ProbeOptions) -> Result<Answer, String> {

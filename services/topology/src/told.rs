@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use chrono::Utc;
+use futures::future::join;
 use pgtenant_model::{HostPort, Member, MemberRole, SyncState};
 use tokio::time::Instant;
 
 use crate::Observation;
 use crate::probe::ProbeOptions;
-use crate::streaming::ask_servers;
+use crate::streaming::ask_each;
 
 /// Nobody has so many: whoever answers in a tool's place does not have the control plane connect to all the world.
 const MOST_MEMBERS: usize = 64;
@@ -74,8 +76,15 @@ impl Members {
         }
     }
 
-    /// Asks every member that is known, and compares. Where the tool does not answer, the members are those of before.
-    pub(crate) async fn observe(&self, told: Result<Told, String>, options: &ProbeOptions) -> Observation {
+    /// Asks the tool and every member that is known at the same time, then members that are new, and compares. Where the tool does not
+    /// answer, the members are those of before.
+    pub(crate) async fn observe(
+        &self,
+        told: impl Future<Output = Result<Told, String>>,
+        options: &ProbeOptions,
+    ) -> Observation {
+        let known = self.hosts();
+        let (told, mut asked) = join(told, ask_each(&known, options)).await;
         if let Ok(told) = &told {
             self.note(told.members.iter().filter_map(|member| member.address.as_ref()), Instant::now());
         }
@@ -83,7 +92,11 @@ impl Members {
         if let (Err(why), true) = (&told, hosts.is_empty()) {
             return Observation::without_primary(why.clone());
         }
-        let seen = ask_servers(&hosts, options).await;
+        let new: Vec<HostPort> = hosts.iter().filter(|host| !known.contains(host)).cloned().collect();
+        asked.extend(ask_each(&new, options).await);
+        asked.retain(|(host, _)| hosts.contains(host));
+        asked.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let seen = Observation::of(&asked, Utc::now());
         let answer = |host: &&HostPort| {
             let answers = |member: &Member| member.host == host.to_string() && member.role != MemberRole::Unreachable;
             seen.members.iter().any(answers)
@@ -150,8 +163,6 @@ impl ToldMember {
 
 #[cfg(test)]
 mod tests {
-    use chrono::Utc;
-
     use super::*;
 
     fn told(leader: Option<&str>, note: Option<&str>) -> Told {
