@@ -60,6 +60,11 @@ impl Lab {
         self.site.primary().await
     }
 
+    /// The standby that has received most of the primary's log, which loses least when it is promoted. None: none answers.
+    pub async fn most_advanced(&self) -> Option<String> {
+        self.site.most_advanced().await
+    }
+
     /// Login of the superuser to database `postgres` on a port of the lab, `verify-full`.
     pub fn login(&self, port: u16) -> PgConnectOptions {
         self.site.login(port)

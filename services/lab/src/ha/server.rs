@@ -95,6 +95,32 @@ impl Site {
         None
     }
 
+    /// Of several that have received as much, the first.
+    pub(crate) async fn most_advanced(&self) -> Option<String> {
+        let mut best: Option<(i64, String)> = None;
+        for name in self.nodes() {
+            let Some(received) = self.received(self.port(&name)).await else { continue };
+            if best.as_ref().is_none_or(|(most, _)| received > *most) {
+                best = Some((received, name));
+            }
+        }
+        best.map(|(_, name)| name)
+    }
+
+    /// How far a standby has the primary's log, in bytes from its beginning: received, or replayed where it has received none since it
+    /// started. None: no standby, or no answer.
+    async fn received(&self, port: u16) -> Option<i64> {
+        let question = async {
+            let mut connection = self.login(port).connect().await?;
+            let sql = "SELECT pg_wal_lsn_diff(greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()), '0/0')::bigint \
+                       WHERE pg_is_in_recovery()";
+            let received: Option<Option<i64>> = sqlx::query_scalar(sql).fetch_optional(&mut connection).await?;
+            connection.close().await?;
+            Ok::<_, sqlx::Error>(received.flatten())
+        };
+        timeout(ASK_DEADLINE, question).await.ok()?.ok()?
+    }
+
     /// Runs statements as the superuser.
     pub(crate) async fn execute(&self, name: &str, sql: String) -> Result<()> {
         let work = async {

@@ -283,6 +283,42 @@ async fn a_killed_up_is_gone_on_with() {
     whole(&lab, 2).await;
 }
 
+/// With a standby that nothing reaches any more, and that is asked first.
+#[tokio::test]
+async fn the_standby_that_has_received_most_is_known() {
+    let dir = folder();
+    let three = LabOptions { nodes: Some(3), ..options(dir.path(), LabKind::Streaming) };
+    let mut lab = Lab::create(three).expect("a lab");
+    lab.up(|_| {}).await.expect("up");
+    let primary = whole(&lab, 3).await;
+    let mut standbys = lab.nodes();
+    standbys.retain(|(name, _)| *name != primary);
+    let [(_, behind), (ahead, port)] = &standbys[..] else { panic!("{standbys:?}") };
+
+    let mut connection = lab.login(*behind).connect().await.expect("a standby");
+    for sql in ["ALTER SYSTEM SET primary_conninfo = 'host=none.invalid'", "SELECT pg_reload_conf()"] {
+        sqlx::raw_sql(sql).execute(&mut connection).await.expect("done");
+    }
+    let start = Instant::now();
+    while sqlx::query("SELECT FROM pg_stat_wal_receiver")
+        .fetch_optional(&mut connection)
+        .await
+        .expect("asked")
+        .is_some()
+    {
+        assert!(start.elapsed() < DEADLINE, "it still receives");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    write(&lab, "CREATE TABLE t AS SELECT generate_series(1, 1000) AS n").await;
+    while rows(&lab, *port).await != Some(1000) {
+        assert!(start.elapsed() < DEADLINE, "{ahead} has not received it");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    lab.kill(&primary).await.expect("a kill");
+    assert_eq!(lab.most_advanced().await.as_ref(), Some(ahead));
+    lab.remove(|_| {}).await.expect("removed");
+}
+
 #[tokio::test]
 async fn what_can_not_be_done_says_what_can() {
     let dir = folder();

@@ -75,11 +75,13 @@ impl Means {
 
     /// Does what a person does where nobody else promotes. None: somebody else does.
     pub(super) async fn promote(&mut self) -> Option<Result<String>> {
-        let Self::Lab(lab, killed) = self else { return None };
+        let Self::Lab(lab, _) = self else { return None };
         if lab.kind() != LabKind::Streaming {
             return None;
         }
-        let (next, _) = lab.nodes().into_iter().find(|(name, _)| name != killed)?;
+        let Some(next) = lab.most_advanced().await else {
+            return Some(Err(CliError::failed("no standby answers")));
+        };
         let promoted = lab.promote(&next, |_| {}).await;
         Some(promoted.map(|()| next).map_err(|error| explain(&error)))
     }
