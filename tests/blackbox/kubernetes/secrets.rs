@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use pgtenant_tests::{Credential, Kube, TIERS, condition, databases, eventually, measured, rows, soon, try_sql};
+use pgtenant_tests::{Cli, Credential, Kube, TIERS, condition, databases, eventually, measured, rows, soon, try_sql};
 use serde_json::{Value, json};
 
 use crate::shared;
@@ -261,4 +261,32 @@ async fn a_released_claim_keeps_its_secrets() {
     assert_eq!(rows(&plane.plane.site.superuser, None, &sql).await.len(), 1, "the database stays");
     kube.ready(&namespace, "db", json!({})).await;
     assert_eq!(kube.credential(&namespace, "db", "admin").await, before, "and is taken back by another object");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_may_read_a_secret_connects_and_drills_with_it() {
+    let plane = shared::kubernetes().await;
+    let kube = plane.kube();
+    let namespace = kube.namespace("reader").await;
+    kube.ready(&namespace, "db", json!({})).await;
+    let cli = Cli::of(&plane.plane.serve.url, &plane.plane.site.token).env("KUBECONFIG", kube.kubeconfig());
+    let target = format!("{namespace}/db");
+    let connect = ["db", "connect", &target, "--tier", "write", "--", "-Atc", "select current_user"];
+    assert_eq!(cli.run(&connect).await.expect(0).stdout.trim(), format!("{namespace}-db-write"));
+
+    // With the rights of whoever runs it, and of nobody else.
+    let stranger = kube.with_token("nobodys");
+    let refused = cli.clone().env("KUBECONFIG", stranger.kubeconfig()).run(&connect).await.expect(1).stderr;
+    assert!(
+        refused.contains(&format!("Secret {namespace}/{namespace}-db-write")) && refused.contains("Unauthorized"),
+        "{refused}"
+    );
+    let nowhere = cli.clone().env("KUBECONFIG", "/nowhere").run(&connect).await.expect(1).stderr;
+    assert!(nowhere.contains("set KUBECONFIG"), "{nowhere}");
+
+    // A drill has its clients log in with them; nothing is stopped here.
+    let stop =
+        ["cluster", "drill", "default", "--namespace", &namespace, "--yes", "--i-mean-it", "--stop-with", "exit 7"];
+    let drilled = cli.run(&stop).await.expect(2).stdout;
+    assert!(drilled.contains("`exit 7` failed") && drilled.contains("0 acknowledged writes"), "{drilled}");
 }

@@ -1,10 +1,14 @@
 //! `pgtenant db connect`.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
 use clap::Args;
-use pgtenant_model::{ClaimKey, RoleStatus, Roles, Tier};
+use pgtenant_model::{ClaimKey, RoleStatus, Roles, SecretRef, Tier};
+use pgtenant_secrets::Access;
+use secrecy::ExposeSecret as _;
+use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
 
 use super::change::TierArg;
@@ -12,6 +16,7 @@ use super::psql::{Login, open};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, Outcome, Result};
 use crate::cli::name::{Target, database_path};
+use crate::cli::server::explain;
 
 /// A credential has a few KiB.
 const MAX_BYTES: u64 = 64 * 1024;
@@ -32,7 +37,7 @@ pub(crate) struct ConnectArgs {
     /// As which role
     #[arg(long, value_enum, default_value = "read")]
     tier: TierArg,
-    /// The directory of the file store
+    /// The directory of the file store; where it is not given a Secret is read, by KUBECONFIG
     #[arg(long, env = "PGTENANT_SECRETS_DIR", value_name = "DIR")]
     secrets_dir: Option<PathBuf>,
     /// Arguments for psql
@@ -51,10 +56,10 @@ pub(super) async fn run(context: &Context, args: &ConnectArgs) -> Result<Outcome
     open(&login, ca.as_deref(), &args.psql).await
 }
 
-/// The stored credential of a tier, read from the file store.
+/// The stored credential of a tier, read from the file store or from a Secret.
 ///
 /// # Errors
-/// It is not in a file store, or can not be read from here.
+/// It is in neither, or can not be read from here.
 pub(in crate::cli) async fn login(
     context: &Context,
     key: &ClaimKey,
@@ -68,19 +73,39 @@ pub(in crate::cli) async fn login(
         Tier::Write => roles.write,
         Tier::Admin => roles.admin,
     };
-    read(&locate(key, tier, &role, secrets_dir)?)
+    match locate(key, tier, &role, secrets_dir)? {
+        Place::File(file) => read(&file),
+        Place::Secret(secret) => read_secret(&secret).await,
+    }
 }
 
-/// The file that holds the credential of a role.
-fn locate(key: &ClaimKey, tier: Tier, role: &RoleStatus, directory: Option<&Path>) -> Result<PathBuf> {
+/// Where a credential is that can be read from here.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    File(PathBuf),
+    Secret(SecretRef),
+}
+
+/// What holds the credential of a role: a file where the directory is known, or else a Secret.
+fn locate(key: &ClaimKey, tier: Tier, role: &RoleStatus, directory: Option<&Path>) -> Result<Place> {
     if role.stores.is_empty() {
         return Err(CliError::failed(format!("the {tier} credential of {key} was not stored yet"))
             .hint(format!("`pgtenant db get {key}` says how far it is")));
     }
-    let Some(place) = role.stores.iter().find(|place| place.store == "file") else {
-        let places: Vec<String> = role.stores.iter().map(|p| format!("{} {}", p.store, p.location)).collect();
-        return Err(CliError::failed(format!("the {tier} credential of {key} is in no file store"))
+    let of = |store: &str| role.stores.iter().find(|place| place.store == store);
+    let secret = of("kubernetes").and_then(|place| place.location.split_once('/'));
+    let secret = secret.map(|(namespace, name)| SecretRef { namespace: namespace.to_owned(), name: name.to_owned() });
+    let (place, directory) = match (of("file"), directory, secret) {
+        (Some(place), Some(directory), _) => (place, Some(directory)),
+        (_, _, Some(secret)) => return Ok(Place::Secret(secret)),
+        (Some(place), None, None) => (place, None),
+        (None, _, None) => {
+            let places: Vec<String> = role.stores.iter().map(|p| format!("{} {}", p.store, p.location)).collect();
+            return Err(CliError::failed(format!(
+                "the {tier} credential of {key} is in no store that is read from here"
+            ))
             .hint(format!("it is in {}; read it from there", places.join(", "))));
+        }
     };
     let Some(directory) = directory else {
         return Err(CliError::usage("which directory holds the credentials?").hint(
@@ -95,7 +120,23 @@ fn locate(key: &ClaimKey, tier: Tier, role: &RoleStatus, directory: Option<&Path
     if relative.extension().is_none_or(|extension| extension != "json") {
         relative.as_mut_os_string().push(".json");
     }
-    Ok(directory.join(relative))
+    Ok(Place::File(directory.join(relative)))
+}
+
+/// As whoever runs this may: by the file that KUBECONFIG names, `~/.kube/config`, or a Pod's ServiceAccount.
+async fn read_secret(secret: &SecretRef) -> Result<Login> {
+    let fault = |why: String| CliError::failed(format!("can not use the credential in {secret}: {why}"));
+    let client = pgtenant_operator::connect(None).await.map_err(|error| {
+        fault(explain(&error).render().trim().to_owned())
+            .hint("set KUBECONFIG; where it is in a file store as well, PGTENANT_SECRETS_DIR will do")
+    })?;
+    let values = Access::with_kubernetes(client).read(secret).await;
+    let values = values.map_err(|error| fault(error.what()).hint("whoever runs this has to be allowed to read it"))?;
+    let fields: BTreeMap<_, _> = values.iter().map(|(key, value)| (key.as_str(), value.expose_secret())).collect();
+    let mut text = Zeroizing::new(Vec::with_capacity(8192));
+    let parsed = serde_json::to_writer(&mut *text, &fields).and_then(|()| serde_json::from_slice(&text));
+    // The library's own words would quote values.
+    parsed.map_err(|_| fault("it is not as pgtenant writes it".to_owned()))
 }
 
 fn read(file: &Path) -> Result<Login> {
@@ -104,7 +145,7 @@ fn read(file: &Path) -> Result<Login> {
         .and_then(|found| {
             let mut text = Vec::with_capacity(8192);
             std::io::Read::read_to_end(&mut std::io::Read::take(found, MAX_BYTES), &mut text)?;
-            Ok(secrecy::zeroize::Zeroizing::new(text))
+            Ok(Zeroizing::new(text))
         })
         .map_err(|error| {
             fault(error.to_string())
@@ -125,7 +166,7 @@ mod tests {
         RoleStatus { role: "a-b-read".into(), login: "a-b-read".into(), set_at: None, stores: stores.collect() }
     }
 
-    fn find(places: &[(&str, &str)], directory: Option<&str>) -> Result<PathBuf> {
+    fn find(places: &[(&str, &str)], directory: Option<&str>) -> Result<Place> {
         let key = ClaimKey::new("a", "b").unwrap();
         locate(&key, Tier::Read, &role(places), directory.map(Path::new))
     }
@@ -133,8 +174,13 @@ mod tests {
     #[test]
     fn the_file_store_is_found_among_others() {
         let places = [("kubernetes", "a/a-b-read"), ("file", "customer/a/a-b-read.json")];
-        assert_eq!(find(&places, Some("/s")).unwrap(), Path::new("/s/customer/a/a-b-read.json"));
-        assert_eq!(find(&[("file", "x/y")], Some("/s")).unwrap(), Path::new("/s/x/y.json"));
+        let file = |path: &str| Place::File(path.into());
+        assert_eq!(find(&places, Some("/s")).unwrap(), file("/s/customer/a/a-b-read.json"));
+        assert_eq!(find(&[("file", "x/y")], Some("/s")).unwrap(), file("/s/x/y.json"));
+        // Which directory that is nobody has said, and there is another way.
+        let secret = Place::Secret(SecretRef { namespace: "a".to_owned(), name: "a-b-read".to_owned() });
+        assert_eq!(find(&places, None).unwrap(), secret);
+        assert_eq!(find(&places[..1], Some("/s")).unwrap(), secret);
     }
 
     #[test]

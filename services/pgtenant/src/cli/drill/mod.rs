@@ -66,7 +66,7 @@ pub(super) struct DrillArgs {
     /// The namespace in which a database is made for the drill
     #[arg(long, default_value = "pgtenant-drill", value_name = "NAMESPACE")]
     namespace: String,
-    /// The directory of the file store
+    /// The directory of the file store; where it is not given a Secret is read, by KUBECONFIG
     #[arg(long, env = "PGTENANT_SECRETS_DIR", value_name = "DIR")]
     secrets_dir: Option<PathBuf>,
     /// The folder of the lab that the cluster is
