@@ -363,6 +363,7 @@ impl Cluster {
             sslmode: self.spec.tls.sslmode,
             ca: login.ca.clone(),
             connect_timeout: ProbeOptions::CONNECT_TIMEOUT,
+            tool: login.tool.clone(),
         };
         let topology = Topology::new(&self.source, options);
         *parts = Some(Parts { topology: topology.clone(), login: Arc::clone(&login), server: None, writer: None });

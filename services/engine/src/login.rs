@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use pgtenant_model::{Provisioner, TlsSpec};
-use pgtenant_topology::NoPrimary;
+use pgtenant_topology::{NoPrimary, ToolLogin};
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
@@ -17,17 +17,25 @@ pub(crate) struct Login {
     pub(crate) password: SecretString,
     /// PEM.
     pub(crate) ca: Option<String>,
+    /// For the tool beside the servers, where a Secret has it.
+    pub(crate) tool: Option<ToolLogin>,
 }
 
 impl Login {
     pub(crate) fn same(&self, other: &Self) -> bool {
-        let Self { username, password, ca } = self;
-        *username == other.username && password.expose_secret() == other.password.expose_secret() && *ca == other.ca
+        let Self { username, password, ca, tool } = self;
+        let of_tool = |tool: &Option<ToolLogin>| {
+            tool.as_ref().map(|tool| (tool.username.clone(), Zeroizing::new(tool.password.expose_secret().to_owned())))
+        };
+        *username == other.username
+            && password.expose_secret() == other.password.expose_secret()
+            && *ca == other.ca
+            && of_tool(tool) == of_tool(&other.tool)
     }
 }
 
 impl Cluster {
-    /// Reads both. Where the login is to be in AWS and is not, and the cluster is Aurora, the login is made.
+    /// Reads all of it. Where the login is to be in AWS and is not, and the cluster is Aurora, the login is made.
     pub(crate) async fn login(&self) -> Result<Login, Cause> {
         let Provisioner { username, password_file, secret_ref, aws_secret, rotate_every: _, database: _ } =
             &self.spec.provisioner;
@@ -52,7 +60,16 @@ impl Cluster {
         };
         let username = username.clone().or(given);
         let username = username.ok_or_else(|| Cause::Settings("provisioner has no username".to_owned()))?;
-        Ok(Login { username, password, ca })
+        Ok(Login { username, password, ca, tool: self.tool_login().await? })
+    }
+
+    async fn tool_login(&self) -> Result<Option<ToolLogin>, Cause> {
+        let Some(secret) = self.spec.topology.tool_secret() else { return Ok(None) };
+        let mut found = self.access.read(secret).await?;
+        let password = found.remove("password");
+        let password = password.ok_or_else(|| Cause::Settings(format!("{secret} has no key \"password\"")))?;
+        let username = found.remove("username").map(|text| text.expose_secret().to_owned());
+        Ok(Some(ToolLogin { username, password }))
     }
 
     /// PEM; none: the machine's own.

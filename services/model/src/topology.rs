@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::host_port::{HOST_PORT, HostPort};
-use crate::{AuroraTopology, InvalidField};
+use crate::{AuroraTopology, InvalidField, SecretRef};
 
 /// The kind of high availability under a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, schemars::JsonSchema)]
@@ -87,10 +87,13 @@ pub struct PatroniTopology {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     pub username: Option<String>,
-    /// A file on the control plane's machine whose first line is the password of that login.
+    /// A file on the control plane's machine whose first line is the password of that login; neither this nor `secretRef`: it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub password_file: Option<PathBuf>,
+    /// A Secret with the keys `username`, unless that is named here, and `password` of that login.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretRef>,
 }
 
 /// A formation of pg_auto_failover: its monitor is asked, and told to switch over when somebody wants that.
@@ -100,10 +103,13 @@ pub struct PgAutoFailoverTopology {
     /// The monitor, as `postgresql://autoctl_node@monitor.example:5432/pg_auto_failover`, without a password. TLS is as for the servers.
     #[schemars(length(min = 1, max = 512))]
     pub monitor: String,
-    /// A file on the control plane's machine whose first line is the password of that login.
+    /// A file on the control plane's machine whose first line is the password of that login; neither this nor `secretRef`: it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub password_file: Option<PathBuf>,
+    /// A Secret whose key `password` is the password of that login.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretRef>,
     /// The formation.
     #[serde(default = "default_formation")]
     #[schemars(length(min = 1, max = 63))]
@@ -158,6 +164,16 @@ impl PgAutoFailoverTopology {
 }
 
 impl Topology {
+    /// Where the login for the tool beside the servers is, if that is a Secret.
+    #[must_use]
+    pub fn tool_secret(&self) -> Option<&SecretRef> {
+        match self {
+            Self::Patroni(spec) => spec.secret_ref.as_ref(),
+            Self::PgAutoFailover(spec) => spec.secret_ref.as_ref(),
+            Self::Streaming(_) | Self::Repmgr(_) | Self::Haproxy(_) | Self::Aurora(_) => None,
+        }
+    }
+
     /// What a person does where nobody can be asked to switch over; none: somebody can.
     #[must_use]
     pub fn switched_by_hand(&self) -> Option<&'static str> {
@@ -192,29 +208,28 @@ impl Topology {
                     say("haproxy.healthPort", "must be from 1 to 65535".to_owned());
                 }
             }
-            Self::Patroni(PatroniTopology { urls, username, password_file }) => {
+            Self::Patroni(PatroniTopology { urls, username, password_file, secret_ref }) => {
                 if urls.is_empty() || urls.len() > 32 {
                     say("patroni.urls", "list 1 to 32 URLs of Patroni's REST API".to_owned());
                 }
                 let clear = |url: &&String| url.starts_with("http://") && !is_loopback(url);
-                if let Some(url) = urls.iter().find(clear).filter(|_| username.is_some()) {
-                    say(
-                        "patroni.urls",
-                        format!("{url:?}: the password of username would go over it in clear text; use https"),
-                    );
+                if let Some(url) = urls.iter().find(clear).filter(|_| username.is_some() || secret_ref.is_some()) {
+                    say("patroni.urls", format!("{url:?}: a password would go over it in clear text; use https"));
                 }
                 for url in urls.iter().filter(|url| !is_origin(url)) {
                     say("patroni.urls", format!("{url:?} is not as https://db1.example:8008"));
                 }
-                if username.is_some() != password_file.is_some() {
-                    say("patroni.username", "name username and passwordFile, or neither".to_owned());
+                if secret_ref.is_none() && username.is_some() != password_file.is_some() {
+                    say("patroni.username", "name username and passwordFile, or secretRef, or none of them".to_owned());
                 }
+                one_of("patroni.secretRef", password_file.as_ref(), secret_ref.as_ref(), &mut say);
                 absolute("patroni.passwordFile", password_file.as_ref(), &mut say);
             }
             Self::PgAutoFailover(spec) => {
                 if let Err(why) = spec.monitor() {
                     say("pgAutoFailover.monitor", why);
                 }
+                one_of("pgAutoFailover.secretRef", spec.password_file.as_ref(), spec.secret_ref.as_ref(), &mut say);
                 absolute("pgAutoFailover.passwordFile", spec.password_file.as_ref(), &mut say);
             }
             Self::Aurora(aurora) => aurora.problems(&mut say),
@@ -226,6 +241,12 @@ impl Topology {
 fn count(field: &str, hosts: usize, say: &mut impl FnMut(&str, String)) {
     if !(1..=32).contains(&hosts) {
         say(field, "list 1 to 32 hosts".to_owned());
+    }
+}
+
+fn one_of(field: &str, file: Option<&PathBuf>, secret: Option<&SecretRef>, say: &mut impl FnMut(&str, String)) {
+    if file.is_some() && secret.is_some() {
+        say(field, "name passwordFile or secretRef, not both".to_owned());
     }
 }
 
@@ -313,5 +334,15 @@ mod tests {
         assert_eq!(problems(json(itself)), ["topology.haproxy.write"]);
         let half = r#"{"patroni": {"urls": ["https://db1"], "passwordFile": "password"}}"#;
         assert_eq!(problems(json(half)), ["topology.patroni.username", "topology.patroni.passwordFile"]);
+        let secret = r#""secretRef": {"name": "tool", "namespace": "vault"}"#;
+        let patroni = |url: &str, more: &str| json(&format!(r#"{{"patroni": {{"urls": ["{url}"], {secret}{more}}}}}"#));
+        assert!(problems(patroni("https://db1", "")).is_empty());
+        assert!(problems(patroni("https://db1", r#", "username": "admin""#)).is_empty());
+        assert_eq!(problems(patroni("http://db1", "")), ["topology.patroni.urls"]);
+        let both = r#", "username": "admin", "passwordFile": "/password""#;
+        assert_eq!(problems(patroni("https://db1", both)), ["topology.patroni.secretRef"]);
+        let monitor = r#""monitor": "postgresql://autoctl_node@m/pg_auto_failover""#;
+        let both = format!(r#"{{"pgAutoFailover": {{{monitor}, {secret}, "passwordFile": "/password"}}}}"#);
+        assert_eq!(problems(json(&both)), ["topology.pgAutoFailover.secretRef"]);
     }
 }

@@ -91,9 +91,10 @@ impl AutoFailover {
     /// The monitor, and how to log in to it.
     async fn monitor(&self, options: &ProbeOptions) -> Result<(HostPort, ProbeOptions), String> {
         let Monitor { address, username, database } = self.spec.monitor()?;
-        let password = match &self.spec.password_file {
-            Some(file) => first_line(file).await?,
-            None => SecretString::default(),
+        let password = match (&self.spec.password_file, &options.tool) {
+            (Some(file), _) => first_line(file).await?,
+            (None, Some(tool)) => tool.password.clone(),
+            (None, None) => SecretString::default(),
         };
         Ok((address, ProbeOptions { username, password, database, ..options.clone() }))
     }

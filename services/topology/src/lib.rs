@@ -21,6 +21,6 @@ pub use aurora::Aurora;
 pub use health::{Health, HealthProbe, HealthRole};
 pub use kind::{NotSwitched, SwitchoverWish};
 pub use observation::Observation;
-pub use probe::ProbeOptions;
+pub use probe::{ProbeOptions, ToolLogin};
 pub use pushes::Pushes;
 pub use topology::{NoPrimary, Source, Topology};

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::aurora::Depth;
 use crate::kind::Kind;
-use crate::probe::{ProbeOptions, first_line};
+use crate::probe::{ProbeOptions, ToolLogin, first_line};
 use crate::told::{Members, Told, ToldMember};
 use crate::{NotSwitched, Observation, SwitchoverWish};
 
@@ -33,7 +33,8 @@ const LONGEST_QUOTE: usize = 500;
 pub(crate) struct Patroni {
     urls: Vec<String>,
     /// For what changes something.
-    login: Option<(String, PathBuf)>,
+    username: Option<String>,
+    password_file: Option<PathBuf>,
     members: Members,
 }
 
@@ -59,8 +60,21 @@ struct Member {
 impl Patroni {
     pub(crate) fn new(spec: &PatroniTopology) -> Self {
         let urls = spec.urls.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
-        let login = spec.username.clone().zip(spec.password_file.clone());
-        Self { urls, login, members: Members::default() }
+        let PatroniTopology { urls: _, username, password_file, secret_ref: _ } = spec.clone();
+        Self { urls, username, password_file, members: Members::default() }
+    }
+
+    /// For what changes something, where it wants a login.
+    async fn login(&self, options: &ProbeOptions) -> Result<Option<(String, SecretString)>, String> {
+        match (&self.password_file, &options.tool) {
+            (Some(file), _) => Ok(self.username.clone().zip(Some(first_line(file).await?))),
+            (None, Some(ToolLogin { username, password })) => {
+                let username = self.username.as_ref().or(username.as_ref());
+                let username = username.ok_or("the Secret of topology.patroni.secretRef has no key \"username\"")?;
+                Ok(Some((username.clone(), password.clone())))
+            }
+            (None, None) => Ok(None),
+        }
     }
 
     async fn look(&self, options: &ProbeOptions) -> Observation {
@@ -93,11 +107,8 @@ impl Patroni {
         }
         let request = client(options, SWITCH_WITHIN)?.post(format!("{url}/switchover"));
         let request = request.header(header::CONTENT_TYPE, "application/json").body(body.to_string());
-        let request = match &self.login {
-            Some((username, file)) => {
-                let password: SecretString = first_line(file).await?;
-                request.basic_auth(username, Some(password.expose_secret()))
-            }
+        let request = match self.login(options).await? {
+            Some((username, password)) => request.basic_auth(username, Some(password.expose_secret())),
             None => request,
         };
         match request.send().await {
@@ -119,7 +130,7 @@ async fn heard(answer: Response) -> Result<(), NotSwitched> {
         StatusCode::OK | StatusCode::ACCEPTED | StatusCode::SERVICE_UNAVAILABLE => Ok(()),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             let why = format!(
-                "Patroni wants a login for it ({}): set topology.patroni.username and passwordFile",
+                "Patroni wants a login for it ({}): set topology.patroni.username and passwordFile, or secretRef",
                 status.as_u16()
             );
             Err(why.into())
@@ -221,6 +232,29 @@ mod tests {
         {"name": "a", "role": "leader", "state": "running", "api_url": "https://db1:8008/patroni", "host": "db1", "port": 5432, "timeline": 1},
         {"name": "b", "role": "sync_standby", "state": "streaming", "host": "db2", "port": 5432, "timeline": 1, "lag": 0},
         {"name": "c", "role": "replica", "state": "creating replica", "lag": "unknown"}], "scope": "lab", "pause": true}"#;
+
+    #[tokio::test]
+    async fn the_login_is_that_of_the_description_or_of_the_secret() {
+        let options = |username: Option<&str>| ProbeOptions {
+            username: "prov".to_owned(),
+            password: SecretString::default(),
+            database: "postgres".to_owned(),
+            sslmode: pgtenant_model::SslMode::VerifyFull,
+            ca: None,
+            connect_timeout: ProbeOptions::CONNECT_TIMEOUT,
+            tool: Some(ToolLogin { username: username.map(str::to_owned), password: "of the Secret".into() }),
+        };
+        let patroni = |username: Option<&str>| {
+            let (urls, username) = (vec!["https://db1:8008".to_owned()], username.map(str::to_owned));
+            Patroni::new(&PatroniTopology { urls, username, password_file: None, secret_ref: None })
+        };
+        let named = patroni(Some("admin")).login(&options(Some("other"))).await.unwrap().unwrap();
+        assert_eq!((named.0.as_str(), named.1.expose_secret()), ("admin", "of the Secret"));
+        assert_eq!(patroni(None).login(&options(Some("other"))).await.unwrap().unwrap().0, "other");
+        assert!(patroni(None).login(&options(None)).await.unwrap_err().contains("no key \"username\""));
+        let without = ProbeOptions { tool: None, ..options(None) };
+        assert!(patroni(None).login(&without).await.unwrap().is_none());
+    }
 
     #[test]
     fn members_are_read_also_those_that_are_not_there_yet() {

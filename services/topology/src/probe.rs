@@ -8,6 +8,15 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgRow, PgSslMode};
 use sqlx::{ConnectOptions, Connection};
 
+/// How a tool beside the servers lets somebody in, where that is not in a file.
+#[derive(Debug, Clone)]
+pub struct ToolLogin {
+    /// None: the topology's description says it.
+    pub username: Option<String>,
+    /// Its password.
+    pub password: SecretString,
+}
+
 /// How members are asked.
 #[derive(Debug, Clone)]
 pub struct ProbeOptions {
@@ -23,6 +32,8 @@ pub struct ProbeOptions {
     pub ca: Option<String>,
     /// How long one host may take to connect and answer; see [`ProbeOptions::CONNECT_TIMEOUT`].
     pub connect_timeout: Duration,
+    /// For the tool that the topology is told by, where it wants one and no file has it.
+    pub tool: Option<ToolLogin>,
 }
 
 impl ProbeOptions {
@@ -80,7 +91,7 @@ impl ProbeOptions {
     }
 
     pub(crate) fn connect_options(&self, host: &HostPort) -> PgConnectOptions {
-        let ProbeOptions { username, password, database, sslmode, ca, connect_timeout: _ } = self;
+        let ProbeOptions { username, password, database, sslmode, ca, connect_timeout: _, tool: _ } = self;
         let options = PgConnectOptions::new_without_pgpass()
             .host(&host.host)
             .port(host.port)

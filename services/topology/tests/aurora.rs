@@ -20,6 +20,7 @@ fn options(username: &str, password: &SecretString, ca: String) -> ProbeOptions 
         database: "postgres".to_owned(),
         sslmode: SslMode::VerifyFull,
         ca: Some(ca),
+        tool: None,
         connect_timeout: ProbeOptions::CONNECT_TIMEOUT,
     }
 }

@@ -29,6 +29,7 @@ fn options(ca: Option<String>) -> ProbeOptions {
         database: "postgres".to_owned(),
         sslmode: SslMode::VerifyFull,
         ca,
+        tool: None,
         connect_timeout: ProbeOptions::CONNECT_TIMEOUT,
     }
 }

@@ -14,4 +14,5 @@ mod rbac;
 mod restores;
 mod restores_killed;
 mod secrets;
+mod topologies;
 mod upgrade;

@@ -79,7 +79,7 @@ impl PostgresqlClusterSpec {
             _ => None,
         };
         if let Some(file) = file {
-            refuse(file.to_owned(), "a cluster of the settings file");
+            refuse(file.to_owned(), "secretRef");
         }
         for (index, _) in spec.stores.iter().enumerate().filter(|(_, store)| matches!(store, StoreSpec::File(_))) {
             refuse(format!("stores[{index}].file"), "kubernetes or another");
@@ -142,6 +142,14 @@ mod tests {
             (json!({"limits": {"connections": 1e12}}), Some("spec")),
             (json!({"provisioner": {"username": "u", "passwordFile": "/token"}}), Some("provisioner.passwordFile")),
             (json!({"tls": {"caFile": "/ca"}}), Some("tls.caFile")),
+            (
+                json!({"topology": {"patroni": {"urls": ["https://db1"], "secretRef": {"name": "a", "namespace": "b"}}}}),
+                None,
+            ),
+            (
+                json!({"topology": {"patroni": {"urls": ["https://db1"], "username": "u", "passwordFile": "/token"}}}),
+                Some("topology.patroni.passwordFile"),
+            ),
             (json!({"stores": [{"kubernetes": {}}, {"file": {"directory": "/d"}}]}), Some("stores[1].file")),
             (json!({"stores": [{"kubernetes": {}}, {"externalSecret": {}}]}), Some("the same Secrets")),
         ];

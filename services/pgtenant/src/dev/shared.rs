@@ -140,10 +140,12 @@ fn topology(lab: &Lab, folder: &Folder) -> Result<Topology> {
             urls: lab.patroni_urls(),
             username: Some(lab.login(0).get_username().to_owned()),
             password_file: Some(kept("patroni.password", lab.password())?),
+            secret_ref: None,
         }),
         LabKind::PgAutoFailover => Topology::PgAutoFailover(PgAutoFailoverTopology {
             monitor: lab.monitor_uri().ok_or("the lab has no monitor")?,
             password_file: Some(kept("monitor.password", lab.service_password())?),
+            secret_ref: None,
             formation: "default".to_owned(),
         }),
     })
