@@ -199,8 +199,8 @@ async fn a_swap_under_load_leads_everybody_to_what_came_back() {
         }
     })
     .await;
-    assert_eq!(lines(&mut idle).await, Ok(0));
     load.writes_more().await;
+    assert_eq!(lines(&mut idle).await, Ok(0));
     assert_eq!(pooled.entered().await, [shop.database("data")]);
     let seen = load.stop().await;
     seen.tell("undo under load of the pool");
@@ -278,6 +278,7 @@ async fn a_move_under_load_leads_everybody_to_the_other_clusters_pooler() {
     let moved = async |to: &str| {
         let said = cli().run(&["cluster", "move", &target, "--to", to, "--yes"]).await.expect(0).stdout;
         assert!(said.contains(&format!("it is on {to}; nobody could connect for")), "{said}");
+        measured(&format!("a move under load of the pool: {}", said.lines().last().unwrap_or_default()));
     };
     moved("other").await;
     load.writes_more().await;
