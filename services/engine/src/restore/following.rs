@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use pgtenant_ledger::{Claim, MoveStep, hold_claim, note_closed, note_move, within_deadline};
 use pgtenant_model::{LeftOut, MoveMethod, MovePhase, Tier, Verification};
+use pgtenant_postgres::transfer::{Side, compare};
 use pgtenant_postgres::{
     Beside, BesideKind, ErrorClass, Followed, Job, JobOptions, PostgresError, Server, cannot_publish, cannot_replicate,
     cannot_subscribe, closing_position, database_comment, databases_bytes, databases_following, follow, followed,
@@ -127,7 +128,8 @@ impl Moving {
         // With the roles, which a login of its own is to act as.
         loading.settle(&[]).await?;
         let loader = loading.begin(&copy).await?;
-        let definitions = self.live(source, server, claim).definitions(&job).await?;
+        let mut definitions = self.live(source, server, claim).open_as(&job).await?;
+        definitions.contents.parts.clear();
         let (same, flow) = (roles(key, key), flow_of(&self.target, &[]));
         let left_out = loading.load(&loader, &definitions, same, &flow).await?;
         drop(definitions);
@@ -226,12 +228,13 @@ impl Moving {
         let job = self.loading(source, server, claim, &database, &own).log_in(None).await?;
         let begun = Instant::now();
         self.catch_up(server, CATCHES_UP).await?;
-        let read = self.live(source, server, claim).read_as(&job).await?;
-        let counted = loading.compare(&loader, &read, &left, &same).await?;
+        let read = self.live(source, server, claim).open_as(&job).await?;
+        let (ours, theirs) = tokio::try_join!(read.count(), loading.count(&loader, &read.contents.inventory))?;
         let expected = begun.elapsed() + AROUND;
+        drop(ours);
         // Rows come and go meanwhile; definitions do not.
-        let report = loading.compare_definitions(&loader, &read, &left, &same).await?;
-        drop(counted);
+        let copy = Side { archive: &theirs.archive, ..read.side() };
+        let report = compare(read.side(), copy, &left, &same);
         self.end_job(&target).await?;
         self.end_job(server).await?;
         let left = self::left_out(&Verification { left_out: left, ..Verification::default() });
@@ -321,10 +324,13 @@ impl Moving {
         let logins = [loader.login.clone(), Job::follower(id)];
         // A former try may have left it to its own login.
         loading.settle(&logins).await?;
-        let read = self.live(&source, &server, &claim).read_as(&job).await?;
+        let mut read = self.live(&source, &server, &claim).open_as(&job).await?;
         let (same, left) = (roles(key, key), self.work.left_out.clone().unwrap_or_default());
         loading.set_sequences(&loader, &read, same.clone()).await?;
-        let report = loading.examine(&loader, &read, left, &same, &logins).await?;
+        let (ours, theirs) = tokio::try_join!(read.count(), loading.count(&loader, &read.contents.inventory))?;
+        read.contents.inventory = ours;
+        let report = compare(read.side(), theirs.side(), &left, &same);
+        let report = loading.conclude(report, left, &logins).await?;
         if !report.is_good() {
             return Ok(report);
         }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
-use pgtenant_model::{ClaimKey, Inventory};
-use pgtenant_postgres::transfer::{Export, ExportOptions, Scrutiny};
+use pgtenant_model::ClaimKey;
+use pgtenant_postgres::transfer::{Export, ExportOptions};
 use pgtenant_postgres::{Job, JobOptions, Server, database_comment, observe};
 use uuid::Uuid;
 
@@ -51,29 +51,24 @@ impl Live<'_> {
         self.read_as(&job).await
     }
 
-    /// Opens it under a login that may read it, without its rows.
-    pub(super) async fn definitions(&self, job: &Job) -> Result<Source, Trouble> {
-        let Self { engine, server, key, .. } = *self;
-        let export =
-            Arc::new(Export::begin(&job_options(server, job), &key.database(), &ExportOptions::default()).await?);
-        let archive = export.schema(&engine.tools).await?;
-        let left_out = export.left_out().to_vec();
-        let contents = Contents { format: FORMAT, parts: Vec::new(), inventory: Inventory::default(), left_out };
-        Ok(Source::live(export, archive, contents))
+    /// Opens it under a login that may read it, and counts what is in it.
+    pub(super) async fn read_as(&self, job: &Job) -> Result<Source, Trouble> {
+        let mut source = self.open_as(job).await?;
+        source.contents.inventory = source.count().await?;
+        Ok(source)
     }
 
-    /// Opens it under a login that may read it.
-    pub(super) async fn read_as(&self, job: &Job) -> Result<Source, Trouble> {
+    /// Opens it under a login that may read it; of its rows nothing is known yet.
+    pub(super) async fn open_as(&self, job: &Job) -> Result<Source, Trouble> {
         let Self { engine, server, key, jobs, recovered, .. } = *self;
         let options = ExportOptions { jobs, recovered, ..ExportOptions::default() };
         let export = Arc::new(Export::begin(&job_options(server, job), &key.database(), &options).await?);
         let archive = export.schema(&engine.tools).await?;
-        let inventory = export.inventory(Scrutiny::default()).await?;
         let part = |part: &_| StoredPart { stored: String::new(), part: Clone::clone(part) };
         let contents = Contents {
             format: FORMAT,
             parts: export.parts().iter().map(part).collect(),
-            inventory,
+            inventory: export.outline(),
             left_out: export.left_out().to_vec(),
         };
         Ok(Source::live(export, archive, contents))

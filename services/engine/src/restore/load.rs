@@ -8,10 +8,11 @@ use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use pgtenant_ledger::{Claim, StepDone, Wish, note_progress, remove, within_deadline};
 use pgtenant_model::{
-    ClaimKey, LeftOut, RestorePhase, RestoreProgress, SnapshotId, SnapshotKind, Source as Door, Tier, Verification,
+    ClaimKey, Inventory, LeftOut, RestorePhase, RestoreProgress, SnapshotId, SnapshotKind, Source as Door, Tier,
+    Verification,
 };
 use pgtenant_postgres::transfer::{
-    Export, ExportOptions, Flow, Import, ImportOptions, PartKind, Progress, RoleMap, Scrutiny, Side, Tools,
+    Archive, Export, ExportOptions, Flow, Import, ImportOptions, PartKind, Progress, RoleMap, Scrutiny, Side, Tools,
     compare as compare_contents, copy_part,
 };
 use pgtenant_postgres::{
@@ -52,6 +53,18 @@ fn progress(flow: &Flow) -> RestoreProgress {
 /// What flows out of a source, as fast as the cluster's rules let it.
 pub(super) fn flow_of(cluster: &Cluster, parts: &[StoredPart]) -> Flow {
     Flow::new(parts.iter().map(|one| &one.part), cluster.spec.restores.bytes_per_second)
+}
+
+/// What is in a copy.
+pub(super) struct Counted {
+    inventory: Inventory,
+    pub(super) archive: Archive,
+}
+
+impl Counted {
+    pub(super) fn side(&self) -> Side<'_> {
+        Side { inventory: &self.inventory, archive: &self.archive }
+    }
 }
 
 /// Who loads what where.
@@ -138,29 +151,17 @@ impl Loading<'_> {
         left_out: &[LeftOut],
         roles: &RoleMap,
     ) -> Result<Verification, Trouble> {
+        let copy = self.count(job, &source.contents.inventory).await?;
+        Ok(compare_contents(source.side(), copy.side(), left_out, roles))
+    }
+
+    /// What is in the copy, of which the same rows are summed up as in the source.
+    pub(super) async fn count(&self, job: &Job, like: &Inventory) -> Result<Counted, Trouble> {
         let options = ExportOptions { jobs: usize::from(self.cluster.spec.restores.jobs), ..ExportOptions::default() };
         let export = Export::begin(&job_options(self.server, job), self.database, &options).await?;
         let archive = export.schema(&self.engine.tools).await?;
-        let expected = &source.contents.inventory;
-        let inventory = export.inventory(Scrutiny { like: Some(expected), ..Scrutiny::default() }).await?;
-        let copy = Side { inventory: &inventory, archive: &archive };
-        let snapshot = Side { inventory: expected, archive: &source.archive };
-        Ok(compare_contents(snapshot, copy, left_out, roles))
-    }
-
-    /// Holds the copy's definitions against those of the source.
-    pub(super) async fn compare_definitions(
-        &self,
-        job: &Job,
-        source: &Source,
-        left_out: &[LeftOut],
-        roles: &RoleMap,
-    ) -> Result<Verification, Trouble> {
-        let export = Export::begin(&job_options(self.server, job), self.database, &ExportOptions::default()).await?;
-        let archive = export.schema(&self.engine.tools).await?;
-        let inventory = &source.contents.inventory;
-        let (snapshot, copy) = (Side { inventory, archive: &source.archive }, Side { inventory, archive: &archive });
-        Ok(compare_contents(snapshot, copy, left_out, roles))
+        let inventory = export.inventory(Scrutiny { like: Some(like), ..Scrutiny::default() }).await?;
+        Ok(Counted { inventory, archive })
     }
 
     /// Removes the login, and a copy that nothing needs any more.

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use pgtenant_model::{ClaimKey, Inventory, LeftOut, SnapshotId, SnapshotKind};
-use pgtenant_postgres::transfer::{Archive, Export, Part};
+use pgtenant_postgres::transfer::{Archive, Export, Part, Scrutiny, Side};
 use pgtenant_snapshots::{DumpId, DumpReader, Trust};
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +87,18 @@ impl Source {
             return Err(Trouble::last(format!("{snapshot} has format {format}, and this pgtenant knows {FORMAT}")));
         }
         Ok(Self { reader: Reader::Dump(Box::new(reader)), archive, contents })
+    }
+
+    pub(super) fn side(&self) -> Side<'_> {
+        Side { inventory: &self.contents.inventory, archive: &self.archive }
+    }
+
+    /// Counts what is in it, where that is a database that is up; a dump says it.
+    pub(super) async fn count(&self) -> Result<Inventory, Trouble> {
+        match &self.reader {
+            Reader::Dump(_) => Ok(self.contents.inventory.clone()),
+            Reader::Live(export) => Ok(export.inventory(Scrutiny::default()).await?),
+        }
     }
 
     /// Bytes that its rows take on a server, without indexes.

@@ -78,7 +78,17 @@ impl Loading<'_> {
         roles: &RoleMap,
         logins: &[String],
     ) -> Result<Verification, Trouble> {
-        let mut report = self.compare(job, source, &left_out, roles).await?;
+        let report = self.compare(job, source, &left_out, roles).await?;
+        self.conclude(report, left_out, logins).await
+    }
+
+    /// Puts privileges right, and says what differs in the end.
+    pub(super) async fn conclude(
+        &self,
+        mut report: Verification,
+        left_out: Vec<LeftOut>,
+        logins: &[String],
+    ) -> Result<Verification, Trouble> {
         report.differences.extend(self.settle(logins).await?);
         if logins.is_empty() {
             let (able, refused) = self.log_in_as_tiers().await?;

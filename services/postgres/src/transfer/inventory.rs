@@ -74,6 +74,21 @@ impl Export {
         })
     }
 
+    /// What is known without reading a row: tables, their sizes, and which of them [`inventory`](Self::inventory) sums up by samples, so that
+    /// a copy can be looked at in the same way and at the same time.
+    #[must_use]
+    pub fn outline(&self) -> Inventory {
+        let table = |(table, bytes): (&Relation, u64)| InventoryTable {
+            schema: table.schema.clone(),
+            name: table.name.clone(),
+            rows: 0,
+            bytes,
+            checksum: String::new(),
+            sample: sample(table, bytes, Scrutiny::default()),
+        };
+        Inventory { tables: self.sizes().into_iter().map(table).collect(), ..Inventory::default() }
+    }
+
     /// Tables by where their rows are written: a copy may place them in other partitions.
     fn sizes(&self) -> BTreeMap<&Relation, u64> {
         let mut sizes = BTreeMap::new();
