@@ -2,7 +2,7 @@
 alter table moves
     add column wanted      text,
     add column method      text,
-    -- What of the definitions is not on the other cluster, once they are there.
-    add column left_out    jsonb,
+    -- What is known of a copy that follows, from when it was made.
+    add column following   jsonb,
     -- Nobody has said yes until then.
     add column waits_until timestamptz;

@@ -110,6 +110,20 @@ impl Pair {
         waiting["expectedGapSeconds"].as_f64().unwrap()
     }
 
+    /// Versions print definitions differently, so that a copy's can not be compared with them: the database's own are.
+    async fn changed_definitions_are_not_lost(&self) {
+        let asked = self.ask("other").await;
+        self.waits().await;
+        self.run("create or replace view totals as select order_id, sum(n) + 0 as sum from lines group by 1").await;
+        self.two.answer("confirm", &asked).await;
+        let failed = self.two.is_in(&["Failed"]).await;
+        let message = failed["message"].as_str().unwrap();
+        assert!(message.contains("definitions were changed since the copy was made"), "{failed}");
+        let closed = "select coalesce(closed_at::text, 'never') from moves where finished_at is not null order by id desc limit 1";
+        assert_eq!(self.two.shop.plane.site.ledger_rows(closed).await, ["never"]);
+        self.nothing_is_left().await;
+    }
+
     /// As the admin tier.
     async fn run(&self, sql: &str) {
         try_sql(&self.two.shop.credential("data", "admin"), sql).await.unwrap();
@@ -169,12 +183,15 @@ async fn a_newer_version_is_reached_while_applications_go_on() {
     let mib: usize = std::env::var("PGTENANT_TEST_MIB").map_or(1, |mib| mib.parse().unwrap());
     pair.fill(mib).await;
     let by_dump = pair.gap_by_dump().await;
+    pair.changed_definitions_are_not_lost().await;
     let (passwords, application) = (two.passwords(), Application::start(two));
     application.writes_more().await;
     let asked = pair.ask("other").await;
     let waiting = pair.waits().await;
     assert_eq!(waiting["method"], "Replication", "{waiting}");
-    // What is changed while somebody thinks about it comes along.
+    // A connection that is cut is made again, and what is changed while somebody thinks about it comes along.
+    let cut = "select pg_terminate_backend(active_pid)::text from pg_replication_slots where active_pid is not null";
+    assert_eq!(rows(&two.superuser("default"), None, cut).await, ["true"]);
     pair.run("update orders set item = 'changed' where id <= 100; delete from lines where order_id > 400").await;
     pair.run("insert into lines select id, 3 from orders where id > 400").await;
     application.writes_more().await;
@@ -247,7 +264,18 @@ async fn killed_at_any_point_a_copy_goes_on_following() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_it_can_not_follow_it_is_said_why() {
-    let pair = Pair::new(18, 18).await;
+    let mut pair = Pair::new(18, 18).await;
+    pair.ask("other").await;
+    pair.two.is_in(&["Waiting"]).await;
+    let kept = "select (subconninfo like '%options=''-crow_security=off''%')::text from pg_subscription";
+    assert_eq!(rows(&pair.two.superuser("other"), None, kept).await, ["true"]);
+    // A standby that takes the place of the copy's server may lack some of it.
+    pair.two.other.cluster.stop().await.unwrap();
+    pair.two.other.cluster.start(|_| {}).await.unwrap();
+    let failed = pair.two.is_in(&["Failed"]).await;
+    assert!(failed["message"].as_str().unwrap().contains("is another one than the copy was made on"), "{failed}");
+    pair.nothing_is_left().await;
+
     let (two, passwords) = (&pair.two, pair.two.passwords());
     let target = two.target();
     let refused = async |why: &str| {
@@ -303,4 +331,11 @@ async fn where_it_can_not_follow_it_is_said_why() {
     pair.nothing_is_left().await;
     two.nothing_on("other").await;
     pair.is_whole_on("default", &passwords).await;
+
+    // Who removes the claim does not wait for it.
+    pair.ask("other").await;
+    two.is_in(&["Waiting"]).await;
+    two.shop.api().delete(&two.shop.path("data")).await.expect(202);
+    two.is_in(&["Cancelled"]).await;
+    pair.nothing_is_left().await;
 }

@@ -156,14 +156,16 @@ pub async fn put_cluster(
     Ok(if owner == source.as_str() { PutCluster::Same } else { PutCluster::OtherSource })
 }
 
-/// Forgets a cluster of `source`, unless it has claims; returns how many it has. It takes no new ones from then on.
+/// Forgets a cluster of `source`, unless it has claims, or one is being moved from or to it; returns how many these are. It takes no new
+/// ones from then on.
 ///
 /// # Errors
 /// The ledger did not answer.
 pub async fn remove_cluster(db: &mut PgConnection, name: &str, source: ClusterSource) -> Result<i64> {
     let done = sqlx::query(
         "delete from clusters where name = $1 and source = $2
-         and not exists (select from claims where claims.cluster = clusters.name)",
+         and not exists (select from claims where claims.cluster = clusters.name)
+         and not exists (select from moves where clusters.name in (moves.source, moves.target) and finished_at is null)",
     )
     .bind(name)
     .bind(source.as_str())
@@ -179,13 +181,15 @@ pub async fn remove_cluster(db: &mut PgConnection, name: &str, source: ClusterSo
         .execute(&mut *db)
         .await?;
     Ok(sqlx::query_scalar(
-        "select count(*) from claims join clusters on clusters.name = claims.cluster
-         where clusters.name = $1 and clusters.source = $2",
+        "select (select count(*) from claims where claims.cluster = clusters.name)
+              + (select count(*) from moves where clusters.name in (moves.source, moves.target) and finished_at is null)
+         from clusters where clusters.name = $1 and clusters.source = $2",
     )
     .bind(name)
     .bind(source.as_str())
-    .fetch_one(db)
-    .await?)
+    .fetch_optional(db)
+    .await?
+    .unwrap_or(0))
 }
 
 async fn announce_clusters(db: &mut PgConnection) -> Result<()> {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use pgtenant_model::{LeftOut, Move, MoveMethod, MovePhase};
-use sqlx::types::Json;
+use pgtenant_model::{Move, MoveMethod, MovePhase};
+use serde_json::Value;
 use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
@@ -22,8 +22,8 @@ pub struct MoveWork {
     pub claim: Uuid,
     /// How whoever asked for it wants it to be done; none: as it is possible.
     pub wanted: Option<MoveMethod>,
-    /// What of the definitions is not on the other cluster; none: they are not there yet.
-    pub left_out: Option<Vec<LeftOut>>,
+    /// What the engine knows of a copy that follows, from when it was made.
+    pub following: Option<Value>,
     /// It is cancelled then, if nobody has said yes.
     pub waits_until: Option<DateTime<Utc>>,
     /// What it ends as; none: that is not decided.
@@ -53,7 +53,7 @@ pub async fn take_move(db: &mut PgConnection, to: &str, lease: Duration) -> Resu
              order by due_at limit 1 for update skip locked)
          update moves set lease_until = now() + $2 * interval '1 second', fence = fence + 1,
                 attempts = attempts + (lease_until is not null)::int
-         from due where id = due_id returning claim, wanted, left_out, waits_until, outcome, ending, cancel, closed_at, attempts, fence, ",
+         from due where id = due_id returning claim, wanted, following, waits_until, outcome, ending, cancel, closed_at, attempts, fence, ",
         move_columns!()
     ))
     .bind(to)
@@ -67,7 +67,7 @@ pub async fn take_move(db: &mut PgConnection, to: &str, lease: Duration) -> Resu
         view: view.try_into()?,
         claim: row.try_get("claim")?,
         wanted: wanted.map(|method| from_json_name("way to move", method)).transpose()?,
-        left_out: row.try_get::<Option<Json<Vec<LeftOut>>>, _>("left_out")?.map(|Json(left_out)| left_out),
+        following: row.try_get("following")?,
         waits_until: row.try_get("waits_until")?,
         outcome: outcome.map(|phase| from_json_name("move phase", phase)).transpose()?,
         ending: row.try_get("ending")?,
@@ -118,8 +118,8 @@ pub struct MoveStep {
     pub tables: Option<u64>,
     /// How it is done.
     pub method: Option<MoveMethod>,
-    /// What of the definitions is not on the other cluster.
-    pub left_out: Option<Vec<LeftOut>>,
+    /// What is known of a copy that follows from now on.
+    pub following: Option<Value>,
     /// It is cancelled after this time, if nobody has said yes.
     pub waits: Option<Duration>,
     /// Seconds for which nobody will be able to write.
@@ -147,7 +147,7 @@ pub async fn move_done(
         "update moves set phase = $3, message = $4, bytes = coalesce($5, bytes), tables = coalesce($6, tables),
                 expected_gap = coalesce($7, expected_gap), gap = coalesce($8, gap), outcome = coalesce($9, outcome),
                 ending = case when $9 is null then ending else $4 end, attempts = 0, method = coalesce($11, method),
-                waits_until = coalesce(now() + $12 * interval '1 second', waits_until), left_out = coalesce($13, left_out),
+                waits_until = coalesce(now() + $12 * interval '1 second', waits_until), following = coalesce($13, following),
                 due_at = now() + coalesce($10, 0) * interval '1 second', lease_until = case when $10 is null then lease_until end
          where id = $1 and fence = $2 and coalesce(outcome = $9, true) returning ",
         move_columns!()
@@ -164,7 +164,7 @@ pub async fn move_done(
     .bind(step.due.map(|due| due.as_secs_f64()))
     .bind(step.method.as_ref().map(json_name))
     .bind(step.waits.map(|waits| waits.as_secs_f64()))
-    .bind(step.left_out.as_ref().map(Json))
+    .bind(&step.following)
     .fetch_optional(&mut *db)
     .await?;
     let done: Move = row.ok_or_else(|| fenced(work))?.try_into()?;

@@ -145,7 +145,8 @@ pub(crate) async fn open_move(db: &mut PgConnection, claim: Uuid) -> Result<Opti
     Ok(row.map(Move::try_from).transpose()?)
 }
 
-/// A move from or to a cluster that has closed its database: whoever changes nothing on the cluster from then on leaves it closed.
+/// A move from or to a cluster that has closed its database, or that a copy follows which is on it: whoever changes nothing on the cluster
+/// from then on leaves it closed, and its servers' log kept.
 ///
 /// # Errors
 /// The ledger did not answer.
@@ -153,7 +154,7 @@ pub async fn closing_move(db: &mut PgConnection, cluster: &str) -> Result<Option
     let row: Option<MoveRow> = sqlx::query_as(concat!(
         "select ",
         move_columns!(),
-        " from moves where $1 in (source, target) and finished_at is null and phase in ('Moving', 'CleaningUp') order by id limit 1"
+        " from moves where $1 in (source, target) and finished_at is null and (phase in ('Moving', 'CleaningUp') or method = 'Replication') order by id limit 1"
     ))
     .bind(cluster)
     .fetch_optional(db)

@@ -35,9 +35,10 @@ fn name_of(id: Uuid) -> String {
     format!("{PREFIX}{}", id.simple())
 }
 
-/// Whether a publication is there for a move.
-pub(crate) fn is_of_move(publication: &str) -> bool {
-    publication.starts_with(PREFIX)
+/// Whether a publication, or what an archive has of one of its tables, is there for a move.
+pub(crate) fn is_of_move(name: &str) -> bool {
+    let id = name.split(' ').next().and_then(|publication| publication.strip_prefix(PREFIX));
+    id.is_some_and(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 const TABLES: &str = "SELECT format('TABLE ONLY %I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
@@ -47,11 +48,11 @@ const TABLES: &str = "SELECT format('TABLE ONLY %I.%I', n.nspname, c.relname) FR
 
 const MAKE_SLOT: &str = "SELECT slot_name::text FROM pg_create_logical_replication_slot($1::text, 'pgoutput')";
 
-/// Publishes all tables of `database` under a login that may replicate, and keeps the log from now on. Says how many tables.
+/// Publishes all tables of `database` under a login that may replicate, and keeps the log from now on.
 ///
 /// # Errors
 /// What the server says: 57014 where a transaction has been open on the server for so long that no slot can be made.
-pub async fn publish(server: &Server, database: &str, follower: &Job, id: Uuid) -> Result<usize, PostgresError> {
+pub async fn publish(server: &Server, database: &str, follower: &Job, id: Uuid) -> Result<(), PostgresError> {
     let name = name_of(id);
     let mut session = server.log_in(database, &follower.login, &follower.password).await?;
     let tables: Vec<String> = session.texts("look for tables", TABLES, &[]).await?.into_iter().flatten().collect();
@@ -61,7 +62,21 @@ pub async fn publish(server: &Server, database: &str, follower: &Job, id: Uuid) 
     published.map_err(|failure| failure.cause.into_error("publish the tables"))?;
     drop(session);
     server.inside(database).await?.texts("make a replication slot", MAKE_SLOT, &[(&name, Type::TEXT)]).await?;
-    Ok(tables.len())
+    Ok(())
+}
+
+/// A table of the session's database that is not published for move `id`, as one that was made since; none: all are.
+///
+/// # Errors
+/// What the server says.
+pub async fn unpublished(inside: &mut Session, id: Uuid) -> Result<Option<String>, PostgresError> {
+    const UNPUBLISHED: &str = "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' \
+         AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') \
+         AND NOT EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid \
+                         WHERE r.prrelid = c.oid AND p.pubname = $1) ORDER BY 1 LIMIT 1";
+    let rows = inside.texts("look for what is not published", UNPUBLISHED, &[(&name_of(id), Type::TEXT)]).await?;
+    Ok(rows.into_iter().flatten().next())
 }
 
 /// How another server reaches the one that `follower` logs in to. A server proves with its channel binding that it has the login's
@@ -80,13 +95,16 @@ fn connection(server: &ServerOptions, database: &str, follower: &Job) -> String 
         ("keepalives_idle", "10"),
         ("keepalives_interval", "5"),
         ("keepalives_count", "3"),
+        // A policy would run as a login that may replicate: where rows are hidden from a table's owner too, nothing is copied
+        // (18, "Logical Replication: Security").
+        ("options", "-crow_security=off"),
     ];
     let quoted = |value: &str| value.replace('\\', "\\\\").replace('\'', "\\'");
     keys.map(|(key, value)| format!("{key}='{}'", quoted(value))).join(" ")
 }
 
 /// Lets `database` of `target`, which has the tables and none of their rows, follow the database of move `id` on `source`: what is
-/// there is copied, and what is written from then on. `owner`, a login of `target`, owns the subscription; its changes are made as the
+/// there is copied, and what is written from then on, as soon as it is [let](go_on_following). `owner`, a login of `target`, owns the subscription; its changes are made as the
 /// tables' owners.
 ///
 /// # Errors
@@ -112,7 +130,6 @@ pub async fn follow(
             literal(connection(options, followed, follower))
         ),
         format!("ALTER SUBSCRIPTION {name} OWNER TO {}", ident(&owner.login)),
-        format!("ALTER SUBSCRIPTION {name} ENABLE"),
     ]);
     statements.extend(Change::Role(RoleChange::GiveBack { role: role() }).statements());
     run(&mut session, &statements, "subscribe to the database").await
@@ -154,6 +171,17 @@ pub async fn followed(inside: &mut Session, id: Uuid) -> Result<Option<Followed>
     maybe(inside, "look how far it follows", FOLLOWED, &[(&name_of(id), Type::TEXT)]).await
 }
 
+/// How PostgreSQL names the slots of first copies for the subscription of move `id`, as a regular expression; none: it is not there.
+///
+/// # Errors
+/// What the server says.
+pub async fn slots_of_first_copies(session: &mut Session, id: Uuid) -> Result<Option<String>, PostgresError> {
+    const NAMES: &str = "SELECT format('^pg_%s_sync_[0-9]+_%s$', s.oid, c.system_identifier) \
+         FROM pg_subscription s, pg_control_system() c WHERE s.subname = $1";
+    let rows = session.texts("ask how slots are called", NAMES, &[(&name_of(id), Type::TEXT)]).await?;
+    Ok(rows.into_iter().flatten().next())
+}
+
 /// What a server keeps for whoever follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct Slot {
@@ -165,15 +193,15 @@ pub struct Slot {
     pub lost: bool,
 }
 
-const SLOT: &str = "SELECT json_build_object('reached', confirmed_flush_lsn >= $2::text::pg_lsn, \
+const SLOT: &str = "SELECT json_build_object('reached', coalesce(confirmed_flush_lsn >= $2::text::pg_lsn, false), \
      'kept', greatest(0, coalesce(pg_current_wal_lsn() - restart_lsn, 0))::int8, \
      'lost', wal_status IN ('unreserved', 'lost'))::text FROM pg_replication_slots WHERE slot_name = $1";
 
-/// The slot of move `id`, held against a [position](closing_position) of the log; none: it is gone, as after a failover.
+/// The slot of move `id`, held against a [position](closing_position) of the log, where one is meant; none: it is gone, as after a failover.
 ///
 /// # Errors
 /// What the server says.
-pub async fn slot(session: &mut Session, id: Uuid, position: &str) -> Result<Option<Slot>, PostgresError> {
+pub async fn slot(session: &mut Session, id: Uuid, position: Option<&str>) -> Result<Option<Slot>, PostgresError> {
     let parameters: [Parameter<'_>; 2] = [(&name_of(id), Type::TEXT), (&position, Type::TEXT)];
     maybe(session, "look at the replication slot", SLOT, &parameters).await
 }
@@ -195,7 +223,7 @@ pub async fn closing_position(session: &mut Session) -> Result<String, PostgresE
 /// # Errors
 /// What the server says.
 pub async fn stop_following(server: &Server, id: Uuid) -> Result<(), PostgresError> {
-    alter(server, id, &["DISABLE"], "").await
+    alter(server, id, &["DISABLE"], None).await
 }
 
 /// Lets it take changes again.
@@ -203,7 +231,7 @@ pub async fn stop_following(server: &Server, id: Uuid) -> Result<(), PostgresErr
 /// # Errors
 /// What the server says.
 pub async fn go_on_following(server: &Server, id: Uuid) -> Result<(), PostgresError> {
-    alter(server, id, &["ENABLE"], "").await
+    alter(server, id, &["ENABLE"], None).await
 }
 
 /// Nothing of `server` follows for move `id` any more. The other server is not asked: it may be gone, and [`unpublish`] is for that.
@@ -212,14 +240,14 @@ pub async fn go_on_following(server: &Server, id: Uuid) -> Result<(), PostgresEr
 /// What the server says.
 pub async fn unfollow(server: &Server, id: Uuid) -> Result<(), PostgresError> {
     let drop = format!("DROP SUBSCRIPTION {}", ident(name_of(id)));
-    alter(server, id, &["DISABLE", "SET (slot_name = NONE)"], &drop).await?;
+    alter(server, id, &["DISABLE", "SET (slot_name = NONE)"], Some(drop)).await?;
     let mut session = server.maintenance().await?;
     let version = server_version(&mut session).await?;
     end_job(server, &mut session, version, &Job::follower(id)).await
 }
 
 /// Changes the subscription of move `id`, where there is one, as its owner.
-async fn alter(server: &Server, id: Uuid, changes: &[&str], last: &str) -> Result<(), PostgresError> {
+async fn alter(server: &Server, id: Uuid, changes: &[&str], last: Option<String>) -> Result<(), PostgresError> {
     const OWNER: &str =
         "SELECT r.rolname::text FROM pg_subscription s JOIN pg_roles r ON r.oid = s.subowner WHERE s.subname = $1";
     let name = name_of(id);
@@ -230,29 +258,29 @@ async fn alter(server: &Server, id: Uuid, changes: &[&str], last: &str) -> Resul
         let Some(role) = owner.into_iter().flatten().next() else { continue };
         let mut statements = Change::Role(RoleChange::Borrow { role: role.clone(), with_options }).statements();
         statements.extend(changes.iter().map(|change| format!("ALTER SUBSCRIPTION {} {change}", ident(&name))));
-        statements.extend((!last.is_empty()).then(|| last.to_owned()));
+        statements.extend(last.clone());
         statements.extend(Change::Role(RoleChange::GiveBack { role }).statements());
         run(&mut session, &statements, "change the subscription").await?;
     }
     Ok(())
 }
 
-/// Slots of this move, and those of its tables' first copies, which PostgreSQL names itself (`pg_{subscription}_sync_{table}_{system}`).
-const SLOTS: &str = "SELECT slot_name::text FROM pg_replication_slots WHERE slot_name = $1 \
-     OR (NOT active AND database = $2 AND plugin = 'pgoutput' AND slot_name ~ '^pg_[0-9]+_sync_[0-9]+_[0-9]+$')";
+const SLOTS: &str =
+    "SELECT slot_name::text FROM pg_replication_slots WHERE slot_name = $1 OR ($2 <> '' AND slot_name ~ $2)";
 const DROP_SLOT: &str =
     "SELECT pg_drop_replication_slot(slot_name)::text FROM pg_replication_slots WHERE slot_name = $1";
 
-/// Nothing of `database` is kept or published for move `id` any more, whoever follows it.
+/// Nothing of `server` is kept or published for move `id` any more, whoever follows it; nor [for first copies](slots_of_first_copies).
 ///
 /// # Errors
-/// What the server says; 55006 where the slot does not come free.
-pub async fn unpublish(server: &Server, database: &str, id: Uuid) -> Result<(), PostgresError> {
+/// What the server says; 55006 where a slot does not come free.
+pub async fn unpublish(server: &Server, id: Uuid, first_copies: Option<&str>) -> Result<(), PostgresError> {
     let mut session = server.maintenance().await?;
     let version = server_version(&mut session).await?;
     // Its sessions, and the publication.
     end_job(server, &mut session, version, &Job::follower(id)).await?;
-    let parameters: [Parameter<'_>; 2] = [(&name_of(id), Type::TEXT), (&database, Type::TEXT)];
+    let first_copies = first_copies.unwrap_or_default();
+    let parameters: [Parameter<'_>; 2] = [(&name_of(id), Type::TEXT), (&first_copies, Type::TEXT)];
     let slots = session.texts("look for replication slots", SLOTS, &parameters).await?;
     for slot in slots.into_iter().flatten() {
         drop_slot(&mut session, &slot).await?;
@@ -272,17 +300,18 @@ async fn drop_slot(session: &mut Session, slot: &str) -> Result<(), PostgresErro
     }
 }
 
-/// Moves that this server has something of, by what is named after them: a slot keeps the log, and a subscription its database.
+/// Moves that this server has something of in the provisioner's databases: a slot keeps the log, and a subscription its database.
 ///
 /// # Errors
 /// What the server says.
-pub async fn moves_here(session: &mut Session) -> Result<Vec<(Uuid, String)>, PostgresError> {
-    const LEFT: &str = "SELECT json_build_array(right(name, 32), database)::text FROM ( \
-         SELECT slot_name::text AS name, coalesce(database::text, '') AS database FROM pg_replication_slots \
-         UNION ALL SELECT s.subname::text, d.datname::text FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid) AS all_of \
-         WHERE name ~ '^pgtenant_move_[0-9a-f]{32}$'";
+pub async fn moves_here(session: &mut Session) -> Result<Vec<Uuid>, PostgresError> {
+    const HERE: &str = "SELECT DISTINCT to_json(right(name, 32))::text FROM ( \
+         SELECT slot_name::text AS name, database FROM pg_replication_slots \
+         UNION ALL SELECT s.subname::text, d.datname FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid) AS both_kinds \
+         JOIN pg_database d ON d.datname = both_kinds.database JOIN pg_roles r ON r.oid = d.datdba \
+         WHERE name ~ '^pgtenant_move_[0-9a-f]{32}$' AND r.rolname = current_user";
     let what = "look for what follows";
-    let rows = session.texts(what, LEFT, &[]).await?;
+    let rows = session.texts(what, HERE, &[]).await?;
     rows.into_iter().flatten().map(|text| read(what, &text)).collect()
 }
 

@@ -73,7 +73,8 @@ pub use exchange::{
 };
 pub use follow::{
     Followed, Slot, cannot_publish, cannot_replicate, cannot_subscribe, closing_position, databases_following, follow,
-    followed, go_on_following, moves_here, publish, slot, stop_following, unfollow, unpublish,
+    followed, go_on_following, moves_here, publish, slot, slots_of_first_copies, stop_following, unfollow, unpublish,
+    unpublished,
 };
 pub use job::{Job, JobOptions, end_job, jobs};
 pub use leftovers::{claims_on_cluster, drop_half_made, drop_roles_put_aside, half_made};

@@ -1,41 +1,69 @@
-//! A move by logical replication: the copy follows the database while applications go on, so that they wait for the last changes alone.
+//! A move by logical replication: a copy follows the database while applications go on, so that they wait for the last changes alone.
 
 use std::time::{Duration, Instant};
 
-use pgtenant_ledger::{Claim, MoveStep, hold_claim, note_closed, note_move, within_deadline};
+use pgtenant_ledger::{Claim, MoveStep, Wish, note_move, within_deadline};
 use pgtenant_model::{LeftOut, MoveMethod, MovePhase, Tier, Verification};
-use pgtenant_postgres::transfer::{Side, compare};
+use pgtenant_postgres::transfer::{Archive, Side, compare};
 use pgtenant_postgres::{
     Beside, BesideKind, ErrorClass, Followed, Job, JobOptions, PostgresError, Server, cannot_publish, cannot_replicate,
-    cannot_subscribe, closing_position, database_comment, databases_bytes, databases_following, follow, followed,
-    go_on_following, publish, server_started, slot, stop_following, take_place, unpublish,
+    cannot_subscribe, database_comment, databases_bytes, databases_following, follow, followed, go_on_following,
+    publish, server_started, slot, slots_of_first_copies, unpublish, unpublished,
 };
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::live::Live;
 use super::load::{JOB_VALID, Loading, flow_of, roles};
 use super::moving::Moving;
 use super::moving_steps::{AROUND, left_out, passwords};
 use super::prepare::check_room;
+use super::source::Source;
 use super::trouble::Trouble;
 use super::verify::describe;
 use crate::cluster::Cluster;
 
 /// Between two looks at how far the copy is.
-const LOOK: Duration = Duration::from_millis(500);
+pub(super) const LOOK: Duration = Duration::from_millis(500);
 /// Between two looks at a copy that follows while somebody thinks about it.
 pub(super) const WATCH: Duration = Duration::from_secs(10);
-/// Between two looks at whether the last changes are there.
-const LAST_LOOK: Duration = Duration::from_millis(20);
+/// So often it is let go on after an error before it is given up.
+const MOST_ERRORS: usize = 3;
+pub(super) const OTHER_SERVER: &str =
+    "the server of the other cluster is another one than the copy was made on, or was started anew";
 /// While it is rehearsed, the last changes are there within this time, or it does not follow.
 const CATCHES_UP: Duration = Duration::from_secs(300);
 /// The log that is kept for a copy, at the most: beyond that the disk of everybody's server is at stake.
 const MOST_KEPT: u64 = 16 << 30;
 
+/// What is known of a copy that follows, from when it was made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Following {
+    pub(super) left_out: Vec<LeftOut>,
+    /// The sum of the definitions that it was made with.
+    definitions: String,
+    /// The server that it is on. A standby that takes its place may lack changes that the source does not send again.
+    pub(super) started: String,
+    /// How the slots of first copies are called.
+    slots: Option<String>,
+}
+
+/// A sum of all that is defined, but for what the move itself has published.
+fn sum(archive: &Archive) -> String {
+    let defined = archive.objects().into_iter().filter(|object| !object.is_of_move());
+    let mut lines: Vec<_> =
+        defined.map(|object| format!("{object}\0{}\0{}\0", object.owner, object.definition)).collect();
+    lines.sort();
+    let digest = Sha256::digest(format!("{}\0{}", archive.dumped_by(), lines.concat()));
+    digest.iter().fold(String::new(), |all, byte| all + &format!("{byte:02x}"))
+}
+
 /// Why it can not be done so.
 pub(super) type Unfit = String;
 
 /// Where the database is, and its primary.
-type From<'a> = (&'a Cluster, &'a Server);
+pub(super) type From<'a> = (&'a Cluster, &'a Server);
 
 /// What a server has answered that would be answered again; others are troubles that may pass.
 fn unfit(error: PostgresError) -> Result<Unfit, Trouble> {
@@ -54,32 +82,49 @@ impl Moving {
         claim: &Claim,
         source: From<'_>,
     ) -> Result<Result<(), Unfit>, Trouble> {
-        let goes_on = self.work.left_out.is_some() && self.still_follows(source.1).await?.is_ok();
-        let begun = match self.work.left_out.clone().filter(|_| goes_on) {
+        let known = self.following().ok();
+        let goes_on = known.is_some() && self.still_follows(source.1).await?.is_ok();
+        let begun = match known.filter(|_| goes_on) {
             Some(known) => Ok(known),
             None => self.begin_following(claim, source).await?,
         };
-        let copied = match begun {
-            Ok(left_out) => self.first_copy(source.1).await?.map(|tables| (left_out, tables)),
-            Err(unfit) => Err(unfit),
+        let (unfit, slots) = match begun {
+            Ok(known) => match self.first_copy(source.1).await? {
+                Ok(tables) => return self.measure(claim, source, known, tables).await.map(Ok),
+                Err(unfit) => (unfit, known.slots),
+            },
+            Err(unfit) => (unfit, None),
         };
-        match copied {
-            Ok((left_out, tables)) => self.measure(claim, source, left_out, tables).await.map(Ok),
-            Err(unfit) => {
-                tracing::info!("it is not done by replication: {unfit}");
-                self.stop_following(source.1).await?;
-                self.clear(&self.target.server().await?).await?;
-                Ok(Err(unfit))
-            }
-        }
+        tracing::info!("it is not done by replication: {unfit}");
+        unpublish(source.1, self.work.view.id, slots.as_deref()).await?;
+        self.clear(&self.target.server().await?).await?;
+        Ok(Err(unfit))
+    }
+
+    /// What was written down of the copy when it was made.
+    pub(super) fn following(&self) -> Result<Following, Trouble> {
+        let lacks = || Trouble::last("it is not written down what the copy was made with");
+        let known = self.work.following.clone().ok_or_else(lacks)?;
+        serde_json::from_value(known).map_err(|error| Trouble::last(error.to_string()))
     }
 
     /// Nothing is kept for the copy any more on the cluster that the database is on.
-    pub(super) async fn stop_following(&self, server: &Server) -> Result<(), Trouble> {
-        Ok(unpublish(server, &self.key()?.database(), self.work.view.id).await?)
+    pub(super) async fn stop_publishing(&self, server: &Server) -> Result<(), Trouble> {
+        let slots = self.following().ok().and_then(|known| known.slots);
+        Ok(unpublish(server, self.work.view.id, slots.as_deref()).await?)
     }
 
-    fn live<'a>(&'a self, source: &Cluster, server: &'a Server, claim: &'a Claim) -> Live<'a> {
+    /// Why the database is not as it was when the copy was made: by what `source` has read of it, and a look into it as `job`.
+    pub(super) async fn changed(&self, server: &Server, job: &Job, source: &Source) -> Result<Option<Unfit>, Trouble> {
+        if sum(&source.archive) != self.following()?.definitions {
+            return Ok(Some("definitions were changed since the copy was made: ask for the move again".to_owned()));
+        }
+        let mut inside = server.log_in(&self.key()?.database(), &job.login, &job.password).await?;
+        let table = unpublished(&mut inside, self.work.view.id).await?;
+        Ok(table.map(|table| format!("table {table} was made anew since the copy was made: ask for the move again")))
+    }
+
+    pub(super) fn live<'a>(&'a self, source: &Cluster, server: &'a Server, claim: &'a Claim) -> Live<'a> {
         let (key, id, jobs) = (&claim.key, self.work.view.id, usize::from(source.spec.restores.jobs));
         Live { engine: &self.engine, server, key, id, jobs, recovered: false, what: "the cluster" }
     }
@@ -106,12 +151,12 @@ impl Moving {
         &self,
         claim: &Claim,
         (source, server): From<'_>,
-    ) -> Result<Result<Vec<LeftOut>, Unfit>, Trouble> {
+    ) -> Result<Result<Following, Unfit>, Trouble> {
         let (key, target) = (&claim.key, self.target.server().await?);
         if let Some(foreign) = self.clear(&target).await?.into_iter().next() {
             return Err(Trouble::last(format!("on cluster {}: {foreign}", self.target.name)));
         }
-        self.stop_following(server).await?;
+        self.stop_publishing(server).await?;
         self.same_or_newer(server, &target).await?;
         let (database, own) = (key.database(), database_comment(key));
         let job = self.loading(source, server, claim, &database, &own).log_in(None).await?;
@@ -132,15 +177,23 @@ impl Moving {
         definitions.contents.parts.clear();
         let (same, flow) = (roles(key, key), flow_of(&self.target, &[]));
         let left_out = loading.load(&loader, &definitions, same, &flow).await?;
-        drop(definitions);
+        let definitions = sum(&definitions.archive);
 
+        let started = server_started(&mut target.maintenance().await?).await?;
         if let Err(error) = self.subscribe(claim, server, (&target, &copy)).await {
             return unfit(error).map(Err);
         }
+        // Nobody else has anything to do in it: a lock that somebody takes would hold changes up.
+        loading.settle(&[loader.login, Job::follower(self.work.view.id)]).await?;
+        let slots = slots_of_first_copies(&mut target.maintenance().await?, self.work.view.id).await?;
+        let known = Following { left_out, definitions, started, slots };
+        let following = serde_json::to_value(&known).map_err(|error| Trouble::last(error.to_string()))?;
         let step =
-            MoveStep { method: Some(MoveMethod::Replication), left_out: Some(left_out.clone()), ..MoveStep::default() };
+            MoveStep { method: Some(MoveMethod::Replication), following: Some(following), ..MoveStep::default() };
+        // Before any slot is made that is found by that alone.
         self.done(MovePhase::Rehearsing, "the copy follows; rows are copied", &step).await?;
-        Ok(Ok(left_out))
+        go_on_following(&target, self.work.view.id).await?;
+        Ok(Ok(known))
     }
 
     async fn subscribe(
@@ -171,6 +224,7 @@ impl Moving {
                         note_move(&mut *self.engine.ledger.acquire().await?, &self.work, &message).await
                     })
                     .await?;
+                    self.movable().await?;
                     told = Instant::now();
                 }
                 Ok(_) => {}
@@ -182,7 +236,7 @@ impl Moving {
     /// How far the copy is; or why it follows no more.
     pub(super) async fn still_follows(&self, server: &Server) -> Result<Result<Followed, Unfit>, Trouble> {
         let id = self.work.view.id;
-        let Some(slot) = slot(&mut server.maintenance().await?, id, "0/0").await? else {
+        let Some(slot) = slot(&mut server.maintenance().await?, id, None).await? else {
             return Ok(Err("its replication slot is gone, as after a failover".to_owned()));
         };
         if slot.lost {
@@ -196,18 +250,31 @@ impl Moving {
             )));
         }
         let target = self.target.server().await?;
+        let started = server_started(&mut target.maintenance().await?).await?;
+        if self.following().is_ok_and(|known| known.started != started) {
+            return Ok(Err(OTHER_SERVER.to_owned()));
+        }
+        for _ in 0..MOST_ERRORS {
+            match self.follows_now(&target).await? {
+                None => return Ok(Err("the copy does not follow any more".to_owned())),
+                Some(found) if found.enabled => return Ok(Ok(found)),
+                // After any error, as a connection that was cut; a change that does not fit ends it at once again.
+                Some(_) => {
+                    go_on_following(&target, id).await?;
+                    tokio::time::sleep(LOOK * 2).await;
+                }
+            }
+        }
+        let cluster = &self.target.name;
+        Ok(Err(format!("a change could not be made to the copy: see the log of the servers of cluster {cluster}")))
+    }
+
+    async fn follows_now(&self, target: &Server) -> Result<Option<Followed>, Trouble> {
+        let id = self.work.view.id;
         let database = databases_following(&mut target.maintenance().await?, id).await?.into_iter().next();
-        let found = match database {
+        Ok(match database {
             None => None,
             Some(database) => followed(&mut target.inside(&database).await?, id).await?,
-        };
-        Ok(match found {
-            None => Err("the copy does not follow any more".to_owned()),
-            Some(Followed { enabled: false, .. }) => Err(format!(
-                "a change could not be made to the copy: see the log of the servers of cluster {}",
-                self.target.name
-            )),
-            Some(found) => Ok(found),
         })
     }
 
@@ -216,7 +283,7 @@ impl Moving {
         &self,
         claim: &Claim,
         (source, server): From<'_>,
-        left: Vec<LeftOut>,
+        Following { left_out: left, .. }: Following,
         tables: usize,
     ) -> Result<(), Trouble> {
         let (key, target) = (&claim.key, self.target.server().await?);
@@ -224,6 +291,7 @@ impl Moving {
         let (comment, same) = (copy.comment(), roles(key, key));
         let loading = self.loading(&self.target, &target, claim, &copy.database, &comment);
         let loader = loading.log_in(Some(Tier::Admin)).await?;
+        loading.settle(&[loader.login.clone(), Job::follower(self.work.view.id)]).await?;
         loading.analyze(&loader, same.clone()).await?;
         let job = self.loading(source, server, claim, &database, &own).log_in(None).await?;
         let begun = Instant::now();
@@ -259,92 +327,13 @@ impl Moving {
 
     /// Somebody thinks about it, and the copy follows.
     pub(super) async fn watch(&self) -> Result<(), Trouble> {
+        if self.found().await?.is_none_or(|claim| claim.wish != Wish::Present) {
+            return self.decide(MovePhase::Cancelled, "the claim is not there any more").await;
+        }
         let source = self.source().await?;
         match self.still_follows(&source.server().await?).await? {
             Ok(_) => Err(Trouble::later(self.work.view.message.clone().unwrap_or_default(), WATCH)),
             Err(unfit) => self.decide(MovePhase::Failed, &format!("{unfit}; it is where it was")).await,
         }
-    }
-
-    /// Waits until the copy has all that was committed until now.
-    async fn catch_up(&self, server: &Server, within: Duration) -> Result<(), Trouble> {
-        let position = closing_position(&mut server.maintenance().await?).await?;
-        let begun = Instant::now();
-        loop {
-            let found = slot(&mut server.maintenance().await?, self.work.view.id, &position).await?;
-            match found {
-                Some(slot) if slot.reached => return Ok(()),
-                Some(slot) if !slot.lost && begun.elapsed() < within => tokio::time::sleep(LAST_LOOK).await,
-                _ => {
-                    let why = self.still_follows(server).await?.err();
-                    return Err(Trouble::last(why.unwrap_or_else(|| {
-                        format!(
-                            "the copy is behind for more than {} s: more is written than it can follow",
-                            within.as_secs()
-                        )
-                    })));
-                }
-            }
-        }
-    }
-
-    /// Keeps everybody out, lets the last changes come, and compares. What is good has its name on the other cluster then.
-    pub(super) async fn follow_to_the_end(&self) -> Result<Verification, Trouble> {
-        let (claim, source) = (self.movable().await?, self.source().await?);
-        let (server, target) = (source.server().await?, self.target.server().await?);
-        let (key, id) = (&claim.key, self.work.view.id);
-        if self.work.closed_at.is_some() {
-            go_on_following(&target, id).await?;
-        }
-        if let Err(unfit) = self.still_follows(&server).await? {
-            return Err(Trouble::last(unfit));
-        }
-        let held = async { hold_claim(&mut *self.engine.ledger.acquire().await?, claim.id, id).await };
-        if !within_deadline(held).await? {
-            return Err(Trouble::wait(format!("{key} is being looked at")));
-        }
-        // What somebody has changed until it was held.
-        let claim = self.movable().await?;
-        within_deadline(async { note_closed(&mut *self.engine.ledger.acquire().await?, &self.work).await }).await?;
-        let (database, own) = (key.database(), database_comment(key));
-        let closing = self.loading(&source, &server, &claim, &database, &own);
-        let job = closing.close(None, &[Job::follower(id)]).await?;
-        self.engine.settings.faults.reach("after:move-closed").await;
-        let started = server_started(&mut target.maintenance().await?).await?;
-        self.catch_up(&server, self.may_be_closed_for()).await?;
-
-        // It may have got its name already, without that being written down.
-        let (copy, following) =
-            (self.beside(BesideKind::Copy)?, databases_following(&mut target.maintenance().await?, id).await?);
-        let has_name = following.contains(&database);
-        let comment = copy.comment();
-        let (name, comment) = if has_name { (&database, &own) } else { (&copy.database, &comment) };
-        let loading = self.loading(&self.target, &target, &claim, name, comment);
-        let loader = loading.log_in(Some(Tier::Admin)).await?;
-        let logins = [loader.login.clone(), Job::follower(id)];
-        // A former try may have left it to its own login.
-        loading.settle(&logins).await?;
-        let mut read = self.live(&source, &server, &claim).open_as(&job).await?;
-        let (same, left) = (roles(key, key), self.work.left_out.clone().unwrap_or_default());
-        loading.set_sequences(&loader, &read, same.clone()).await?;
-        let (ours, theirs) = tokio::try_join!(read.count(), loading.count(&loader, &read.contents.inventory))?;
-        read.contents.inventory = ours;
-        let report = compare(read.side(), theirs.side(), &left, &same);
-        let report = loading.conclude(report, left, &logins).await?;
-        if !report.is_good() {
-            return Ok(report);
-        }
-        self.engine.settings.faults.reach("after:move-copied").await;
-        stop_following(&target, id).await?;
-        loading.settle(&[]).await?;
-        self.end_job(&target).await?;
-        if !has_name {
-            take_place(&target, &mut target.maintenance().await?, &copy, &self.lease).await?;
-        }
-        self.engine.settings.faults.reach("after:move-take-place").await;
-        if server_started(&mut target.maintenance().await?).await? != started {
-            return Err(Trouble::last("the server of the other cluster is another one than the copy was made on"));
-        }
-        Ok(report)
     }
 }

@@ -4,6 +4,7 @@ mod choose;
 mod cluster_copy;
 mod dump;
 mod following;
+mod following_end;
 mod leftovers;
 mod live;
 mod load;

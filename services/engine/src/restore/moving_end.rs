@@ -21,10 +21,12 @@ impl Moving {
     async fn finish(&self) -> Result<(), Trouble> {
         let MoveWork { view, closed_at, .. } = &self.work;
         if view.method == Some(MoveMethod::Replication) {
-            unfollow(&self.target.server().await?, view.id).await?;
-            if let Ok(source) = self.source().await {
-                self.stop_following(&source.server().await?).await?;
+            // First where the log is kept for it, whatever the other cluster says.
+            match self.source().await {
+                Err(Trouble { kind: Kind::Final, .. }) => {}
+                source => self.stop_publishing(&source?.server().await?).await?,
             }
+            unfollow(&self.target.server().await?, view.id).await?;
         }
         if let Some(claim) = self.found().await?.filter(|claim| claim.wish == Wish::Present)
             && claim.observed_generation < claim.generation
@@ -67,14 +69,16 @@ impl Moving {
     async fn leave_as_it_was(&self, outcome: MovePhase) -> Result<(), Trouble> {
         let source = self.source().await?;
         let server = source.server().await?;
+        let stopped = self.stop_publishing(&server).await;
         if let Some(claim) = self.found().await?.filter(|claim| claim.roles.is_some() && claim.wish != Wish::Absent) {
             let (database, comment) = (claim.key.database(), database_comment(&claim.key));
             self.loading(&source, &server, &claim, &database, &comment).settle(&[]).await?;
         }
         self.end_job(&server).await?;
-        self.stop_following(&server).await?;
         let id = self.work.view.id;
         within_deadline(async { let_go(&mut *self.engine.ledger.acquire().await?, id).await }).await?;
+        // Whatever that was, nobody is kept out for it.
+        stopped?;
         if !self.is_on(&self.work.view.to).await? {
             self.clear(&self.target.server().await?).await?;
         }

@@ -150,6 +150,7 @@ impl Moving {
         let (database, comment) = (key.database(), database_comment(key));
         let job = self.loading(&source, &server, &claim, &database, &comment).close(None, &[]).await?;
         self.engine.settings.faults.reach("after:move-closed").await;
+        let closed_on = server_started(&mut server.maintenance().await?).await?;
         let copied = self.copy(&claim, &source, &server, &job).await?;
         if !copied.report.is_good() {
             return Ok(copied.report);
@@ -163,6 +164,7 @@ impl Moving {
         if server_started(&mut session).await? != copied.started {
             return Err(Trouble::again("the server is another one than the copy was made on: it is copied again"));
         }
+        self.is_still_on(&source, &closed_on).await?;
         Ok(copied.report)
     }
 

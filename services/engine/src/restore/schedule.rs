@@ -182,14 +182,14 @@ async fn sweep(engine: &Inner, cluster: &Cluster) -> Result<(), Trouble> {
     let open = within_deadline(async { open_jobs(&mut *engine.ledger.acquire().await?, &cluster.name).await }).await?;
     let version = server_version(&mut session).await?;
     // First: a slot keeps the log of the whole server, and a database that follows can not be dropped.
-    for (id, database) in moves.iter().filter(|(id, _)| !open.contains(id)) {
-        tracing::info!(cluster = cluster.name, database, "what followed for a move that is over is removed");
+    for id in moves.iter().filter(|id| !open.contains(id)) {
+        tracing::info!(cluster = cluster.name, %id, "what followed for a move that is over is removed");
         let removed = async {
             unfollow(&server, *id).await?;
-            unpublish(&server, database, *id).await
+            unpublish(&server, *id, None).await
         };
         if let Err(error) = removed.await {
-            tracing::warn!(cluster = cluster.name, database, %error, "what followed for a move that is over stays");
+            tracing::warn!(cluster = cluster.name, %id, %error, "what followed for a move that is over stays");
         }
     }
     let over = |one: &&pgtenant_postgres::Beside| one.kind == BesideKind::Copy && !open.contains(&one.restore);

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use pgtenant_ledger::{
-    LedgerError, accept_history, ask_for_switchover, begin_switchover, cluster, end_switchover, last_switchover,
-    renew_switchover, set_cluster_status, take_switchover,
+    ClusterSource, LedgerError, MoveStep, accept_history, ask_for_switchover, begin_switchover, closing_move, cluster,
+    end_move, end_switchover, last_switchover, move_done, put_cluster, remove_cluster, renew_switchover, request_move,
+    retry_move, set_cluster_status, take_move, take_switchover,
 };
-use pgtenant_model::{ClusterStatus, History, OperationState};
+use pgtenant_model::{ClusterStatus, History, MoveMethod, MovePhase, OperationState};
+use serde_json::json;
 
 use crate::world::{LEASE, World, actor};
 
@@ -65,4 +67,27 @@ async fn what_was_last_right_stays_until_a_person_says_otherwise() {
     set_cluster_status(&mut db, "default", &seen(Some(history(3)), None)).await.unwrap();
     let known = cluster(&mut db, "default").await.unwrap().unwrap().status.0.history.unwrap();
     assert!(known.timeline == 1 && known.accepted_at.is_some(), "{known:?}");
+}
+
+#[tokio::test]
+async fn a_cluster_that_a_database_is_moved_to_stays_until_that_is_over() {
+    let world = World::new().await;
+    let key = world.create("data").await.claim.key;
+    let mut db = world.ledger.acquire().await.unwrap();
+    let spec = cluster(&mut db, "default").await.unwrap().unwrap().spec.0;
+    put_cluster(&mut db, "other", &spec, ClusterSource::Kubernetes).await.unwrap();
+    request_move(&mut db, &key, "other", Some(MoveMethod::Replication), &actor()).await.unwrap();
+    assert_eq!(remove_cluster(&mut db, "other", ClusterSource::Kubernetes).await.unwrap(), 1);
+    let work = take_move(&mut db, "other", LEASE).await.unwrap().unwrap();
+    assert_eq!(work.wanted, Some(MoveMethod::Replication));
+    assert!(closing_move(&mut db, "default").await.unwrap().is_none(), "maintenance may begin");
+    let following = Some(json!({"leftOut": []}));
+    let step = MoveStep { method: Some(MoveMethod::Replication), following: following.clone(), ..MoveStep::default() };
+    move_done(&mut db, &work, MovePhase::Rehearsing, "it follows", &step).await.unwrap();
+    assert!(closing_move(&mut db, "default").await.unwrap().is_some(), "its log is kept");
+    retry_move(&mut db, &work, "later", Duration::ZERO, false).await.unwrap();
+    let work = take_move(&mut db, "other", LEASE).await.unwrap().unwrap();
+    assert_eq!(work.following, following);
+    end_move(&mut db, &work, MovePhase::Failed, "over", None).await.unwrap();
+    assert_eq!(remove_cluster(&mut db, "other", ClusterSource::Kubernetes).await.unwrap(), 0);
 }

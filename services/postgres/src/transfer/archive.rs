@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::TransferError;
 use super::toc::{Entry, Toc};
+use crate::follow::is_of_move;
 use crate::sql::ident;
 
 /// More definitions than this are not held in memory: tens of thousands of tables take a tenth of it.
@@ -93,6 +94,14 @@ impl fmt::Debug for Archive {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { bytes, toc } = self;
         f.debug_struct("Archive").field("bytes", &bytes.len()).field("server", &toc.server).finish_non_exhaustive()
+    }
+}
+
+impl Object {
+    /// Whether it is there for a move alone: the database's publication, or a table of that.
+    #[must_use]
+    pub fn is_of_move(&self) -> bool {
+        self.kind.starts_with("PUBLICATION") && is_of_move(&self.name)
     }
 }
 

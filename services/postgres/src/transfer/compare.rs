@@ -7,7 +7,6 @@ use pgtenant_model::{Finding, Inventory, InventorySequence, InventoryTable, Left
 use super::acl::{self, RoleMap};
 use super::archive::{Archive, Object};
 use super::canonical::{canonical, lines};
-use crate::follow::is_of_move;
 use crate::sql::ident;
 
 /// A database's content and its definitions, of the same instant.
@@ -185,7 +184,7 @@ fn is_beside_the_point(object: &Object) -> bool {
     let of_another =
         ["PUBLICATION TABLE", "PUBLICATION TABLES IN SCHEMA", "SUBSCRIPTION TABLE", "DATABASE PROPERTIES", "EXTENSION"];
     of_another.contains(&object.kind.as_str())
-        || (object.kind == "PUBLICATION" && is_of_move(&object.name))
+        || object.is_of_move()
         || (object.kind == "SCHEMA" && is_public)
         || (object.kind == "COMMENT" && (is_public || object.name.starts_with("EXTENSION ")))
 }
