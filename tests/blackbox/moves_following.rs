@@ -10,10 +10,11 @@ use sqlx::ConnectOptions as _;
 use crate::moves::{Application, Two};
 use crate::shop::PATIENCE;
 
-/// For what needs `.ci/postgres-tools`.
+/// Where `.ci/postgres-tools` has put `pg_dump` and `pg_restore` 18.
 fn tools() -> Option<PathBuf> {
-    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-    Some(home.join(".cache/pgtenant/postgresql-tools/18/bin"))
+    let cache = std::env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    Some(cache.or_else(home).unwrap_or_default().join("pgtenant/postgresql-tools/18/bin"))
 }
 
 const LOGICAL: [(&str, &str); 1] = [("wal_level", "logical")];
